@@ -1,0 +1,37 @@
+# `make test` and `make demo` do all the set-up: Python 3.11+ and make suffice.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: test slow demo format clean
+
+test: $(VENV)/.test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -m slow
+
+demo: $(VENV)/.demo-installed
+	$(BIN)/keras-reformer train --name demo
+
+format: $(VENV)/.test-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The stamps make pip run again when the dependencies change.
+$(VENV)/.test-installed: setup.cfg | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[cpu,dev]'
+	touch $@
+
+$(VENV)/.demo-installed: setup.cfg | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[cpu,plot]'
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,38 @@
+"""The Reformer for Keras: Transformers on very long sequences."""
+
+from importlib import metadata as _metadata
+
+from keras_reformer import _requirements
+
+_requirements.check()
+
+# ruff: noqa: E402
+from keras_reformer.layers import (
+    AxialPositionEmbedding as AxialPositionEmbedding,
+)
+from keras_reformer.layers import Dropout as Dropout
+from keras_reformer.layers import FeedForward as FeedForward
+from keras_reformer.layers import LocalSelfAttention as LocalSelfAttention
+from keras_reformer.layers import LSHSelfAttention as LSHSelfAttention
+from keras_reformer.layers import PreNormalization as PreNormalization
+from keras_reformer.layers import ReversibleBlock as ReversibleBlock
+from keras_reformer.layers import ReversibleSequence as ReversibleSequence
+from keras_reformer.metrics import BitsPerByte as BitsPerByte
+from keras_reformer.models import ReformerBackbone as ReformerBackbone
+from keras_reformer.models import ReformerCausalLM as ReformerCausalLM
+
+__version__ = _metadata.version("keras-reformer")
+
+__all__ = [
+    "AxialPositionEmbedding",
+    "BitsPerByte",
+    "Dropout",
+    "FeedForward",
+    "LSHSelfAttention",
+    "LocalSelfAttention",
+    "PreNormalization",
+    "ReformerBackbone",
+    "ReformerCausalLM",
+    "ReversibleBlock",
+    "ReversibleSequence",
+]

@@ -1,0 +1,173 @@
+"""The `keras-reformer` command: arguments in, exit status out."""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+
+from keras_reformer.commands.config import (
+    ATTENTION_TYPES,
+    PRECISIONS,
+    TrainingConfig,
+)
+
+_TRAINING_OPTIONS = {
+    "data": "corpus: 'python' (the standard library's sources), a file, a "
+    "folder, a glob or 'tfds:NAME' for a tensorflow-datasets name",
+    "name": "name of the run's folder and of the exported model",
+    "length": "bytes in a training window",
+    "batch_size": "windows in a step",
+    "layers": "number of reversible blocks",
+    "heads": "attention heads; must divide the hidden size",
+    "hidden_dim": "width of a residual stream",
+    "intermediate_dim": "width inside the feed-forward layers",
+    "chunk_length": "attention window, in (sorted) positions",
+    "num_hashes": "LSH rounds",
+    "num_buckets": "LSH buckets, even; by default they follow the length",
+    "dropout": "dropout rate of the blocks",
+    "learning_rate": "peak learning rate",
+    "warmup": "steps of linear warmup before the cosine decay",
+    "steps": "training steps in all",
+    "steps_per_epoch": "steps between two validations and log rows",
+    "save_every": "steps between checkpoints inside an epoch; there always "
+    "is one at its end",
+    "validation_windows": "windows evaluated at the end of an epoch",
+    "seed": "seed of weights, dropout, hashing and order of the data",
+    "time_limit": "stop training early after so many seconds, with a "
+    "checkpoint to resume from",
+    "sample_length": "bytes of text to generate at the end",
+    "output": "folder that holds the runs",
+    "export": "folder that holds the exported models",
+}
+_TYPES = {"num_buckets": int, "save_every": int, "time_limit": float}
+
+
+def main(argv=None):
+    """Runs the command.
+
+    Args:
+        argv: list of str or `None`. The arguments; those of the process by
+            default.
+
+    Returns:
+        int. The exit status: 0, or 2 after bad input with one line on
+        stderr, or 130 after an interrupt.
+    """
+    try:
+        options = vars(_build_parser().parse_args(argv))
+        command = options.pop("command")
+        command(options)
+    except (ValueError, OSError, ImportError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"keras-reformer: {reason}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        reason = "interrupted; --resume goes on from the last checkpoint"
+        print(f"keras-reformer: {reason}", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def _build_parser():
+    parser = _Parser(
+        prog="keras-reformer",
+        description="Train Reformer models on long sequences.",
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_train_parser(subparsers)
+    return parser
+
+
+def _add_train_parser(subparsers):
+    parser = subparsers.add_parser(
+        "train",
+        help="train a byte-level language model, show it and export it",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    defaults = {f.name: f.default for f in dataclasses.fields(TrainingConfig)}
+    for name, text in _TRAINING_OPTIONS.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=_TYPES.get(name, type(defaults[name])),
+            default=defaults[name],
+            help=text,
+        )
+    parser.add_argument(
+        "--attention",
+        type=lambda text: tuple(text.split(",")),
+        default=",".join(defaults["attention"]),
+        metavar="TYPE[,TYPE...]",
+        help=f"attention types of {ATTENTION_TYPES}, cycled over the layers",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=defaults["precision"],
+        help="dtype policy of the model",
+    )
+    _add_switches(parser, defaults)
+    parser.set_defaults(command=_train)
+
+
+def _add_switches(parser, defaults):
+    switches = {
+        "jit": "compile the training step with XLA",
+        "tensorboard": "write TensorBoard logs too",
+        "resume": "go on from the last checkpoint of this name",
+        "overwrite": "replace an earlier run of this name",
+    }
+    for name, text in switches.items():
+        parser.add_argument(
+            f"--{name}",
+            action=argparse.BooleanOptionalAction,
+            default=defaults[name],
+            help=text,
+        )
+
+
+def _train(options):
+    config = TrainingConfig(**options)
+    _start_quietly()
+    from keras_reformer.commands import train
+
+    train.run(config)
+
+
+def _start_quietly():
+    """Loads Keras on TensorFlow without TensorFlow's start-up messages."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _stderr_held_back():
+        import keras  # noqa: F401
+
+
+@contextlib.contextmanager
+def _stderr_held_back():
+    # TensorFlow 2.21 writes some lines before it reads its log level, from
+    # C++, so that only the file descriptor can stop them. They are kept for
+    # the case that the import fails.
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        original = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(original, held.read())
+            raise
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""The model of a run, its optimizer, and its calls of `fit`."""
+
+import math
+import sys
+from typing import NamedTuple
+
+import keras
+
+from keras_reformer import data
+from keras_reformer.commands import callbacks, checkpoints
+from keras_reformer.metrics import BitsPerByte
+from keras_reformer.models import ReformerCausalLM
+
+
+def build_model(config):
+    """Builds the model of a configuration.
+
+    Args:
+        config: A `TrainingConfig`.
+
+    Returns:
+        A `ReformerCausalLM`.
+    """
+    keras.utils.set_random_seed(config.seed)
+    model = ReformerCausalLM(
+        vocabulary_size=data.ByteTokenizer.vocabulary_size,
+        num_layers=config.layers,
+        num_heads=config.heads,
+        hidden_dim=config.hidden_dim,
+        intermediate_dim=config.intermediate_dim,
+        max_sequence_length=config.length,
+        attention_layers=config.attention,
+        num_hashes=config.num_hashes,
+        num_buckets=config.num_buckets,
+        chunk_length=config.chunk_length,
+        dropout=config.dropout,
+        seed=config.seed,
+        dtype=config.precision,
+    )
+    print(f"model: {model.count_params():,} parameters, {config.precision}")
+    return model
+
+
+def compile_model(model, config):
+    """Compiles a model with AdamW, warmup, cosine decay and clipping.
+
+    Args:
+        model: A `ReformerCausalLM`.
+        config: A `TrainingConfig`.
+    """
+    schedule = keras.optimizers.schedules.CosineDecay(
+        # A first step at a rate of zero would be lost; without warmup this is
+        # the peak itself.
+        initial_learning_rate=config.learning_rate / (config.warmup + 1),
+        decay_steps=config.steps - config.warmup,
+        alpha=0.01,
+        warmup_target=config.learning_rate if config.warmup else None,
+        warmup_steps=config.warmup,
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=0.01, beta_2=0.98, global_clipnorm=1.0
+    )
+    model.compile(optimizer, metrics=[BitsPerByte()], jit_compile=config.jit)
+
+
+def train(model, config, corpus, validation, folder, checkpoint=None):
+    """Trains up to `config.steps`, from a checkpoint if there is one.
+
+    Args:
+        model: A compiled `ReformerCausalLM`.
+        config: A `TrainingConfig`.
+        corpus: A `Corpus`.
+        validation: Batches to validate on after every epoch.
+        folder: A `RunFolder`.
+        checkpoint: A `Checkpoint` or `None`.
+
+    Returns:
+        The `RunRecorder`, which knows steps and seconds done.
+    """
+    step = checkpoint.step if checkpoint else 0
+    if checkpoint:
+        checkpoints.restore(model, checkpoint)
+        print(f"resumed {folder.checkpoint} at step {step}")
+    recorder = callbacks.RunRecorder(
+        folder.log,
+        folder.checkpoint,
+        fingerprint(config, corpus),
+        config.steps_per_epoch,
+        config.save_every,
+        step=step,
+        seconds=checkpoint.seconds if checkpoint else 0.0,
+    )
+    extra = _optional_callbacks(config, folder)
+    for epochs in plan_epochs(step, config.steps, config.steps_per_epoch):
+        if not recorder.stopped:
+            _fit(model, config, corpus, validation, epochs, [*extra, recorder])
+    return recorder
+
+
+class Epochs(NamedTuple):
+    """Consecutive epochs of `steps` steps each, for one call of `fit`."""
+
+    first: int
+    last: int
+    first_step: int
+    steps: int
+
+
+def plan_epochs(step, steps, steps_per_epoch):
+    """Divides the steps that are left into calls of `fit`.
+
+    Args:
+        step: int. Steps done.
+        steps: int. Steps in all.
+        steps_per_epoch: int. Steps of a whole epoch.
+
+    Returns:
+        list of `Epochs`: the rest of an epoch begun, the whole ones, and a
+        shorter one at the end, as far as there are such.
+    """
+    plan = []
+    while step < steps:
+        epoch, done = divmod(step, steps_per_epoch)
+        left = steps - step
+        whole = left // steps_per_epoch if not done else 0
+        size = steps_per_epoch if whole else min(steps_per_epoch - done, left)
+        last = epoch + max(whole, 1) - 1
+        plan.append(Epochs(epoch, last, step, size))
+        step += size * max(whole, 1)
+    return plan
+
+
+def _fit(model, config, corpus, validation, epochs, callback_list):
+    windows = data.training_windows(
+        corpus.train,
+        config.length,
+        config.batch_size,
+        seed=config.seed,
+        first_step=epochs.first_step,
+    )
+    model.fit(
+        windows,
+        initial_epoch=epochs.first,
+        epochs=math.ceil(config.steps / config.steps_per_epoch),
+        steps_per_epoch=epochs.steps,
+        validation_data=validation,
+        callbacks=[*callback_list, callbacks.EndAfterEpoch(epochs.last)],
+        shuffle=False,
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+
+
+def _optional_callbacks(config, folder):
+    chosen = []
+    if config.time_limit is not None:
+        chosen.append(callbacks.TimeLimit(config.time_limit))
+    if config.tensorboard:
+        chosen.append(
+            keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False)
+        )
+    return chosen
+
+
+def fingerprint(config, corpus):
+    """Returns what a run and the checkpoint it resumes must share."""
+    return {**config.fingerprint(), "data": corpus.digest}

@@ -1,0 +1,29 @@
+"""Text into `tf.data` pipelines of token ids."""
+
+from keras_reformer.data.byte_tokenizer import ByteTokenizer
+from keras_reformer.data.corpus import read_corpus
+from keras_reformer.data.token_ids import check_token_ids
+from keras_reformer.data.windows import (
+    Splits,
+    evaluation_windows,
+    split_by_position,
+    training_windows,
+)
+from keras_reformer.data.yardsticks import (
+    bigram_bits_per_byte,
+    order0_entropy,
+    zlib_bits_per_byte,
+)
+
+__all__ = [
+    "ByteTokenizer",
+    "Splits",
+    "bigram_bits_per_byte",
+    "check_token_ids",
+    "evaluation_windows",
+    "order0_entropy",
+    "read_corpus",
+    "split_by_position",
+    "training_windows",
+    "zlib_bits_per_byte",
+]

@@ -1,0 +1,33 @@
+"""Keras layers: variables, masks, dtypes and config around `ops`."""
+
+from keras_reformer.layers.axial_position_embedding import (
+    AxialPositionEmbedding as AxialPositionEmbedding,
+)
+from keras_reformer.layers.dropout import Dropout as Dropout
+from keras_reformer.layers.feed_forward import FeedForward as FeedForward
+from keras_reformer.layers.local_self_attention import (
+    LocalSelfAttention as LocalSelfAttention,
+)
+from keras_reformer.layers.lsh_self_attention import (
+    LSHSelfAttention as LSHSelfAttention,
+)
+from keras_reformer.layers.pre_normalization import (
+    PreNormalization as PreNormalization,
+)
+from keras_reformer.layers.reversible_block import (
+    ReversibleBlock as ReversibleBlock,
+)
+from keras_reformer.layers.reversible_sequence import (
+    ReversibleSequence as ReversibleSequence,
+)
+
+__all__ = [
+    "AxialPositionEmbedding",
+    "Dropout",
+    "FeedForward",
+    "LSHSelfAttention",
+    "LocalSelfAttention",
+    "PreNormalization",
+    "ReversibleBlock",
+    "ReversibleSequence",
+]

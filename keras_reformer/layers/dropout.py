@@ -1,0 +1,58 @@
+import keras
+
+from keras_reformer.layers import checks
+from keras_reformer.ops.dropout import dropout
+
+
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class Dropout(keras.layers.Dropout):
+    """`keras.layers.Dropout` whose mask is made where it is used.
+
+    A mask element is an integer hash of its own index and the call's seed,
+    so it fuses into the multiplication and is never stored: under XLA and in
+    reversible stacks memory does not grow with the number of such layers.
+
+    Args:
+        rate: float in `[0, 1)`. Share of inputs to set to zero; the others
+            are scaled by `1 / (1 - rate)`.
+        shared_axes: int or tuple of ints. Axes along which one draw counts
+            for all, e.g. `1` to drop whole features of a sequence. Defaults
+            to `None`.
+        seed: int. Defaults to `None`.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Float tensor of any shape.
+        training: bool. Whether to drop anything.
+
+    Raises:
+        ValueError: if `rate` is not in `[0, 1)`.
+
+    Example:
+
+    >>> layer = keras_reformer.Dropout(0.5, seed=0)
+    >>> layer(keras.ops.ones((2, 3, 4)), training=True).shape
+    TensorShape([2, 3, 4])
+    """
+
+    def __init__(self, rate, shared_axes=None, seed=None, **kwargs):
+        super().__init__(checks.rate("rate", rate), seed=seed, **kwargs)
+        if isinstance(shared_axes, int):
+            shared_axes = (shared_axes,)
+        self.shared_axes = None if shared_axes is None else list(shared_axes)
+
+    def call(self, inputs, training=False):
+        if not training or not self.rate:
+            return inputs
+        return dropout(
+            inputs,
+            self.rate,
+            self.seed_generator.next(),
+            tuple(self.shared_axes or ()),
+        )
+
+    def get_config(self):
+        config = {**super().get_config(), "shared_axes": self.shared_axes}
+        # Noise shapes are what `shared_axes` replaces.
+        config.pop("noise_shape", None)
+        return config

@@ -1,0 +1,94 @@
+import keras
+
+from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
+from keras_reformer.ops.attention import local_attention
+from keras_reformer.ops.blocks import Dropping, Window
+
+
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class LocalSelfAttention(ChunkedSelfAttention):
+    """Multi-head self-attention to the own and the neighbouring chunks.
+
+    The sequence is cut into chunks; each token attends to its chunk and to
+    `num_chunks_before` and `num_chunks_after` neighbours. Time and memory
+    are linear in the length.
+
+    Masking: nobody attends to masked tokens, and their outputs are those of
+    a zero context. Length: any, padded inside to a multiple of
+    `chunk_length`.
+
+    Args:
+        num_heads: int. Number of attention heads.
+        key_dim: int. Size of each head's queries and keys.
+        value_dim: int. Size of each head's values. Defaults to `key_dim`.
+        chunk_length: int. Tokens in a chunk. Defaults to `64`.
+        num_chunks_before: int. Defaults to `1`.
+        num_chunks_after: int. Defaults to `0`.
+        causal: bool. Whether later tokens are hidden. Defaults to `False`.
+        wrap: bool. The first chunk's neighbour before is the last chunk, as
+            published. Defaults to `False`.
+        dropout: float in `[0, 1)`. Dropout of attention weights. Defaults to
+            `0.0`.
+        use_bias: bool. Whether projections have biases. Defaults to `False`.
+        kernel_initializer: Initializer of the projections. Defaults to
+            `"glorot_uniform"`.
+        bias_initializer: Initializer of biases. Defaults to `"zeros"`.
+        kernel_regularizer: Regularizer of the projections.
+        bias_regularizer: Regularizer of biases.
+        kernel_constraint: Constraint of the projections.
+        bias_constraint: Constraint of biases.
+        seed: int. Seed of dropout.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Float tensor of shape `(batch, length, hidden_dim)`.
+        mask: Boolean tensor of shape `(batch, length)`, True at valid tokens.
+        training: bool. Whether to apply dropout.
+
+    Returns:
+        Float tensor of shape `(batch, length, hidden_dim)`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+
+    >>> layer = keras_reformer.LocalSelfAttention(num_heads=2, key_dim=16)
+    >>> layer(keras.random.normal((1, 1000, 32))).shape
+    TensorShape([1, 1000, 32])
+
+    Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451), the
+    code published with it.
+    """
+
+    _projections = ("query", "key", "value")
+
+    def call(self, inputs, mask=None, training=None):
+        query = self._split_heads(self.query(inputs))
+        key = self._split_heads(self.key(inputs)) / self.key_dim**0.5
+        value = self._split_heads(self.value(inputs))
+        dropping = None
+        if training and self.dropout:
+            dropping = Dropping(self.dropout, self.seed_generator.next())
+        if mask is not None:
+            mask = keras.ops.cast(mask, "bool")
+        attended = local_attention(
+            query,
+            key,
+            value,
+            self._window(),
+            mask=mask,
+            wrap=self.wrap,
+            dropping=dropping,
+        )
+        return self._merge_heads(attended)
+
+    def _window(self):
+        return Window(
+            self.chunk_length,
+            self.num_chunks_before,
+            self.num_chunks_after,
+            self.causal,
+            sees_itself=True,
+            same_bucket=False,
+        )

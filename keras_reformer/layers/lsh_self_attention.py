@@ -1,0 +1,395 @@
+import keras
+import numpy as np
+
+from keras_reformer.layers import checks
+from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
+from keras_reformer.ops import hashing
+from keras_reformer.ops.blocks import Dropping, Window
+from keras_reformer.ops.dropout import split_seed
+from keras_reformer.ops.exact_attention import exact_shared_attention
+from keras_reformer.ops.lsh_attention import lsh_attention
+from keras_reformer.ops.replay import remember
+from keras_reformer.ops.shapes import choose_by_length, softmax_dtype
+from keras_reformer.ops.sorting import sort_by_bucket
+
+
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class LSHSelfAttention(ChunkedSelfAttention):
+    """Multi-head self-attention among tokens that hash alike.
+
+    Queries and keys are the same vectors. Random rotations hash them into
+    buckets, tokens are sorted by bucket, and each attends to those within a
+    window of the sorted order; several rounds of hashing are one softmax.
+    Time and memory are linear in the length. The result approximates exact
+    shared-query-key attention, better with more rounds.
+
+    A token does not attend to itself unless it sees nothing else.
+
+    Training draws new rotations at each step. Inference draws them from a
+    seed that is a non-trainable weight, so the same inputs always get the
+    same outputs, also after saving. Setting `rotations` stores rotations to
+    use instead. `num_hashes`, `exact_below` and `rotations` of a built layer
+    may be set to evaluate one model in several ways; a model that is already
+    compiled must be compiled again to see the change.
+
+    Masking: masked tokens hash to a bucket of their own that sorts last;
+    nobody attends to them and their outputs are those of a zero context.
+    Length: any, padded inside to a multiple of `chunk_length`.
+
+    Args:
+        num_heads: int. Number of attention heads.
+        key_dim: int. Size of each head's query-keys.
+        value_dim: int. Size of each head's values. Defaults to `key_dim`.
+        num_hashes: int. Rounds of hashing; time is linear in it, memory does
+            not depend on it. Defaults to `4`.
+        num_buckets: even int, or list of even ints whose product is the
+            number of buckets (then cheaper to compute). `None` follows the
+            inputs' length: about one bucket a chunk for `scope="bucket"`,
+            two for `scope="chunk"`. Defaults to `None`.
+        chunk_length: int. Tokens in a chunk of the sorted order. Defaults to
+            `64`.
+        num_chunks_before: int. Defaults to `1`.
+        num_chunks_after: int. Defaults to `0`.
+        causal: bool. Whether later tokens are hidden. Defaults to `False`.
+        scope: `"bucket"` or `"chunk"`. `"bucket"`: a token sees the tokens
+            of its own bucket, at most `num_chunks_before * chunk_length`
+            places back and `num_chunks_after * chunk_length` forward in the
+            sorted order; nothing that comes later, no padding and no chunk
+            border changes a causal output. `"chunk"`: a token sees its chunk
+            and the neighbouring ones, whatever the buckets, as published.
+            Defaults to `"bucket"`.
+        dropout: float in `[0, 1)`. Dropout of attention weights. Defaults to
+            `0.0`.
+        exact_below: int. Inputs of at most this length get exact attention.
+            `None` means `chunk_length` for `scope="chunk"`, as published,
+            and never for `scope="bucket"`. Defaults to `None`.
+        wrap: bool. The first chunk of a round looks back to the last chunk
+            of the round before, as published. For `scope="chunk"` only.
+            Defaults to `False`.
+        discount_duplicates: bool. A pair that N rounds show counts once
+            instead of N times. Defaults to `False`.
+        use_bias: bool. Whether projections have biases. Defaults to `False`.
+        kernel_initializer: Initializer of the projections. Defaults to
+            `"glorot_uniform"`.
+        bias_initializer: Initializer of biases. Defaults to `"zeros"`.
+        kernel_regularizer: Regularizer of the projections.
+        bias_regularizer: Regularizer of biases.
+        kernel_constraint: Constraint of the projections.
+        bias_constraint: Constraint of biases.
+        seed: int. Seed of rotations and dropout.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Float tensor of shape `(batch, length, hidden_dim)`.
+        mask: Boolean tensor of shape `(batch, length)`, True at valid tokens.
+        training: bool. Whether to draw new rotations and apply dropout.
+        rotations: Float tensor of shape `(num_heads, key_dim, num_hashes,
+            sum(num_buckets) // 2)` to hash with in this call.
+
+    Returns:
+        Float tensor of shape `(batch, length, hidden_dim)`.
+
+    Raises:
+        ValueError: if an argument is out of its range, `num_buckets` is odd,
+            or it is `None` while the inputs' length is unknown.
+
+    Example:
+
+    >>> layer = keras_reformer.LSHSelfAttention(num_heads=2, key_dim=16)
+    >>> layer(keras.random.normal((1, 1000, 32))).shape
+    TensorShape([1, 1000, 32])
+
+    Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451),
+    section 2; `scope="bucket"` is ours.
+    """
+
+    _projections = ("query_key", "value")
+
+    def __init__(
+        self,
+        num_heads,
+        key_dim,
+        value_dim=None,
+        num_hashes=4,
+        num_buckets=None,
+        chunk_length=64,
+        num_chunks_before=1,
+        num_chunks_after=0,
+        causal=False,
+        scope="bucket",
+        dropout=0.0,
+        exact_below=None,
+        wrap=False,
+        discount_duplicates=False,
+        use_bias=False,
+        **kwargs,
+    ):
+        super().__init__(
+            num_heads,
+            key_dim,
+            value_dim,
+            chunk_length=chunk_length,
+            num_chunks_before=num_chunks_before,
+            num_chunks_after=num_chunks_after,
+            causal=causal,
+            wrap=wrap,
+            dropout=dropout,
+            use_bias=use_bias,
+            **kwargs,
+        )
+        self.num_hashes = num_hashes
+        self.num_buckets = _check_num_buckets(num_buckets)
+        self.scope = checks.choice("scope", scope, ("bucket", "chunk"))
+        self.exact_below = exact_below
+        self.discount_duplicates = bool(discount_duplicates)
+        self._rotations = None
+        if self.wrap and self.scope == "bucket":
+            raise ValueError(
+                '`wrap=True` has no meaning with `scope="bucket"`, where '
+                'chunk borders hide nothing. Expected `scope="chunk"`. '
+                "Received: wrap=True, scope='bucket'"
+            )
+
+    @property
+    def num_hashes(self):
+        """Number of hash rounds."""
+        return self._num_hashes
+
+    @num_hashes.setter
+    def num_hashes(self, value):
+        self._num_hashes = checks.positive_int("num_hashes", value)
+
+    @property
+    def exact_below(self):
+        """Longest inputs that get exact attention, or None."""
+        return self._exact_below
+
+    @exact_below.setter
+    def exact_below(self, value):
+        if value is not None:
+            value = checks.count("exact_below", value)
+        self._exact_below = value
+
+    @property
+    def rotations(self):
+        """Rotations to hash with at inference, or None to draw them."""
+        return self._rotations
+
+    @rotations.setter
+    def rotations(self, value):
+        if value is not None:
+            value = np.asarray(value, "float32")
+            self._check_rotations(value.shape)
+        self._rotations = value
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        # A weight, so that a saved model hashes as it did when it was saved.
+        self.rotation_seed = self.add_weight(
+            shape=(2,),
+            dtype="int32",
+            initializer=_random_seed_initializer(self.seed),
+            trainable=False,
+            name="rotation_seed",
+        )
+
+    def call(self, inputs, mask=None, training=None, rotations=None):
+        query_key = self._split_heads(self.query_key(inputs))
+        value = self._split_heads(self.value(inputs))
+        if mask is not None:
+            mask = keras.ops.cast(mask, "bool")
+        rotation_seed, dropping = self._draw(training)
+        orders, buckets = remember(
+            lambda: self._sort(
+                query_key, mask, training, rotation_seed, rotations
+            )
+        )
+
+        def approximately():
+            return lsh_attention(
+                query_key,
+                value,
+                orders,
+                buckets,
+                self._window(),
+                mask=mask,
+                wrap=self.wrap,
+                discount_duplicates=self.discount_duplicates,
+                dropping=dropping,
+            )
+
+        def exactly():
+            return exact_shared_attention(
+                query_key,
+                value,
+                causal=self.causal,
+                mask=mask,
+                dropping=dropping,
+            )
+
+        return self._merge_heads(
+            choose_by_length(
+                keras.ops.shape(inputs)[1],
+                self._longest_exact(),
+                exactly,
+                approximately,
+            )
+        )
+
+    def hash(self, inputs, mask=None):
+        """Bucket ids of inputs, as inference hashes them.
+
+        Args:
+            inputs: Float tensor of shape `(batch, length, hidden_dim)`.
+            mask: Boolean tensor of shape `(batch, length)` or None.
+
+        Returns:
+            int32 tensor of shape `(batch, num_heads, num_hashes, length)`.
+        """
+        query_key = self._split_heads(self.query_key(inputs))
+        return self._sort(query_key, mask, False, None, None)[1]
+
+    def _window(self):
+        return Window(
+            self.chunk_length,
+            self.num_chunks_before,
+            self.num_chunks_after,
+            self.causal,
+            sees_itself=False,
+            same_bucket=self.scope == "bucket",
+        )
+
+    def _longest_exact(self):
+        if self.exact_below is not None:
+            return self.exact_below
+        return self.chunk_length if self.scope == "chunk" else 0
+
+    def _draw(self, training):
+        """The call's randomness: a seed of rotations, and dropout."""
+        if not training:
+            return None, None
+        rotation_seed, dropout_seed = split_seed(self.seed_generator.next(), 2)
+        if not self.dropout:
+            return rotation_seed, None
+        return rotation_seed, Dropping(self.dropout, dropout_seed)
+
+    def _sort(self, query_key, mask, training, rotation_seed, rotations):
+        factors = self._factors(query_key.shape[2])
+        if rotations is None:
+            rotations = self._choose_rotations(
+                training, rotation_seed, factors
+            )
+        else:
+            self._check_rotations(rotations.shape, factors)
+        buckets = hashing.hash_vectors(
+            query_key,
+            keras.ops.cast(rotations, softmax_dtype(query_key.dtype).name),
+            factors,
+            mask,
+        )
+        return sort_by_bucket(buckets), buckets
+
+    def _choose_rotations(self, training, rotation_seed, factors):
+        if not training and self._rotations is not None:
+            self._check_rotations(self._rotations.shape, factors)
+            return self._rotations[:, :, : self.num_hashes]
+        return hashing.sample_rotations(
+            rotation_seed
+            if training
+            else keras.ops.convert_to_tensor(self.rotation_seed),
+            self.num_heads,
+            self.key_dim,
+            self.num_hashes,
+            factors,
+        )
+
+    def _factors(self, length):
+        if self.num_buckets is not None:
+            return _as_factors(self.num_buckets)
+        if length is None:
+            raise ValueError(
+                "`num_buckets=None` follows the length of the inputs, which "
+                "is unknown here. Expected `num_buckets` as an even integer "
+                "or a list of them, or inputs of known length. Received: "
+                "num_buckets=None, length=None. Set `num_buckets`, for "
+                "example to the longest length divided by `chunk_length`."
+            )
+        return hashing.resolve_num_buckets(
+            length, self.chunk_length, self.scope
+        )
+
+    def _check_rotations(self, shape, factors=None):
+        if factors is None and self.num_buckets is not None:
+            factors = _as_factors(self.num_buckets)
+        columns = "sum(num_buckets) // 2"
+        fits = len(shape) == 4
+        fits = fits and tuple(shape[:2]) == (self.num_heads, self.key_dim)
+        fits = fits and shape[2] >= self.num_hashes
+        if fits and factors is not None:
+            columns = hashing.num_rotation_columns(factors)
+            fits = shape[3] == columns
+        if not fits:
+            raise ValueError(
+                "`rotations` have a shape that does not fit the layer. "
+                "Expected (num_heads, key_dim, num_hashes, "
+                f"sum(num_buckets) // 2) = ({self.num_heads}, "
+                f"{self.key_dim}, {self.num_hashes}, {columns}). "
+                f"Received: rotations.shape={tuple(shape)}"
+            )
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self._rotations is not None:
+            store["rotations"] = self._rotations
+
+    def load_own_variables(self, store):
+        # Not every store has `items`.
+        store = {key: np.array(store[key]) for key in store.keys()}
+        self.rotations = store.pop("rotations", None)
+        super().load_own_variables(store)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_hashes": self.num_hashes,
+            "num_buckets": self.num_buckets,
+            "scope": self.scope,
+            "exact_below": self.exact_below,
+            "discount_duplicates": self.discount_duplicates,
+        }
+
+
+def _check_num_buckets(num_buckets):
+    """Returns None, an even int or a list of even ints."""
+    if num_buckets is None:
+        return None
+    listed = isinstance(num_buckets, (list, tuple))
+    factors = list(num_buckets) if listed else [num_buckets]
+    for factor in factors:
+        checks.positive_int("num_buckets", factor)
+        if factor % 2:
+            raise ValueError(
+                "`num_buckets` must be even: a rotation's coordinates and "
+                "their negatives are the buckets. Expected an even integer "
+                f"or a list of them. Received: num_buckets={num_buckets}. "
+                f"Use {factor + 1} instead of {factor}."
+            )
+    if not factors:
+        checks.positive_int("num_buckets", num_buckets)
+    return factors if listed else int(num_buckets)
+
+
+def _as_factors(num_buckets):
+    if isinstance(num_buckets, int):
+        return (num_buckets,)
+    return tuple(num_buckets)
+
+
+def _random_seed_initializer(seed):
+    """Two integers that a seed determines, or the global seed if None."""
+    uniform = keras.initializers.RandomUniform(0.0, 2.0**22, seed=seed)
+
+    def initialize(shape, dtype=None):
+        return keras.ops.cast(uniform(shape, dtype="float32"), dtype)
+
+    return initialize

@@ -1,0 +1,90 @@
+import inspect
+
+import keras
+
+from keras_reformer.layers import checks
+from keras_reformer.layers.dropout import Dropout
+
+
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class PreNormalization(keras.layers.Layer):
+    """A residual branch: normalization, a layer, dropout.
+
+    `dropout(layer(normalization(x)))`, which is what a `ReversibleBlock`
+    adds to its stream. The normalization is computed in float32 at least.
+
+    Args:
+        layer: Keras layer of equal input and output shape.
+        epsilon: float. Added to the variance. Defaults to `1e-6`.
+        dropout: float in `[0, 1)`. Dropout of the output. Defaults to `0.0`.
+        seed: int. Seed of dropout.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Float tensor of shape `(batch, length, hidden_dim)`.
+        mask: Boolean tensor of shape `(batch, length)`, handed to `layer` if
+            its `call` takes one.
+        training: bool.
+
+    Returns:
+        Float tensor of the inputs' shape.
+
+    Example:
+
+    >>> branch = keras_reformer.PreNormalization(keras_reformer.FeedForward(8))
+    >>> branch(keras.random.normal((1, 10, 4))).shape
+    TensorShape([1, 10, 4])
+
+    Reference: [Xiong et al., 2020](https://arxiv.org/abs/2002.04745).
+    """
+
+    def __init__(self, layer, epsilon=1e-6, dropout=0.0, seed=None, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+        self.layer = layer
+        self.epsilon = float(epsilon)
+        self.dropout = checks.rate("dropout", dropout)
+        self.seed = seed
+        self.normalization = keras.layers.LayerNormalization(
+            epsilon=self.epsilon,
+            dtype="float64" if self.dtype == "float64" else "float32",
+            name="normalization",
+        )
+        self.dropout_layer = Dropout(
+            self.dropout, seed=seed, dtype=self.dtype_policy, name="dropout"
+        )
+
+    def build(self, input_shape):
+        self.normalization.build(input_shape)
+        if not self.layer.built:
+            self.layer.build(input_shape)
+        self.dropout_layer.build(input_shape)
+
+    def call(self, inputs, mask=None, training=None):
+        options = {"mask": mask, "training": training}
+        accepted = inspect.signature(self.layer.call).parameters
+        outputs = self.layer(
+            self.normalization(inputs),
+            **{k: v for k, v in options.items() if k in accepted},
+        )
+        return self.dropout_layer(outputs, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "layer": keras.saving.serialize_keras_object(self.layer),
+            "epsilon": self.epsilon,
+            "dropout": self.dropout,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["layer"] = keras.saving.deserialize_keras_object(
+            config["layer"]
+        )
+        return cls(**config)

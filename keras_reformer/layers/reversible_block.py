@@ -1,0 +1,177 @@
+import inspect
+
+import keras
+
+from keras_reformer.layers.stateless import pure_function
+from keras_reformer.ops import reversible
+
+
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class ReversibleBlock(keras.layers.Layer):
+    """Two residual branches whose inputs can be computed from the outputs.
+
+    `y1 = x1 + attention(x2)` and `y2 = x2 + feed_forward(y1)`. The block adds
+    no normalization and no dropout: put them into the branches. The streams
+    are float32 at least, whatever the branches compute in.
+
+    In a `ReversibleSequence` the backward pass rebuilds activations instead
+    of keeping them. Alone, a block keeps them as any layer does.
+
+    Args:
+        attention: Keras layer of equal input and output shape.
+        feed_forward: the same.
+        **kwargs: Base layer arguments, such as `name`.
+
+    Call arguments:
+        inputs: Pair of float tensors of shape `(batch, length, hidden_dim)`.
+        mask: Boolean tensor of shape `(batch, length)`. Handed to branches
+            whose `call` takes a `mask`.
+        training: bool. Handed to the branches.
+
+    Returns:
+        Pair of float tensors of the inputs' shape.
+
+    Raises:
+        ValueError: if the inputs are not a pair of one shape, or a branch
+            changes the shape.
+
+    Example:
+
+    >>> block = keras_reformer.ReversibleBlock(
+    ...     keras_reformer.LocalSelfAttention(num_heads=2, key_dim=16),
+    ...     keras_reformer.FeedForward(64),
+    ... )
+    >>> x = keras.random.normal((1, 100, 32))
+    >>> y1, y2 = block((x, x))
+    >>> x1, x2 = block.inverse((y1, y2))
+    >>> bool(keras.ops.max(keras.ops.abs(x1 - x)) < 1e-5)
+    True
+
+    Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451),
+    section 3; [Gomez et al., 2017](https://arxiv.org/abs/1707.04585).
+    """
+
+    def __init__(self, attention, feed_forward, **kwargs):
+        kwargs["dtype"] = stream_dtype(kwargs.get("dtype"))
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+        self.attention = attention
+        self.feed_forward = feed_forward
+
+    @property
+    def branches(self):
+        """The two layers, in the order in which they run."""
+        return self.attention, self.feed_forward
+
+    def build(self, inputs_shape):
+        shape = check_pair(self.name, inputs_shape)
+        for branch in self.branches:
+            if not branch.built:
+                branch.build(shape)
+            output_shape = branch.compute_output_shape(shape)
+            if tuple(output_shape)[1:] != shape[1:]:
+                raise ValueError(
+                    "A branch of a reversible block must not change the "
+                    "shape, because its output is added to its input's "
+                    f"counterpart. Expected {shape}. Received: "
+                    f"{branch.name}.compute_output_shape({shape})="
+                    f"{tuple(output_shape)}"
+                )
+
+    def call(self, inputs, mask=None, training=None):
+        x1, x2 = map(self._stream, inputs)
+        y1 = reversible.couple(self._run("attention", x2, mask, training), x1)
+        y2 = reversible.couple(
+            self._run("feed_forward", y1, mask, training), x2
+        )
+        return y1, y2
+
+    def inverse(self, outputs, mask=None, training=None):
+        """The inputs that `call` turned into `outputs`.
+
+        Args:
+            outputs: Pair of float tensors of shape
+                `(batch, length, hidden_dim)`.
+            mask: as in `call`.
+            training: as in `call`. Branches that draw random numbers undo
+                only what they drew at inference.
+
+        Returns:
+            Pair of float tensors of the same shape.
+        """
+        y1, y2 = map(self._stream, outputs)
+        x2 = reversible.uncouple(
+            self._run("feed_forward", y1, mask, training), y2
+        )
+        x1 = reversible.uncouple(
+            self._run("attention", x2, mask, training), y1
+        )
+        return x1, x2
+
+    def pure_branches(self, mask, training):
+        """The branches as pure functions, for `ops.reversible`."""
+
+        def branch(name):
+            return pure_function(
+                getattr(self, name), lambda x: self._run(name, x, mask, training)
+            )
+
+        return [branch("attention"), branch("feed_forward")]
+
+    def _run(self, name, x, mask, training):
+        layer = getattr(self, name)
+        options = {"mask": mask, "training": training}
+        accepted = inspect.signature(layer.call).parameters
+        return layer(x, **{k: v for k, v in options.items() if k in accepted})
+
+    def _stream(self, x):
+        return keras.ops.cast(x, self.compute_dtype)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None if previous_mask is None else [previous_mask] * 2
+
+    def compute_output_spec(self, inputs, mask=None, training=None):
+        x1, x2 = inputs
+        return tuple(
+            keras.KerasTensor(x.shape, dtype=self.compute_dtype)
+            for x in (x1, x2)
+        )
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "attention": serialize(self.attention),
+            "feed_forward": serialize(self.feed_forward),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for name in ("attention", "feed_forward"):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)
+
+
+def stream_dtype(dtype):
+    """The dtype of residual streams under a policy: float32 at least.
+
+    Rebuilding in bfloat16 is 2 to 10 % wrong at 6 to 24 blocks.
+    """
+    if dtype is None:
+        policy = keras.config.dtype_policy()
+    else:
+        policy = keras.dtype_policies.get(dtype)
+    return "float64" if policy.variable_dtype == "float64" else "float32"
+
+
+def check_pair(layer_name, shapes):
+    """Refuses what is not a pair of `(batch, length, hidden_dim)`."""
+    shapes = [tuple(shape) for shape in shapes]
+    if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) < 2:
+        raise ValueError(
+            f"`{layer_name}` takes two streams of one shape. Expected a pair "
+            "of tensors `(batch, length, hidden_dim)`. Received: "
+            f"input_shape={shapes}"
+        )
+    return shapes[0]

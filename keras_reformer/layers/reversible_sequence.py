@@ -1,0 +1,170 @@
+import keras
+
+from keras_reformer.layers import checks
+from keras_reformer.layers.reversible_block import check_pair, stream_dtype
+from keras_reformer.ops import reversible
+
+
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class ReversibleSequence(keras.layers.Layer):
+    """Reversible blocks one after the other, in memory flat in depth.
+
+    The backward pass rebuilds each block's input from its output and runs
+    the block again, replaying every random or discrete choice (dropout, hash
+    buckets), so gradients are those of plain backpropagation. It costs about
+    a third more time.
+
+    Losses that blocks add while running count once. Second-order gradients
+    raise a `LookupError`; `recompute=False` supports them where the blocks
+    do.
+
+    Args:
+        blocks: list of `ReversibleBlock`.
+        merge: how the two streams become the output: `"concat"` (along the
+            last axis, as published), `"mean"`, or `None` for the pair.
+            Defaults to `"concat"`.
+        recompute: bool. `False` is ordinary backpropagation through the same
+            mathematics: faster, and memory grows with depth. Defaults to
+            `True`.
+        **kwargs: Base layer arguments, such as `name`.
+
+    Call arguments:
+        inputs: Float tensor of shape `(batch, length, hidden_dim)`, which is
+            duplicated into both streams, or a pair of them.
+        mask: Boolean tensor of shape `(batch, length)`, handed to branches
+            whose `call` takes one.
+        training: bool. Handed to the branches.
+
+    Returns:
+        Float tensor of shape `(batch, length, 2 * hidden_dim)` for
+        `merge="concat"`, `(batch, length, hidden_dim)` for `"mean"`, or a
+        pair of them. float32 at least.
+
+    Raises:
+        ValueError: if `blocks` is empty or holds other layers, or `merge` is
+            unknown.
+
+    Example:
+
+    >>> sequence = keras_reformer.ReversibleSequence([
+    ...     keras_reformer.ReversibleBlock(
+    ...         keras_reformer.LSHSelfAttention(num_heads=2, key_dim=16),
+    ...         keras_reformer.FeedForward(64),
+    ...     )
+    ...     for _ in range(3)
+    ... ])
+    >>> sequence(keras.random.normal((1, 100, 32))).shape
+    TensorShape([1, 100, 64])
+
+    Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451),
+    section 3.
+    """
+
+    def __init__(self, blocks, merge="concat", recompute=True, **kwargs):
+        kwargs["dtype"] = stream_dtype(kwargs.get("dtype"))
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+        self.blocks = _check_blocks(blocks)
+        self.merge = checks.choice("merge", merge, ("concat", "mean", None))
+        self.recompute = bool(recompute)
+
+    def build(self, inputs_shape):
+        for block in self.blocks:
+            if not block.built:
+                block.build(self._pair_of_shapes(inputs_shape))
+
+    def _pair_of_shapes(self, shape):
+        if isinstance(shape[0], (list, tuple)):
+            check_pair(self.name, shape)
+            return tuple(shape)
+        return tuple(shape), tuple(shape)
+
+    def call(self, inputs, mask=None, training=None):
+        streams = inputs if _is_pair(inputs) else (inputs, inputs)
+        streams = tuple(
+            keras.ops.cast(x, self.compute_dtype) for x in streams
+        )
+        if isinstance(mask, (list, tuple)):
+            mask = mask[0]
+        branches = [
+            branch
+            for block in self.blocks
+            for branch in block.pure_branches(mask, training)
+        ]
+        run = (
+            reversible.run_reversibly
+            if self.recompute
+            else reversible.run_plainly
+        )
+        output = run(branches, streams)
+        self._assign(output.changes)
+        for losses in output.losses:
+            self.add_loss(losses)
+        return self._merge(output.streams)
+
+    def _assign(self, changes):
+        """Keeps what running the blocks changed: seeds, statistics."""
+        layers = [layer for block in self.blocks for layer in block.branches]
+        for layer, change in zip(layers, changes, strict=True):
+            variables = layer.non_trainable_variables
+            for index, value in change.items():
+                variables[index].assign(value)
+
+    def _merge(self, streams):
+        y1, y2 = streams
+        if self.merge == "concat":
+            return keras.ops.concatenate((y1, y2), axis=-1)
+        if self.merge == "mean":
+            return (y1 + y2) / 2
+        return y1, y2
+
+    def compute_mask(self, inputs, previous_mask=None):
+        if _is_pair(previous_mask):
+            previous_mask = previous_mask[0]
+        if self.merge is None and previous_mask is not None:
+            return [previous_mask] * 2
+        return previous_mask
+
+    def compute_output_spec(self, inputs, mask=None, training=None):
+        shape = tuple((inputs[0] if _is_pair(inputs) else inputs).shape)
+        if self.merge == "concat":
+            shape = (*shape[:-1], 2 * shape[-1])
+        spec = keras.KerasTensor(shape, dtype=self.compute_dtype)
+        if self.merge is None:
+            return spec, keras.KerasTensor(shape, dtype=self.compute_dtype)
+        return spec
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "blocks": [
+                keras.saving.serialize_keras_object(block)
+                for block in self.blocks
+            ],
+            "merge": self.merge,
+            "recompute": self.recompute,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["blocks"] = [
+            keras.saving.deserialize_keras_object(block)
+            for block in config["blocks"]
+        ]
+        return cls(**config)
+
+
+def _is_pair(inputs):
+    return isinstance(inputs, (list, tuple))
+
+
+def _check_blocks(blocks):
+    blocks = list(blocks)
+    fits = all(hasattr(block, "pure_branches") for block in blocks)
+    if not blocks or not fits:
+        raise ValueError(
+            "`blocks` must be a list of `ReversibleBlock` with at least one "
+            f"in it. Received: blocks={blocks}"
+        )
+    return blocks

@@ -1,0 +1,49 @@
+import keras
+
+from keras_reformer.ops.reversible import Branch
+
+
+def pure_function(layer, function):
+    """A layer's function with all it reads as explicit arguments.
+
+    Keras's public `StatelessScope` stands in for the variables. Unlike
+    `layer.stateless_call` this goes through `__call__` (casting, activity
+    regularizers), and weight regularizers, which belong to the weights and
+    not to a call, stay out of the losses.
+
+    Args:
+        layer: a built Keras layer.
+        function: reads variables of `layer` and of its sublayers only.
+
+    Returns:
+        A `Branch` whose `run(trainable, state, *inputs)` returns outputs,
+        what changed in `state` by index, and the losses that the call added.
+    """
+    trainable = layer.trainable_variables
+    others = layer.non_trainable_variables
+
+    def run(trainable_values, state_values, *inputs):
+        mapping = [
+            *zip(trainable, trainable_values, strict=True),
+            *zip(others, state_values, strict=True),
+        ]
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            before = [scope.get_current_value(v) for v in others]
+            outputs = function(*inputs)
+            after = [scope.get_current_value(v) for v in others]
+        changes = {
+            index: new
+            for index, (old, new) in enumerate(zip(before, after, strict=True))
+            if new is not old
+        }
+        return outputs, changes, list(scope.losses)
+
+    return Branch(run, _values(trainable), _values(others))
+
+
+def _values(variables):
+    """Values in the variables' own dtype, whatever autocasting is on."""
+    return [
+        keras.ops.cast(keras.ops.convert_to_tensor(v), v.dtype)
+        for v in variables
+    ]

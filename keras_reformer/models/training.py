@@ -1,0 +1,161 @@
+"""Losses and steps that Keras lets a model override.
+
+A language model's logits are its largest tensor, so the steps here never
+make them: the cross-entropy and the metrics that follow from it run over
+chunks of positions. A user's own loss, or a metric that needs logits, gets
+them, with a warning.
+"""
+
+import warnings
+
+import keras
+import tensorflow as tf
+
+from keras_reformer.layers.stateless import pure_function
+from keras_reformer.metrics import BitsPerByte
+from keras_reformer.models.inputs import complete
+from keras_reformer.ops.losses import chunked_cross_entropy
+
+
+class ChunkedCrossEntropy:
+    """Training and evaluation of a `backbone` and a `head` on token labels.
+
+    The loss of a batch is the sum of weighted cross-entropies over the sum of
+    weights, plus what layers add. A position's weight is its sample weight
+    times its validity. Without labels they are the inputs shifted by one, and
+    the last position has weight zero.
+    """
+
+    def compile(
+        self, optimizer="adam", loss=None, metrics=None, **kwargs
+    ):
+        """Configures training; see `keras.Model.compile`.
+
+        Args:
+            optimizer: Optimizer or its name. Defaults to `"adam"`.
+            loss: None for the model's own cross-entropy on integer labels,
+                computed in chunks. Another loss gets full logits.
+            metrics: list. `"accuracy"` and `BitsPerByte` are computed in
+                chunks; others get full logits.
+            **kwargs: what `keras.Model.compile` takes.
+        """
+        chosen = _metrics_in_chunks(metrics) if loss is None else None
+        self._results = None if chosen is None else _Results(chosen)
+        if self._results is None:
+            warnings.warn(
+                "A loss or metric other than cross-entropy, accuracy and "
+                "bits per byte gets the logits of whole sequences, which take "
+                "`batch * length * vocabulary_size` floats.",
+                stacklevel=2,
+            )
+            if loss is None:
+                loss = keras.losses.SparseCategoricalCrossentropy(
+                    from_logits=True, reduction="mean_with_sample_weight"
+                )
+        super().compile(
+            optimizer=optimizer, loss=loss, metrics=metrics, **kwargs
+        )
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**config)
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self):
+        """The loss, and what `compile` was given."""
+        results = getattr(self, "_results", None)
+        return super().metrics if results is None else results.all
+
+    def train_step(self, data):
+        x, labels, weights = self._unpack(data)
+        if self._results is None:
+            return super().train_step((x, labels, weights))
+        with tf.GradientTape() as tape:
+            loss = self._step_loss(x, labels, weights, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_weights
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return self.get_metrics_result()
+
+    def test_step(self, data):
+        x, labels, weights = self._unpack(data)
+        if self._results is None:
+            return super().test_step((x, labels, weights))
+        self._step_loss(x, labels, weights, training=False)
+        return self.get_metrics_result()
+
+    def _unpack(self, data):
+        """Inputs, labels and the weight of each position."""
+        x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        x = complete(x)
+        token_ids, mask = x["token_ids"], x["padding_mask"]
+        valid = tf.ones(tf.shape(token_ids), "float32")
+        if mask is not None:
+            valid *= tf.cast(mask, "float32")
+        if labels is None:
+            labels = tf.concat([token_ids[:, 1:], token_ids[:, :1]], axis=1)
+            following = tf.concat(
+                [valid[:, 1:], tf.zeros_like(valid[:, :1])], axis=1
+            )
+            valid *= following
+        if weights is not None:
+            weights = tf.cast(weights, "float32")
+            if weights.shape.rank == 1:
+                weights = weights[:, None]
+            valid *= weights
+        return x, labels, valid
+
+    def _step_loss(self, x, labels, weights, training):
+        hidden = self.backbone(x, training=training)
+        function = pure_function(self.head, self.head)
+        nats, correct = chunked_cross_entropy(
+            lambda chunk, values: function.run(
+                values, function.state, chunk
+            )[0],
+            hidden,
+            function.trainable,
+            labels,
+            self.backbone.vocabulary_size,
+        )
+        total = tf.reduce_sum(weights)
+        loss = tf.math.divide_no_nan(tf.reduce_sum(nats * weights), total)
+        if self.losses:
+            loss += tf.add_n([tf.cast(x, loss.dtype) for x in self.losses])
+        self._results.update(loss, total, nats, correct, weights)
+        return loss
+
+
+class _Results:
+    """The metrics that follow from each position's cross-entropy.
+
+    Held in an object of its own, so that Keras does not track as the model's
+    state what the next `compile` replaces.
+    """
+
+    def __init__(self, metrics):
+        self.loss = keras.metrics.Mean(name="loss")
+        self.all = [self.loss, *metrics]
+
+    def update(self, loss, total, nats, correct, weights):
+        self.loss.update_state(loss, total)
+        for metric in self.all[1:]:
+            if isinstance(metric, BitsPerByte):
+                metric.update_from_nats(nats, weights)
+            else:
+                metric.update_state(correct, weights)
+
+
+def _metrics_in_chunks(metrics):
+    """Metrics that need no logits, or None if one does."""
+    found = []
+    for metric in metrics or []:
+        if metric == "accuracy":
+            found.append(keras.metrics.Mean(name="accuracy"))
+        elif isinstance(metric, BitsPerByte):
+            found.append(metric)
+        else:
+            return None
+    return found

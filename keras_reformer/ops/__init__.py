@@ -1,0 +1,17 @@
+"""Pure functions on tensors: the mathematics of the Reformer.
+
+Letters in shapes and einsums, the same everywhere:
+
+| letter | axis |
+|---|---|
+| b | batch |
+| h | head |
+| g | batch and head in one axis, head fastest |
+| t | position in the sequence |
+| r | hash round |
+| n | chunk |
+| c | slot of a query in its chunk |
+| k | slot of a key in its chunk |
+| d | width of a head's vectors |
+| e | width of the model |
+"""

@@ -1,0 +1,150 @@
+"""Locality-sensitive hashing by random rotations.
+
+Vectors that point the same way get the same bucket: rotate, then take the
+largest of the coordinates and of their negatives (Andoni et al. 2015; Kitaev
+et al. 2020, section 2, "LSH attention").
+"""
+
+import math
+
+import tensorflow as tf
+
+Buckets = int | tuple[int, ...]
+
+# Above this many buckets one hash of them all costs more than two small ones.
+_LARGEST_SINGLE_FACTOR = 128
+
+
+def resolve_num_buckets(
+    length: int, chunk_length: int, scope: str
+) -> tuple[int, ...]:
+    """The number of buckets for a length, as factors; a pure function.
+
+    `scope="chunk"` takes the published `2 * length / chunk_length`;
+    `scope="bucket"` half of it, so that a bucket is about as large as the
+    window in it. Up to 128 buckets are one factor, more are two even ones
+    near each other.
+
+    Args:
+        length: int. Number of positions hashed.
+        chunk_length: int. Number of positions in a chunk.
+        scope: `"bucket"` or `"chunk"`.
+
+    Returns:
+        Tuple of even ints whose product is the number of buckets.
+
+    Example:
+
+    >>> resolve_num_buckets(4096, 64, "bucket")
+    (64,)
+    >>> resolve_num_buckets(524288, 64, "chunk")
+    (128, 128)
+    """
+    chunks = -(-length // chunk_length)
+    num_buckets = 2 * chunks if scope == "chunk" else chunks
+    num_buckets = max(2, num_buckets + num_buckets % 2)
+    if num_buckets <= _LARGEST_SINGLE_FACTOR:
+        return (num_buckets,)
+    first = 2 ** math.ceil(math.log2(math.sqrt(num_buckets)))
+    rest = -(-num_buckets // first)
+    return (first, rest + rest % 2)
+
+
+def num_rotation_columns(factors: tuple[int, ...]) -> int:
+    """Width of the rotations of one round: half of the factors' sum."""
+    return sum(factors) // 2
+
+
+def sample_rotations(
+    seed: tf.Tensor,
+    num_heads: int,
+    key_dim: int,
+    num_hashes: int,
+    factors: tuple[int, ...],
+    dtype: tf.DType = tf.float32,
+) -> tf.Tensor:
+    """Draws standard normal rotations, shared over the batch.
+
+    Rounds are drawn one after the other, so the first rounds of a larger
+    number are the rounds of a smaller one.
+
+    Returns:
+        Tensor of shape
+        `(num_heads, key_dim, num_hashes, sum(factors) // 2)`.
+    """
+    columns = num_rotation_columns(factors)
+    # One generator everywhere: an exported model must hash as it did here.
+    rounds = tf.random.stateless_normal(
+        (num_hashes, num_heads, key_dim, columns),
+        tf.cast(seed, tf.int32),
+        alg="philox",
+    )
+    return tf.cast(tf.transpose(rounds, (1, 2, 0, 3)), dtype)
+
+
+def hash_vectors(
+    vectors: tf.Tensor,
+    rotations: tf.Tensor,
+    factors: tuple[int, ...],
+    mask: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Bucket ids of vectors, one for every round.
+
+    With several factors `f1, f2, ...` a bucket is `h1 + f1 * (h2 + ...)`,
+    each `h` the hash by that factor's own columns of the rotations.
+
+    Args:
+        vectors: Tensor of shape `(batch, num_heads, length, key_dim)`. Their
+            length does not matter, only their direction.
+        rotations: Tensor of shape
+            `(num_heads, key_dim, num_hashes, sum(factors) // 2)`.
+        factors: Tuple of even ints.
+        mask: Boolean tensor of shape `(batch, length)`, True at valid
+            positions, or None. The others get a bucket of their own, number
+            `prod(factors)`, which sorts last.
+
+    Returns:
+        int32 tensor of shape `(batch, num_heads, num_hashes, length)`.
+    """
+    vectors = tf.stop_gradient(tf.cast(vectors, rotations.dtype))
+    rounds = [
+        _hash_round(vectors, rotations[:, :, index], factors)
+        for index in range(rotations.shape[2])
+    ]
+    buckets = tf.stack(rounds, axis=2)
+    if mask is None:
+        return buckets
+    padding = tf.constant(math.prod(factors), tf.int32)
+    return tf.where(mask[:, None, None, :], buckets, padding)
+
+
+def _hash_round(
+    vectors: tf.Tensor, rotations: tf.Tensor, factors: tuple[int, ...]
+) -> tf.Tensor:
+    rotated = tf.einsum("bhtd,hdn->bhtn", vectors, rotations)
+    bucket, stride = 0, 1
+    for factor, part in zip(
+        factors,
+        tf.split(rotated, [factor // 2 for factor in factors], axis=-1),
+        strict=True,
+    ):
+        bucket += stride * _largest_signed_coordinate(part)
+        stride *= factor
+    return bucket
+
+
+def _largest_signed_coordinate(rotated: tf.Tensor) -> tf.Tensor:
+    """`argmax([x; -x])` along the last axis, without the concatenation.
+
+    Two plain reductions and a search for the extreme value vectorise where
+    an arg max does not. Ties go to the first, as an arg max's do.
+    """
+    half = rotated.shape[-1]
+    largest = tf.reduce_max(rotated, axis=-1, keepdims=True)
+    smallest = tf.reduce_min(rotated, axis=-1, keepdims=True)
+    positive = largest >= -smallest
+    extreme = tf.where(positive, largest, smallest)
+    index = tf.reduce_min(
+        tf.where(rotated == extreme, tf.range(half), half), axis=-1
+    )
+    return index + tf.where(positive[..., 0], 0, half)

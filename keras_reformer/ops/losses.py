@@ -1,0 +1,52 @@
+"""Cross-entropy over a vocabulary, a chunk of positions at a time.
+
+Logits of a whole sequence are the largest tensor of a language model's step.
+Here they exist for one chunk, in both passes.
+"""
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from keras_reformer.ops.chunking import map_positions
+from keras_reformer.ops.shapes import ceil_div, pad_axis, size, softmax_dtype
+
+# Logits of a step, in elements: 64 MiB of float32.
+_LOGITS_IN_STEP = 2**24
+
+
+def chunked_cross_entropy(
+    head: Callable[[tf.Tensor, list], tf.Tensor],
+    hidden: tf.Tensor,
+    weights: Sequence[tf.Tensor],
+    labels: tf.Tensor,
+    vocabulary_size: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cross-entropy and accuracy of each position.
+
+    Args:
+        head: `(hidden, weights) -> logits` of a chunk of positions.
+        hidden: Float tensor of shape `(batch, length, dim)`.
+        weights: the head's weights that get gradients.
+        labels: Integer tensor of shape `(batch, length)`.
+        vocabulary_size: int. Width of the logits; sets the chunk's length.
+
+    Returns:
+        nats: `(batch, length)`, float32 at least: `-log p(label)`.
+        correct: `(batch, length)`: 1 where the largest logit is the label's.
+    """
+    dtype = softmax_dtype(hidden.dtype)
+    chunk_length = max(1, _LOGITS_IN_STEP // vocabulary_size)
+    length = size(labels, 1)
+    spare = ceil_div(length, chunk_length) * chunk_length - length
+    padded = pad_axis(tf.cast(labels, tf.int32), 1, 0, spare)
+
+    def positions(chunk, first, weights):
+        logits = tf.cast(head(chunk, weights), dtype)
+        here = padded[:, first : first + size(chunk, 1)]
+        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(here, logits)
+        correct = tf.argmax(logits, -1, tf.int32) == here
+        return tf.stack([nats, tf.cast(correct, dtype)], axis=-1)
+
+    results = map_positions(positions, hidden, weights, chunk_length, dtype)
+    return results[..., 0], results[..., 1]

@@ -1,0 +1,81 @@
+"""Remember in the forward pass, replay in the backward pass.
+
+A reversible stack rebuilds a block's input and runs the block again. What the
+first run decided must not be decided again: a hash of the rebuilt input,
+which differs by a rounding, may fall into another bucket, and the gradient
+would be that of another function. So a layer wraps such a decision in
+`remember`, and the stack records it in the forward pass and plays it back in
+the backward pass. The memories are data of one call, kept in its closure.
+
+This module's recorder is the package's one piece of global state: which
+`Memory`, if any, the code now running belongs to. It is per thread.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_running = threading.local()
+
+
+class Memory:
+    """What one run of a block decided, in the order it was decided."""
+
+    def __init__(self):
+        self.values: list[Any] = []
+        self._replayed: int | None = None
+
+    @contextlib.contextmanager
+    def record(self) -> Iterator[None]:
+        """Within it, `remember` decides and keeps the decision."""
+        self.values, self._replayed = [], None
+        with self._as_running():
+            yield
+
+    @contextlib.contextmanager
+    def replay(self) -> Iterator[None]:
+        """Within it, `remember` returns the kept decisions, in order."""
+        self._replayed = 0
+        with self._as_running():
+            yield
+
+    @contextlib.contextmanager
+    def _as_running(self):
+        outer = getattr(_running, "memory", None)
+        _running.memory = self
+        try:
+            yield
+        finally:
+            _running.memory = outer
+
+    def _next(self, decide):
+        if self._replayed is None:
+            self.values.append(decide())
+            return self.values[-1]
+        if self._replayed == len(self.values):
+            raise RuntimeError(
+                "A layer asked to replay a decision that its forward pass "
+                "never made. Expected the same calls of `remember` in both "
+                f"passes. Received: {self._replayed + 1} calls, "
+                f"{len(self.values)} decisions."
+            )
+        self._replayed += 1
+        return self.values[self._replayed - 1]
+
+
+def remember(decide: Callable[[], Any]) -> Any:
+    """Decides, or recalls what was decided in the forward pass.
+
+    Outside a reversible stack it just calls `decide`. Do not call it inside
+    the body of a loop: what a loop step makes does not outlive the step.
+
+    Args:
+        decide: function without arguments that returns tensors, a structure
+            of tensors, or anything else.
+
+    Returns:
+        What `decide` returned, now or then.
+    """
+    memory = getattr(_running, "memory", None)
+    return decide() if memory is None else memory._next(decide)

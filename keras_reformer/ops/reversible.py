@@ -1,0 +1,193 @@
+"""The reversible stack: one custom gradient over all blocks.
+
+A block takes two streams and returns two (Gomez et al. 2017; Kitaev et al.
+2020, section 3, equations 8 and 9):
+
+    y1 = x1 + f(x2)        x2 = y2 - g(y1)
+    y2 = x2 + g(y1)        x1 = y1 - f(x2)
+
+The forward pass keeps the last block's output alone. The backward pass walks
+the blocks in reverse: it rebuilds a block's input by the right column, and on
+the way differentiates `f` and `g` at the points where they were evaluated.
+One custom gradient per block would save nothing, since each would keep its
+own output alive.
+
+The stack is a pure function. All a branch reads comes in as arguments: its
+trainable values, which get gradients, and its other state, the same in both
+passes, so that whatever a branch draws from its seeds it draws again.
+Discrete choices are replayed (`ops/replay.py`). Masks and flags are handed
+over explicitly in both passes, because Keras's call context is gone when the
+backward pass runs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_reformer.ops.gradients import first_order_gradient
+from keras_reformer.ops.replay import Memory
+
+Tensors = list[tf.Tensor]
+
+
+class Branch(NamedTuple):
+    """One of a block's two functions, with all that it reads.
+
+    Attributes:
+        run: `(trainable, state, x) -> (y, changes, losses)`: the new values
+            of what changed in `state`, by index, and a list of losses.
+        trainable: values that get gradients.
+        state: values that do not.
+    """
+
+    run: Callable[[Tensors, Tensors, tf.Tensor], tuple]
+    trainable: Tensors
+    state: Tensors
+
+
+class StackOutput(NamedTuple):
+    """Both streams, and each branch's changes and losses, in order."""
+
+    streams: tuple[tf.Tensor, tf.Tensor]
+    changes: list[dict[int, tf.Tensor]]
+    losses: list[Tensors]
+
+
+def couple(branch_output: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+    """`stream + branch_output`, in the stream's precision."""
+    return stream + tf.cast(branch_output, stream.dtype)
+
+
+def uncouple(branch_output: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+    """`stream - branch_output`, in the stream's precision."""
+    return stream - tf.cast(branch_output, stream.dtype)
+
+
+def run_plainly(
+    branches: Sequence[Branch], streams: tuple[tf.Tensor, tf.Tensor]
+) -> StackOutput:
+    """The stack with ordinary backpropagation, which keeps activations."""
+    changes, losses = [], []
+    for branch in branches:
+        streams, change, loss = _forward(branch, branch.trainable, streams)
+        changes.append(change)
+        losses.append(loss)
+    return StackOutput(streams, changes, losses)
+
+
+def run_reversibly(
+    branches: Sequence[Branch], streams: tuple[tf.Tensor, tf.Tensor]
+) -> StackOutput:
+    """The same values and gradients in memory that does not grow with depth.
+
+    Args:
+        branches: `f` and `g` of the first block, of the second, and so on.
+        streams: `(x1, x2)`, float32 at least: rebuilding in lower precision
+            is several per cent wrong after a few blocks.
+
+    Returns:
+        A `StackOutput`. Gradients flow to the streams and to every branch's
+        `trainable`, from the streams and from the losses.
+    """
+    sizes = [len(branch.trainable) for branch in branches]
+    structure: dict[str, Any] = {}
+
+    @first_order_gradient
+    def stack(x1, x2, *flat):
+        trainable = _unflatten(flat, sizes)
+        memories = [Memory() for _ in branches]
+        streams, changes, losses = (x1, x2), [], []
+        for branch, values, memory in zip(
+            branches, trainable, memories, strict=True
+        ):
+            with memory.record():
+                streams, change, loss = _forward(branch, values, streams)
+            changes.append(change)
+            losses.append(loss)
+        structure.update(changes=changes, losses=losses)
+
+        def gradient(*upstream):
+            num_losses = sum(map(len, losses))
+            d_losses = upstream[len(upstream) - num_losses :]
+            return _backward(
+                branches,
+                trainable,
+                memories,
+                streams,
+                upstream[:2],
+                _unflatten(d_losses, [len(loss) for loss in losses]),
+            )
+
+        flat_changes = _flatten(change.values() for change in changes)
+        return (*streams, *flat_changes, *_flatten(losses)), gradient
+
+    flat = _flatten(branch.trainable for branch in branches)
+    y1, y2, *rest = stack(*streams, *flat)
+    parts = _unflatten(
+        rest,
+        [len(part) for part in structure["changes"] + structure["losses"]],
+    )
+    changes = [
+        dict(zip(change, values, strict=True))
+        for change, values in zip(structure["changes"], parts, strict=False)
+    ]
+    return StackOutput((y1, y2), changes, parts[len(branches) :])
+
+
+def _forward(branch: Branch, trainable: Tensors, streams) -> tuple:
+    """One half of a block: the streams change places after it."""
+    x1, x2 = streams
+    y, changes, losses = branch.run(trainable, branch.state, x2)
+    return (x2, couple(y, x1)), changes, losses
+
+
+def _backward(
+    branches, trainable, memories, streams, d_streams, d_losses
+) -> tuple:
+    """Walks the halves in reverse; gradients of streams and of weights."""
+    gradients = []
+    for branch, values, memory, d_loss in zip(
+        reversed(branches),
+        reversed(trainable),
+        reversed(memories),
+        reversed(d_losses),
+        strict=True,
+    ):
+        with memory.replay():
+            streams, d_streams, d_values = _half_backward(
+                branch, values, streams, d_streams, d_loss
+            )
+        gradients.append(d_values)
+    return (*d_streams, *_flatten(reversed(gradients)))
+
+
+def _half_backward(branch, trainable, streams, d_streams, d_losses) -> tuple:
+    """Rebuilds one half's input and differentiates it there.
+
+    Forward was `(x1, x2) -> (x2, x1 + f(x2))`.
+    """
+    x2, sum_ = streams
+    d_passed, d_sum = d_streams
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch((x2, *trainable))
+        y, _, losses = branch.run(trainable, branch.state, x2)
+    d_x2, *d_trainable = tape.gradient(
+        (y, *losses),
+        (x2, *trainable),
+        output_gradients=(tf.cast(d_sum, y.dtype), *d_losses),
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return (uncouple(y, sum_), x2), (d_sum, d_passed + d_x2), d_trainable
+
+
+def _flatten(parts) -> Tensors:
+    return [tensor for part in parts for tensor in part]
+
+
+def _unflatten(flat: Sequence, sizes: Sequence[int]) -> list[list]:
+    flat, parts = list(flat), []
+    for size in sizes:
+        parts.append(flat[:size])
+        flat = flat[size:]
+    return parts

@@ -1,0 +1,57 @@
+"""Lengths that may be known while tracing or only when running."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+Length = int | tf.Tensor
+
+
+def size(x: tf.Tensor, axis: int) -> Length:
+    """An axis's length: an int where it is known, else a scalar tensor."""
+    known = x.shape[axis]
+    return tf.shape(x)[axis] if known is None else known
+
+
+def ceil_div(length: Length, divisor: Length) -> Length:
+    """`length / divisor`, rounded up."""
+    return -(-length // divisor)
+
+
+def pad_axis(
+    x: tf.Tensor, axis: int, before: Length, after: Length, value=0
+) -> tf.Tensor:
+    """Puts `before` and `after` constant elements around an axis."""
+    if isinstance(before, int) and isinstance(after, int) and not before + after:
+        return x
+    widths = [[0, 0] for _ in range(x.shape.rank)]
+    widths[axis] = [before, after]
+    return tf.pad(x, widths, constant_values=tf.cast(value, x.dtype))
+
+
+def softmax_dtype(dtype: tf.DType) -> tf.DType:
+    """float32, or float64 where the inputs already are."""
+    return tf.float64 if tf.as_dtype(dtype) == tf.float64 else tf.float32
+
+
+def map_tensors(function: Callable[[tf.Tensor], tf.Tensor], structure: Any):
+    """Maps a function over a structure of tensors, leaving None alone."""
+    return tf.nest.map_structure(
+        lambda x: None if x is None else function(x), structure
+    )
+
+
+def choose_by_length(
+    length: Length, longest: int, short: Callable, otherwise: Callable
+):
+    """`short()` where `length <= longest`, else `otherwise()`.
+
+    Decided while tracing where the length is known, and where no length is
+    short; by the graph otherwise.
+    """
+    if longest < 1:
+        return otherwise()
+    if isinstance(length, int):
+        return short() if length <= longest else otherwise()
+    return tf.cond(length <= longest, short, otherwise)

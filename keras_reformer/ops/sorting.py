@@ -1,0 +1,55 @@
+"""Sorting positions by bucket, and moving vectors into sorted order.
+
+A sorted order is a permutation. Its gradient is the inverse permutation, so
+both passes only gather; nothing as long as the sequence is scatter-added.
+"""
+
+import tensorflow as tf
+
+from keras_reformer.ops.shapes import size
+
+
+def sort_by_bucket(buckets: tf.Tensor) -> tf.Tensor:
+    """Positions ordered by bucket and, within a bucket, by position.
+
+    Args:
+        buckets: int32 tensor of shape `(..., length)`.
+
+    Returns:
+        int32 tensor of the same shape: at rank `i` the position that sorts
+        there. The sort is stable by itself; no key `bucket * length +
+        position` is built, which would overflow int32 at half a million
+        positions.
+    """
+    return tf.argsort(buckets, axis=-1, stable=True)
+
+
+def invert_permutation(order: tf.Tensor) -> tf.Tensor:
+    """The rank of every position: a scatter of iota, cheaper than a sort.
+
+    Args:
+        order: int32 tensor of shape `(rows, length)`, each row a permutation.
+
+    Returns:
+        int32 tensor of the same shape, `ranks[i, order[i, j]] == j`.
+    """
+    rows, length = size(order, 0), size(order, 1)
+    flat = order + length * tf.range(rows)[:, None]
+    ranks = tf.broadcast_to(tf.range(length), tf.shape(order))
+    scattered = tf.scatter_nd(
+        tf.reshape(flat, (-1, 1)), tf.reshape(ranks, (-1,)), [rows * length]
+    )
+    return tf.reshape(scattered, tf.shape(order))
+
+
+def take(x: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Rows of `x` by position, each batch row by its own index.
+
+    Args:
+        x: Tensor of shape `(rows, length)` or `(rows, length, dim)`.
+        index: int32 tensor of shape `(rows, count)`.
+
+    Returns:
+        Tensor of shape `(rows, count)` or `(rows, count, dim)`.
+    """
+    return tf.gather(x, index, batch_dims=1)

@@ -1,0 +1,218 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_reformer.commands import callbacks, train, training
+from keras_reformer.commands.config import TrainingConfig
+from keras_reformer.commands.run_folder import RunFolder
+from tests.commands.tiny import make_config, to_arguments, write_corpus
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    """An uninterrupted run: its folder and its metrics."""
+    metrics = train.run(make_config(folder))
+    return folder / "runs" / "tiny", metrics
+
+
+def fit(config):
+    """Trains only; returns the run's folder and the steps done."""
+    folder = RunFolder(os.path.join(config.output, config.name))
+    _, progress = train.fit_model(config, train.read_data(config), folder)
+    return Path(folder.path), progress.step
+
+
+def read_arrays(path):
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def read_rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_end(run, other):
+    """The same variables, bit by bit, and the same rows up to the clock."""
+    ours = read_arrays(run / "checkpoint.npz")
+    theirs = read_arrays(other / "checkpoint.npz")
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - {"about"}:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    steps = [row["step"] for row in read_rows(run / "log.csv")]
+    assert steps == sorted(set(steps), key=int)
+
+
+def test_files_of_a_run(finished):
+    run, metrics = finished
+    assert json.loads((run / "metrics.json").read_text()) == json.loads(
+        json.dumps(metrics)
+    )
+    for name in ("training.png", "attention.png"):
+        content = (run / name).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 10_000
+    assert (run / "sample.txt").stat().st_size > 8
+    assert not list(run.glob("*tmp*"))
+
+
+def test_metrics(finished):
+    _, metrics = finished
+    validation = metrics["validation"]
+    assert metrics["steps"] == 12
+    assert 0 < validation["bits_per_byte"] < 8.5
+    assert validation["lsh_gain"] == pytest.approx(
+        validation["bits_per_byte_without_lsh"] - validation["bits_per_byte"]
+    )
+    assert validation["lsh_gain"] != 0
+    assert set(metrics["yardsticks"]) == {"order0", "bigram", "zlib"}
+    assert metrics["yardsticks"]["bigram"] < metrics["yardsticks"]["order0"]
+    assert metrics["export"]["max_abs_difference"] < 1e-4
+
+
+def test_log_has_a_row_an_epoch(finished):
+    run, _ = finished
+    rows = read_rows(run / "log.csv")
+    assert [row["step"] for row in rows] == ["5", "10", "12"]
+    assert [row["averaged_steps"] for row in rows] == ["5", "5", "2"]
+    assert float(rows[2]["bits_per_byte"]) < float(rows[0]["bits_per_byte"])
+    assert all(row["val_bits_per_byte"] for row in rows)
+
+
+def test_saved_model_file_is_the_trained_model(finished):
+    run, metrics = finished
+    model = keras.saving.load_model(run / "model.keras", compile=False)
+    config = TrainingConfig(**metrics["config"])
+    training.compile_model(model, config)
+    windows = train.validation_windows(config, train.read_data(config), 64)
+    result = model.evaluate(windows, verbose=0, return_dict=True)
+    assert result["bits_per_byte"] == pytest.approx(
+        metrics["validation"]["bits_per_byte"], rel=1e-5
+    )
+
+
+def test_resume_after_kill_is_bit_equal(folder, finished):
+    config = make_config(folder, name="killed")
+    run = folder / "runs" / "killed"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_reformer.cli", *to_arguments(config)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
+    while not (run / "checkpoint.npz").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    about = json.loads(str(read_arrays(run / "checkpoint.npz")["about"]))
+    assert 0 < about["step"] < config.steps
+
+    fit(make_config(folder, name="killed", resume=True))
+    assert_same_end(run, finished[0])
+
+
+class StopAt(keras.callbacks.Callback):
+    """Stops training after a step, for a run of 5 steps an epoch."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.before = epoch * 5
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.before + batch + 1 >= self.step:
+            self.model.stop_training = True
+
+
+@pytest.mark.parametrize("step", [7, 10])
+def test_resume_after_a_stop_is_bit_equal(folder, finished, step):
+    name = f"stopped{step}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            training, "_optional_callbacks", lambda *_: [StopAt(step)]
+        )
+        run, done = fit(make_config(folder, name=name))
+    assert done == step
+    # As if killed between a row and its checkpoint.
+    later = {**dict.fromkeys(callbacks.LOG_FIELDS, 1), "step": 12}
+    callbacks.append_log(run / "log.csv", later)
+    assert fit(make_config(folder, name=name, resume=True)) == (run, 12)
+    assert_same_end(run, finished[0])
+
+
+def test_time_limit_leaves_a_run_to_resume(folder, finished):
+    run, done = fit(make_config(folder, name="limited", time_limit=1e-9))
+    assert done == 1
+    assert fit(make_config(folder, name="limited", resume=True)) == (run, 12)
+    assert_same_end(run, finished[0])
+
+
+def test_resume_of_a_finished_run_trains_no_further(folder, finished):
+    run, metrics = finished
+    before = (run / "checkpoint.npz").read_bytes()
+    again = train.run(make_config(folder, resume=True))
+    assert (run / "checkpoint.npz").read_bytes() == before
+    assert again["validation"] == metrics["validation"]
+    # The first export is still there.
+    assert again["export"]["path"].endswith(os.path.join("tiny", "2"))
+
+
+def test_existing_run_is_not_overwritten(folder, finished):
+    run, _ = finished
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(ValueError, match="--resume.*--overwrite.*--name"):
+        train.run(make_config(folder))
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "settings", [{"hidden_dim": 32}, {"seed": 1}, {"learning_rate": 1e-3}]
+)
+def test_checkpoint_of_another_configuration(folder, finished, settings):
+    run, _ = finished
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"Differing: {name}="):
+        train.run(make_config(folder, resume=True, **settings))
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_checkpoint_of_another_corpus(folder, finished):
+    other = folder / "other.txt"
+    other.write_bytes(Path(folder, "corpus.txt").read_bytes() + b"\n")
+    with pytest.raises(ValueError, match="Differing: data="):
+        train.run(make_config(folder, resume=True, data=str(other)))
+
+
+def test_overwrite_starts_again_and_keeps_foreign_files(folder, finished):
+    run = shutil.copytree(finished[0], folder / "runs" / "again")
+    (run / "notes.txt").write_text("mine")
+    config = make_config(folder, name="again", overwrite=True, steps=4)
+    assert fit(config) == (run, 4)
+    assert [row["step"] for row in read_rows(run / "log.csv")] == ["4"]
+    assert {path.name for path in run.iterdir()} == {
+        "checkpoint.npz",
+        "log.csv",
+        "notes.txt",
+    }

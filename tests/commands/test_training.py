@@ -1,0 +1,58 @@
+import pytest
+
+from keras_reformer.commands import callbacks
+from keras_reformer.commands.training import Epochs, plan_epochs
+
+
+@pytest.mark.parametrize(
+    "step, expected",
+    [
+        (0, [Epochs(0, 1, 0, 5), Epochs(2, 2, 10, 2)]),
+        (3, [Epochs(0, 0, 3, 2), Epochs(1, 1, 5, 5), Epochs(2, 2, 10, 2)]),
+        (5, [Epochs(1, 1, 5, 5), Epochs(2, 2, 10, 2)]),
+        (10, [Epochs(2, 2, 10, 2)]),
+        (11, [Epochs(2, 2, 11, 1)]),
+        (12, []),
+    ],
+)
+def test_plan_epochs(step, expected):
+    assert plan_epochs(step, 12, 5) == expected
+
+
+def test_plan_epochs_covers_every_step_once():
+    for steps in range(1, 20):
+        for step in range(steps):
+            plan = plan_epochs(step, steps, 7)
+            covered = [
+                epochs.first_step + index
+                for epochs in plan
+                for index in range(
+                    epochs.steps * (epochs.last - epochs.first + 1)
+                )
+            ]
+            assert covered == list(range(step, steps))
+
+
+def row(step):
+    values = dict.fromkeys(callbacks.LOG_FIELDS, 1.5)
+    return {**values, "step": step}
+
+
+def test_truncate_log_drops_later_and_cut_rows(tmp_path):
+    path = str(tmp_path / "log.csv")
+    for step in (5, 10, 15):
+        callbacks.append_log(path, row(step))
+    with open(path, "a") as file:
+        file.write("4,2")
+    callbacks.truncate_log(path, 10)
+    assert [r["step"] for r in callbacks.read_log(path)] == [5, 10]
+    callbacks.append_log(path, row(15))
+    assert [r["step"] for r in callbacks.read_log(path)] == [5, 10, 15]
+
+
+def test_truncate_log_to_nothing(tmp_path):
+    path = str(tmp_path / "log.csv")
+    callbacks.append_log(path, row(5))
+    callbacks.truncate_log(path, 0)
+    assert callbacks.read_log(path) == []
+    callbacks.truncate_log(path, 0)

@@ -1,0 +1,41 @@
+"""Fixtures that every test shares."""
+
+import os
+
+# Before the first import of keras or matplotlib, which read them once.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["MPLBACKEND"] = "Agg"
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def clean_keras():
+    """Gives every test the same seed and no state of the test before it."""
+    policy = keras.config.dtype_policy()
+    keras.utils.set_random_seed(17)
+    yield
+    keras.config.set_dtype_policy(policy)
+    keras.utils.clear_session(free_memory=False)
+
+
+EXECUTIONS = {
+    "eager": lambda function: function,
+    "graph": lambda function: tf.function(function, autograph=False),
+    "xla": lambda function: tf.function(
+        function, autograph=False, jit_compile=True
+    ),
+}
+
+
+@pytest.fixture(params=EXECUTIONS)
+def execution(request):
+    """Runs a test three times: eagerly, in a `tf.function` and under XLA.
+
+    The fixture is a function that wraps a callable:
+    `result = execution(callable)(tensor)`.
+    """
+    return EXECUTIONS[request.param]

@@ -1,0 +1,203 @@
+"""The checks of `test_house.py`: source code in, a list of complaints out."""
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+PACKAGE = "keras_reformer"
+# Each rank may import from lower ones. Modules of one rank stand side by side.
+RANKS = {
+    "_requirements": 0,
+    "data": 0,
+    "ops": 0,
+    "layers": 1,
+    "generation": 2,
+    "models": 3,
+    "convert": 4,
+    "distribute": 4,
+    "export": 4,
+    "visualize": 4,
+    "commands": 5,
+    "cli": 6,
+}
+# Who may import what stands beside the ranks.
+ONLY_FOR = {"data": {"data", "commands", "cli"}, "_requirements": set()}
+TENSORFLOW_PLACES = (
+    "keras_reformer/ops/",
+    "keras_reformer/data/",
+    "keras_reformer/models/training.py",
+    "keras_reformer/export.py",
+    "keras_reformer/distribute.py",
+)
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 40
+# A path on the machine of whoever wrote it. (Not in a longer word or URL.)
+MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:work|root|home)/")
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Import(NamedTuple):
+    """One imported name, `module` and, after `from module import`, `name`."""
+
+    module: str
+    name: str | None
+    line: int
+    inside_function: bool
+
+    @property
+    def path(self) -> str:
+        return f"{self.module}.{self.name}" if self.name else self.module
+
+
+def imports(tree: ast.Module, path: str) -> Iterator[Import]:
+    """All imports of a file, relative ones resolved by its path."""
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, Function)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, None, node.lineno, id(node) in inside)
+        elif isinstance(node, ast.ImportFrom):
+            module = _absolute(node, path)
+            for alias in node.names:
+                yield Import(
+                    module, alias.name, node.lineno, id(node) in inside
+                )
+
+
+def _absolute(node: ast.ImportFrom, path: str) -> str:
+    if not node.level:
+        return node.module
+    folders = path.split("/")[: -node.level]
+    return ".".join(folders + ([node.module] if node.module else []))
+
+
+def _is_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def _part(dotted: str) -> str:
+    """The part of the package: `ops` of `keras_reformer.ops.hashing`."""
+    return (dotted.split(".") + [""])[1]
+
+
+def check_direction(tree: ast.Module, path: str) -> Iterator[str]:
+    """Imports inside the package go from higher ranks to lower ones."""
+    part = path.removesuffix(".py").split("/")[1]
+    if part == "__init__":
+        return
+    if part not in RANKS:
+        yield f"{path}: has no place in the order of imports (house.RANKS)"
+        return
+    for found in imports(tree, path):
+        if not _is_in(found.module, PACKAGE):
+            continue
+        target = _part(found.path)
+        if target not in RANKS:
+            # A public name of the package itself, which imports all the rest.
+            allowed = part in {"commands", "cli"}
+        elif target in ONLY_FOR:
+            allowed = part in ONLY_FOR[target]
+        else:
+            allowed = target == part or (
+                RANKS[target] < RANKS[part] and part != "data"
+            )
+        if not allowed:
+            yield f"{path}:{found.line}: {part} imports {found.path}"
+
+
+def check_foreign_imports(tree: ast.Module, path: str) -> Iterator[str]:
+    """TensorFlow, private Keras and matplotlib stay where they belong."""
+    for found in imports(tree, path):
+        where = f"{path}:{found.line}: imports {found.path}"
+        if _is_in(found.path, "keras.src"):
+            yield f"{where}, which is private"
+        if not path.startswith(f"{PACKAGE}/"):
+            continue
+        if _is_in(found.module, "tensorflow") and not path.startswith(
+            TENSORFLOW_PLACES
+        ):
+            yield f"{where} outside {', '.join(TENSORFLOW_PLACES)}"
+        if _is_in(found.module, "matplotlib") and not (
+            found.inside_function or path == f"{PACKAGE}/visualize.py"
+        ):
+            yield f"{where} outside a function"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "keras.src":
+            yield f"{path}:{node.lineno}: uses keras.src, which is private"
+
+
+def check_public_names(tree: ast.Module, path: str) -> Iterator[str]:
+    """`__all__` of a package's `__init__.py` is sorted and complete."""
+    listed, bound = None, set()
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets]
+            if names == ["__all__"]:
+                listed = ast.literal_eval(node.value)
+            bound.update(names)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.asname or alias.name for alias in node.names]
+            bound.update(name.split(".")[0] for name in names)
+        elif isinstance(node, Function | ast.ClassDef):
+            bound.add(node.name)
+    public = {name for name in bound if not name.startswith("_")}
+    public |= bound & {"__version__"}
+    if listed is None:
+        if public:
+            yield f"{path}: has public names and no __all__"
+        return
+    if len(listed) != len(set(listed)):
+        yield f"{path}: __all__ names something twice"
+    for name in sorted(public ^ set(listed)):
+        yield f"{path}: {name} is in only one of __all__ and the public names"
+
+
+def check_sizes(tree: ast.Module, path: str, source: str) -> Iterator[str]:
+    """No file and no function (its docstring aside) is too long."""
+    num_lines = len(source.splitlines())
+    if num_lines > MAX_FILE_LINES:
+        yield f"{path}: {num_lines} lines, more than {MAX_FILE_LINES}"
+    for node in ast.walk(tree):
+        if not isinstance(node, Function):
+            continue
+        num_lines = node.end_lineno - node.lineno + 1
+        if ast.get_docstring(node, clean=False) is not None:
+            docstring = node.body[0]
+            num_lines -= docstring.end_lineno - docstring.lineno + 1
+        if num_lines > MAX_FUNCTION_LINES:
+            yield (
+                f"{path}:{node.lineno}: {node.name} has {num_lines} lines, "
+                f"more than {MAX_FUNCTION_LINES}"
+            )
+
+
+def check_machine_paths(path: str, text: str) -> Iterator[str]:
+    """No text names an absolute path of one machine."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if MACHINE_PATH.search(line):
+            yield f"{path}:{number}: names one machine's path: {line.strip()}"
+
+
+def check_package_file(path: str, source: str) -> list[str]:
+    """All checks of a Python file of the package."""
+    tree = ast.parse(source)
+    complaints = [*check_direction(tree, path)]
+    if path.endswith("__init__.py"):
+        complaints += check_public_names(tree, path)
+    return complaints + check_any_file(path, source)
+
+
+def check_any_file(path: str, source: str) -> list[str]:
+    """The checks that hold for every Python file of the repository."""
+    tree = ast.parse(source)
+    return [
+        *check_foreign_imports(tree, path),
+        *check_sizes(tree, path, source),
+    ]

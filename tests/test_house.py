@@ -1,0 +1,157 @@
+"""The rules of the house, and proof that each can be broken."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import house
+
+ROOT = Path(__file__).parent.parent
+# What builds, environments and commands leave behind is not the repository.
+GENERATED = {"__pycache__", "build", "dist", "runs", "shared", "node_modules"}
+
+
+def repository_files():
+    """Every file of the repository, as a path relative to its root."""
+    for folder, folders, names in os.walk(ROOT):
+        here = Path(folder).relative_to(ROOT)
+        folders[:] = [name for name in folders if not is_generated(name, here)]
+        yield from (here / name for name in sorted(names))
+
+
+def is_generated(name, here):
+    return (
+        name in GENERATED
+        or (name.startswith(".") and name not in {".ci", ".github"})
+        or name.endswith(".egg-info")
+        or here.name == "saved_models"
+    )
+
+
+FILES = list(repository_files())
+PYTHON_FILES = [path.as_posix() for path in FILES if path.suffix == ".py"]
+
+
+def test_the_walk_finds_the_house():
+    assert "tests/test_house.py" in PYTHON_FILES
+    assert "keras_reformer/data/__init__.py" in PYTHON_FILES
+    assert Path(".ci/run") in FILES
+    assert not [path for path in PYTHON_FILES if "site-packages" in path]
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES)
+def test_python_file(path):
+    source = (ROOT / path).read_text()
+    in_package = path.startswith(house.PACKAGE + "/")
+    check = house.check_package_file if in_package else house.check_any_file
+    assert check(path, source) == []
+
+
+def test_no_text_names_a_path_of_one_machine():
+    complaints = []
+    for path in FILES:
+        content = (ROOT / path).read_bytes()
+        if b"\0" not in content:
+            text = content.decode(errors="replace")
+            complaints += house.check_machine_paths(path.as_posix(), text)
+    assert complaints == []
+
+
+def test_public_names_exist_and_importing_is_light():
+    code = (
+        "import sys, keras_reformer as package\n"
+        "missing = [n for n in package.__all__ if not hasattr(package, n)]\n"
+        "assert not missing, missing\n"
+        "heavy = {'matplotlib', 'tensorflow_datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+GOOD = {
+    "keras_reformer/layers/feed_forward.py": (
+        "import keras\nfrom keras_reformer.ops import dropout\n"
+    ),
+    "keras_reformer/ops/attention.py": (
+        "import tensorflow as tf\nfrom keras_reformer.ops.sorting import x\n"
+    ),
+    "keras_reformer/models/training.py": "import tensorflow as tf\n",
+    "keras_reformer/commands/train.py": (
+        "from keras_reformer import ReformerCausalLM, data, models\n"
+        "def f():\n    import matplotlib.pyplot as plt\n"
+    ),
+    "keras_reformer/visualize.py": "import matplotlib\n",
+    "keras_reformer/cli.py": "from keras_reformer.commands import train\n",
+    "keras_reformer/__init__.py": (
+        "from keras_reformer import convert\n"
+        "from keras_reformer._requirements import check as _check\n"
+        "__version__ = '1'\n__all__ = ['__version__', 'convert']\n"
+    ),
+    "keras_reformer/ops/sorting.py": (
+        'def f():\n    """' + "Long.\n" * 60 + '"""\n' + "    x = 1\n" * 39
+    ),
+}
+
+
+@pytest.mark.parametrize("path", GOOD)
+def test_good_code_passes(path):
+    assert house.check_package_file(path, GOOD[path]) == []
+
+
+BAD = [
+    ("ops/a.py", "from keras_reformer.layers import x", "ops imports"),
+    ("ops/a.py", "from keras_reformer import layers", "ops imports"),
+    ("ops/a.py", "from .. import layers", "ops imports"),
+    ("ops/a.py", "from ..layers.b import c", "ops imports"),
+    ("ops/a.py", "import keras_reformer.models", "ops imports"),
+    ("ops/a.py", "def f():\n    import keras_reformer.cli", "ops imports"),
+    ("layers/a.py", "from keras_reformer import Dropout", "layers imports"),
+    ("layers/a.py", "from keras_reformer.generation import x", "imports"),
+    ("generation.py", "import keras_reformer.models.x", "generation imports"),
+    ("models/a.py", "from keras_reformer import data", "models imports"),
+    ("data/a.py", "from keras_reformer.ops import hashing", "data imports"),
+    ("export.py", "from keras_reformer import distribute", "export imports"),
+    ("commands/a.py", "from keras_reformer import cli", "commands imports"),
+    ("helpers.py", "", "no place in the order"),
+    ("layers/a.py", "import tensorflow as tf", "outside keras_reformer/ops/"),
+    ("models/a.py", "from tensorflow import raw_ops", "outside"),
+    ("__init__.py", "import tensorflow as _tf", "outside"),
+    ("ops/a.py", "import keras.src", "private"),
+    ("ops/a.py", "from keras.src import ops", "private"),
+    ("ops/a.py", "from keras import src", "private"),
+    ("ops/a.py", "import keras\nkeras.src.backend.x()", "private"),
+    ("layers/a.py", "import matplotlib.pyplot", "outside a function"),
+    ("ops/__init__.py", "from keras_reformer.ops.a import b", "no __all__"),
+    ("ops/__init__.py", "import os\n__all__ = []", "os is in only one"),
+    ("ops/__init__.py", "__all__ = ['x']", "x is in only one"),
+    ("ops/__init__.py", "x = 1\n__all__ = ['x', 'x']", "twice"),
+    ("ops/a.py", "x = 1\n" * 401, "401 lines"),
+    ("ops/a.py", "def f():\n" + "    x = 1\n" * 40, "f has 41 lines"),
+]
+
+
+@pytest.mark.parametrize("path, source, complaint", BAD)
+def test_bad_code_fails(path, source, complaint):
+    complaints = house.check_package_file(f"keras_reformer/{path}", source)
+    assert len(complaints) == 1
+    assert complaint in complaints[0]
+
+
+def test_private_keras_is_refused_everywhere():
+    assert house.check_any_file("tests/test_a.py", "import keras.src.testing")
+
+
+@pytest.mark.parametrize("place", ["work", "root", "home"])
+def test_machine_paths(place):
+    bad = f"see /{place}/someone/file"
+    assert list(house.check_machine_paths("a.md", f"fine\n{bad}")) == [
+        f"a.md:2: names one machine's path: {bad}"
+    ]
+    for good in [f"frame/{place}/x", f"https://a.org/{place}/x", f"/{place}"]:
+        assert not list(house.check_machine_paths("a.md", good))
