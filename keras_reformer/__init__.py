@@ -35,4 +35,5 @@ __all__ = [
     "ReformerCausalLM",
     "ReversibleBlock",
     "ReversibleSequence",
+    "__version__",
 ]

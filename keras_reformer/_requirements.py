@@ -1,6 +1,11 @@
 """What must be in place before the rest of the package can be imported."""
 
+import contextlib
 import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
 
 _NO_TENSORFLOW = """keras_reformer needs TensorFlow, and it is not installed. \
 Install it through one of the package's extras:
@@ -23,7 +28,8 @@ def check() -> None:
     if spec is None or spec.origin is None:
         raise ImportError(_NO_TENSORFLOW)
     # Keras imports its backend, so it cannot be imported before the check.
-    import keras
+    with _held_back_stderr() if _is_command() else contextlib.nullcontext():
+        import keras
 
     backend = keras.backend.backend()
     if backend != "tensorflow":
@@ -32,3 +38,32 @@ def check() -> None:
             "environment variable KERAS_BACKEND=tensorflow before Keras is "
             f"imported. Received: keras.backend.backend()={backend!r}"
         )
+
+
+def _is_command() -> bool:
+    """Whether this process runs the `keras-reformer` command."""
+    names = {os.path.basename(argument) for argument in sys.orig_argv[1:3]}
+    return bool(names & {"keras-reformer", "keras_reformer.cli"})
+
+
+@contextlib.contextmanager
+def _held_back_stderr() -> Iterator[None]:
+    """Shows what is written to stderr only if what writes it fails.
+
+    TensorFlow 2.21 writes some lines before it reads its log level, from
+    C++, so that only the file descriptor can stop them. A command's errors
+    are one line.
+    """
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        original = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(original, held.read())
+            raise
+        finally:
+            os.dup2(original, 2)
+            os.close(original)

@@ -1,11 +1,8 @@
 """The `keras-reformer` command: arguments in, exit status out."""
 
 import argparse
-import contextlib
 import dataclasses
-import os
 import sys
-import tempfile
 
 from keras_reformer.commands.config import (
     ATTENTION_TYPES,
@@ -135,38 +132,9 @@ def _add_switches(parser, defaults):
 
 def _train(options):
     config = TrainingConfig(**options)
-    _start_quietly()
     from keras_reformer.commands import train
 
     train.run(config)
-
-
-def _start_quietly():
-    """Loads Keras on TensorFlow without TensorFlow's start-up messages."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _stderr_held_back():
-        import keras  # noqa: F401
-
-
-@contextlib.contextmanager
-def _stderr_held_back():
-    # TensorFlow 2.21 writes some lines before it reads its log level, from
-    # C++, so that only the file descriptor can stop them. They are kept for
-    # the case that the import fails.
-    with tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        original = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(original, held.read())
-            raise
-        finally:
-            os.dup2(original, 2)
-            os.close(original)
 
 
 if __name__ == "__main__":

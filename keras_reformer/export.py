@@ -96,9 +96,16 @@ def verify_saved_model(
         difference: float. The largest absolute difference of the logits.
 
     Raises:
+        ValueError: if there is no SavedModel.
         RuntimeError: if it is larger than 1e-5 of the largest logit, or if
             the process fails.
     """
+    if not tf.saved_model.contains_saved_model(version_path):
+        raise ValueError(
+            "There is no SavedModel to verify. Expected the folder that "
+            "`export_saved_model` returned. Received: "
+            f"version_path={version_path!r}"
+        )
     token_ids = np.asarray(token_ids, np.int32)
     expected = _endpoint(model)(tf.constant(token_ids))["logits"].numpy()
     received = _run_elsewhere(version_path, token_ids)

@@ -62,6 +62,8 @@ class TopKSampler(Sampler):
 
     def __init__(self, k: int = 5, temperature: float = 1.0):
         super().__init__(temperature)
+        if k < 1:
+            raise ValueError(f"`k` must be at least 1. Received: k={k}")
         self.k = k
 
     def restrict(self, probabilities):
@@ -85,6 +87,8 @@ class TopPSampler(Sampler):
 
     def __init__(self, p: float = 0.9, temperature: float = 1.0):
         super().__init__(temperature)
+        if not 0 < p <= 1:
+            raise ValueError(f"`p` must be in `(0, 1]`. Received: p={p}")
         self.p = p
 
     def restrict(self, probabilities):
@@ -150,11 +154,13 @@ def generate(
     texts = _check(prompts, max_length, vocabulary_size, max_sequence_length)
     sampler = get_sampler(sampler)
     random = np.random.default_rng(seed)
-    stops = set(stop_token_ids or ())
+    stops = set(() if stop_token_ids is None else stop_token_ids)
     unfinished = [text for text in texts if len(text) < max_length]
     while unfinished:
         lengths = np.array([len(text) for text in unfinished])
-        padded = _pad(unfinished, min(_padded_length(lengths.max()), max_length))
+        padded = _pad(
+            unfinished, min(_padded_length(lengths.max()), max_length)
+        )
         tokens = sampler(next_logits(padded, lengths), random)
         for text, token in zip(unfinished, tokens, strict=True):
             text.append(int(token))

@@ -13,6 +13,7 @@ RANKS = {
     "ops": 0,
     "layers": 1,
     "generation": 2,
+    "metrics": 2,
     "models": 3,
     "convert": 4,
     "distribute": 4,
@@ -160,17 +161,17 @@ def check_public_names(tree: ast.Module, path: str) -> Iterator[str]:
 
 
 def check_sizes(tree: ast.Module, path: str, source: str) -> Iterator[str]:
-    """No file and no function (its docstring aside) is too long."""
+    """No file and no function's body (its docstring aside) is too long."""
     num_lines = len(source.splitlines())
     if num_lines > MAX_FILE_LINES:
         yield f"{path}: {num_lines} lines, more than {MAX_FILE_LINES}"
     for node in ast.walk(tree):
         if not isinstance(node, Function):
             continue
-        num_lines = node.end_lineno - node.lineno + 1
-        if ast.get_docstring(node, clean=False) is not None:
-            docstring = node.body[0]
-            num_lines -= docstring.end_lineno - docstring.lineno + 1
+        # A long signature is a list of names, not a long way to read.
+        documented = ast.get_docstring(node, clean=False) is not None
+        body = node.body[1:] if documented else node.body
+        num_lines = node.end_lineno - body[0].lineno + 1 if body else 0
         if num_lines > MAX_FUNCTION_LINES:
             yield (
                 f"{path}:{node.lineno}: {node.name} has {num_lines} lines, "

@@ -132,7 +132,7 @@ BAD = [
     ("ops/__init__.py", "__all__ = ['x']", "x is in only one"),
     ("ops/__init__.py", "x = 1\n__all__ = ['x', 'x']", "twice"),
     ("ops/a.py", "x = 1\n" * 401, "401 lines"),
-    ("ops/a.py", "def f():\n" + "    x = 1\n" * 40, "f has 41 lines"),
+    ("ops/a.py", "def f():\n" + "    x = 1\n" * 41, "f has 41 lines"),
 ]
 
 

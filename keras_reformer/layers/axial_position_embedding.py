@@ -59,8 +59,8 @@ class AxialPositionEmbedding(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.shape = [checks.positive_int("shape", size) for size in shape]
-        self.dims = [checks.positive_int("dims", dim) for dim in dims]
+        self.shape = checks.positive_ints("shape", shape)
+        self.dims = checks.positive_ints("dims", dims)
         if len(self.shape) != len(self.dims) or not self.shape:
             raise ValueError(
                 "`shape` and `dims` must have one entry for each axis. "

@@ -2,6 +2,8 @@
 
 import numbers
 
+import keras
+
 
 def positive_int(name, value):
     """Returns a positive int, or raises a `ValueError`."""
@@ -10,6 +12,13 @@ def positive_int(name, value):
     if value < 1:
         _refuse(name, value, "a positive integer")
     return int(value)
+
+
+def positive_ints(name, values):
+    """Returns a list of positive ints, or raises a `ValueError`."""
+    if not isinstance(values, (list, tuple)):
+        _refuse(name, values, "a list of positive integers")
+    return [positive_int(name, value) for value in values]
 
 
 def count(name, value):
@@ -21,11 +30,25 @@ def count(name, value):
     return int(value)
 
 
+def positive(name, value):
+    """Returns a positive float, or raises a `ValueError`."""
+    if not isinstance(value, numbers.Real) or not value > 0:
+        _refuse(name, value, "a positive number")
+    return float(value)
+
+
 def rate(name, value):
     """Returns a rate in `[0, 1)`, or raises a `ValueError`."""
     if not isinstance(value, numbers.Real) or not 0 <= value < 1:
         _refuse(name, value, "a number from 0 up to but not 1")
     return float(value)
+
+
+def layer(name, value):
+    """Returns a Keras layer, or raises a `ValueError`."""
+    if not isinstance(value, keras.Layer):
+        _refuse(name, value, "a Keras layer")
+    return value
 
 
 def choice(name, value, choices):

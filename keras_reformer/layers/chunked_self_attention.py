@@ -1,14 +1,15 @@
 import keras
 
 from keras_reformer.layers import checks
+from keras_reformer.layers.projecting_layer import ProjectingLayer
 
 
-class ChunkedSelfAttention(keras.layers.Layer):
+class ChunkedSelfAttention(ProjectingLayer):
     """What the self-attention layers over chunks share: all but attention.
 
     Arguments, projections of inputs into heads and back, and the config. A
     subclass names its projections into heads in `_projections` and attends
-    in its own `call`.
+    in its own `call`. It takes `ProjectingLayer`'s arguments too.
     """
 
     _projections: tuple[str, ...] = ()
@@ -25,17 +26,9 @@ class ChunkedSelfAttention(keras.layers.Layer):
         wrap=False,
         dropout=0.0,
         use_bias=False,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        seed=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.supports_masking = True
+        super().__init__(use_bias, **kwargs)
         value_dim = key_dim if value_dim is None else value_dim
         self.num_heads = checks.positive_int("num_heads", num_heads)
         self.key_dim = checks.positive_int("key_dim", key_dim)
@@ -50,52 +43,20 @@ class ChunkedSelfAttention(keras.layers.Layer):
         self.causal = bool(causal)
         self.wrap = bool(wrap)
         self.dropout = checks.rate("dropout", dropout)
-        self.use_bias = bool(use_bias)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape):
         checks.sequence_shape(self.name, input_shape)
         for name in self._projections:
             dim = self.value_dim if name == "value" else self.key_dim
-            setattr(self, name, self._dense(self.num_heads * dim, name))
-            getattr(self, name).build(input_shape)
-        self.attention_output = self._dense(
-            input_shape[-1], "attention_output"
-        )
-        self.attention_output.build(
-            (*input_shape[:-1], self.num_heads * self.value_dim)
-        )
-
-    def _dense(self, units, name):
-        return keras.layers.Dense(
-            units,
-            use_bias=self.use_bias,
-            # An initializer with a seed would give every projection the same
-            # weights; without one a copy draws its own.
-            kernel_initializer=self.kernel_initializer.clone(),
-            bias_initializer=self.bias_initializer.clone(),
-            kernel_regularizer=self.kernel_regularizer,
-            bias_regularizer=self.bias_regularizer,
-            kernel_constraint=self.kernel_constraint,
-            bias_constraint=self.bias_constraint,
-            dtype=self.dtype_policy,
-            name=name,
-        )
+            self._build_dense(name, self.num_heads * dim, input_shape)
+        merged_shape = (*input_shape[:-1], self.num_heads * self.value_dim)
+        self._build_dense("attention_output", input_shape[-1], merged_shape)
 
     def _split_heads(self, projected):
         """`(b, t, h * d)` to `(b, h, t, d)`."""
         length = keras.ops.shape(projected)[1]
         dim = projected.shape[-1] // self.num_heads
-        split = keras.ops.reshape(
-            projected, (-1, length, self.num_heads, dim)
-        )
+        split = keras.ops.reshape(projected, (-1, length, self.num_heads, dim))
         return keras.ops.transpose(split, (0, 2, 1, 3))
 
     def _merge_heads(self, attended):
@@ -105,12 +66,7 @@ class ChunkedSelfAttention(keras.layers.Layer):
             keras.ops.transpose(attended, (0, 2, 1, 3)),
             (-1, length, self.num_heads * self.value_dim),
         )
-        return self.attention_output(
-            keras.ops.cast(merged, self.compute_dtype)
-        )
-
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
+        return self.attention_output(keras.ops.cast(merged, self.compute_dtype))
 
     def get_config(self):
         return {
@@ -124,24 +80,4 @@ class ChunkedSelfAttention(keras.layers.Layer):
             "causal": self.causal,
             "wrap": self.wrap,
             "dropout": self.dropout,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(
-                self.kernel_initializer
-            ),
-            "bias_initializer": keras.initializers.serialize(
-                self.bias_initializer
-            ),
-            "kernel_regularizer": keras.regularizers.serialize(
-                self.kernel_regularizer
-            ),
-            "bias_regularizer": keras.regularizers.serialize(
-                self.bias_regularizer
-            ),
-            "kernel_constraint": keras.constraints.serialize(
-                self.kernel_constraint
-            ),
-            "bias_constraint": keras.constraints.serialize(
-                self.bias_constraint
-            ),
-            "seed": self.seed,
         }

@@ -1,13 +1,14 @@
 import keras
 
 from keras_reformer.layers import checks
+from keras_reformer.layers.projecting_layer import ProjectingLayer
 from keras_reformer.layers.stateless import pure_function
 from keras_reformer.ops.chunking import map_positions
 from keras_reformer.ops.dropout import dropout
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class FeedForward(keras.layers.Layer):
+class FeedForward(ProjectingLayer):
     """Two dense layers with an activation between, at each position alone.
 
     Args:
@@ -20,11 +21,15 @@ class FeedForward(keras.layers.Layer):
         chunk_length: int. Positions computed at a time, so that memory does
             not grow with `length * intermediate_dim`. `None` computes all at
             once. Defaults to `None`.
+        use_bias: bool. Whether the dense layers have biases. Defaults to
+            `True`.
         kernel_initializer: Initializer of kernels. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
         kernel_regularizer: Regularizer of kernels.
         bias_regularizer: Regularizer of biases.
+        kernel_constraint: Constraint of kernels.
+        bias_constraint: Constraint of biases.
         seed: int. Seed of dropout.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
@@ -55,15 +60,10 @@ class FeedForward(keras.layers.Layer):
         dropout=0.0,
         gated=False,
         chunk_length=None,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        seed=None,
+        use_bias=True,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.supports_masking = True
+        super().__init__(use_bias, **kwargs)
         self.intermediate_dim = checks.positive_int(
             "intermediate_dim", intermediate_dim
         )
@@ -73,33 +73,15 @@ class FeedForward(keras.layers.Layer):
         if chunk_length is not None:
             checks.positive_int("chunk_length", chunk_length)
         self.chunk_length = chunk_length
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape):
+        if self.chunk_length is not None:
+            checks.sequence_shape(self.name, input_shape)
         inner_shape = (*input_shape[:-1], self.intermediate_dim)
-        self.intermediate = self._dense(self.intermediate_dim, "intermediate")
-        self.intermediate.build(input_shape)
+        self._build_dense("intermediate", self.intermediate_dim, input_shape)
         if self.gated:
-            self.gate = self._dense(self.intermediate_dim, "gate")
-            self.gate.build(input_shape)
-        self.output_dense = self._dense(input_shape[-1], "output")
-        self.output_dense.build(inner_shape)
-
-    def _dense(self, units, name):
-        return keras.layers.Dense(
-            units,
-            kernel_initializer=self.kernel_initializer.clone(),
-            bias_initializer=self.bias_initializer.clone(),
-            kernel_regularizer=self.kernel_regularizer,
-            bias_regularizer=self.bias_regularizer,
-            dtype=self.dtype_policy,
-            name=name,
-        )
+            self._build_dense("gate", self.intermediate_dim, input_shape)
+        self._build_dense("output_dense", input_shape[-1], inner_shape)
 
     def call(self, inputs, training=None):
         seed = None
@@ -130,9 +112,6 @@ class FeedForward(keras.layers.Layer):
             )
         return self.output_dense(hidden)
 
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -141,17 +120,4 @@ class FeedForward(keras.layers.Layer):
             "dropout": self.dropout,
             "gated": self.gated,
             "chunk_length": self.chunk_length,
-            "kernel_initializer": keras.initializers.serialize(
-                self.kernel_initializer
-            ),
-            "bias_initializer": keras.initializers.serialize(
-                self.bias_initializer
-            ),
-            "kernel_regularizer": keras.regularizers.serialize(
-                self.kernel_regularizer
-            ),
-            "bias_regularizer": keras.regularizers.serialize(
-                self.bias_regularizer
-            ),
-            "seed": self.seed,
         }

@@ -1,13 +1,14 @@
 import keras
 import numpy as np
 
-from keras_reformer.layers import checks
+from keras_reformer.layers import checks, lsh_arguments
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.ops import hashing
 from keras_reformer.ops.blocks import Dropping, Window
 from keras_reformer.ops.dropout import split_seed
 from keras_reformer.ops.exact_attention import exact_shared_attention
 from keras_reformer.ops.lsh_attention import lsh_attention
+from keras_reformer.ops.meetings import attention_of_rows
 from keras_reformer.ops.replay import remember
 from keras_reformer.ops.shapes import choose_by_length, softmax_dtype
 from keras_reformer.ops.sorting import sort_by_bucket
@@ -138,17 +139,11 @@ class LSHSelfAttention(ChunkedSelfAttention):
             **kwargs,
         )
         self.num_hashes = num_hashes
-        self.num_buckets = _check_num_buckets(num_buckets)
-        self.scope = checks.choice("scope", scope, ("bucket", "chunk"))
+        self.num_buckets = lsh_arguments.num_buckets(num_buckets)
+        self.scope = lsh_arguments.scope(scope, self.wrap)
         self.exact_below = exact_below
         self.discount_duplicates = bool(discount_duplicates)
         self._rotations = None
-        if self.wrap and self.scope == "bucket":
-            raise ValueError(
-                '`wrap=True` has no meaning with `scope="bucket"`, where '
-                'chunk borders hide nothing. Expected `scope="chunk"`. '
-                "Received: wrap=True, scope='bucket'"
-            )
 
     @property
     def num_hashes(self):
@@ -188,7 +183,7 @@ class LSHSelfAttention(ChunkedSelfAttention):
         self.rotation_seed = self.add_weight(
             shape=(2,),
             dtype="int32",
-            initializer=_random_seed_initializer(self.seed),
+            initializer=lsh_arguments.random_seed_initializer(self.seed),
             trainable=False,
             name="rotation_seed",
         )
@@ -204,37 +199,25 @@ class LSHSelfAttention(ChunkedSelfAttention):
                 query_key, mask, training, rotation_seed, rotations
             )
         )
-
-        def approximately():
-            return lsh_attention(
+        options = {"mask": mask, "dropping": dropping}
+        attended = choose_by_length(
+            keras.ops.shape(inputs)[1],
+            self._longest_exact(),
+            lambda: exact_shared_attention(
+                query_key, value, causal=self.causal, **options
+            ),
+            lambda: lsh_attention(
                 query_key,
                 value,
                 orders,
                 buckets,
                 self._window(),
-                mask=mask,
                 wrap=self.wrap,
                 discount_duplicates=self.discount_duplicates,
-                dropping=dropping,
-            )
-
-        def exactly():
-            return exact_shared_attention(
-                query_key,
-                value,
-                causal=self.causal,
-                mask=mask,
-                dropping=dropping,
-            )
-
-        return self._merge_heads(
-            choose_by_length(
-                keras.ops.shape(inputs)[1],
-                self._longest_exact(),
-                exactly,
-                approximately,
-            )
+                **options,
+            ),
         )
+        return self._merge_heads(attended)
 
     def hash(self, inputs, mask=None):
         """Bucket ids of inputs, as inference hashes them.
@@ -248,6 +231,33 @@ class LSHSelfAttention(ChunkedSelfAttention):
         """
         query_key = self._split_heads(self.query_key(inputs))
         return self._sort(query_key, mask, False, None, None)[1]
+
+    def attention_statistics(self, inputs, rows, mask=None):
+        """What inference attends to, for pictures.
+
+        Args:
+            inputs: Float tensor of shape `(batch, length, hidden_dim)`.
+            rows: list of ints. Positions of the queries to look at.
+            mask: Boolean tensor of shape `(batch, length)` or None.
+
+        Returns:
+            dict of `buckets`, int32 `(batch, num_heads, num_hashes,
+            length)`, and `weights`, `(batch, num_heads, len(rows), length)`:
+            the attention weights of those queries over all positions.
+        """
+        query_key = self._split_heads(self.query_key(inputs))
+        orders, buckets = self._sort(query_key, mask, False, None, None)
+        weights = attention_of_rows(
+            query_key,
+            orders,
+            buckets,
+            keras.ops.convert_to_tensor(rows, "int32"),
+            self._window(),
+            mask=mask,
+            wrap=self.wrap,
+            discount_duplicates=self.discount_duplicates,
+        )
+        return {"buckets": buckets, "weights": weights}
 
     def _window(self):
         return Window(
@@ -276,11 +286,10 @@ class LSHSelfAttention(ChunkedSelfAttention):
     def _sort(self, query_key, mask, training, rotation_seed, rotations):
         factors = self._factors(query_key.shape[2])
         if rotations is None:
-            rotations = self._choose_rotations(
-                training, rotation_seed, factors
-            )
+            rotations = self._choose_rotations(training, rotation_seed, factors)
         else:
             self._check_rotations(rotations.shape, factors)
+            rotations = rotations[:, :, : self.num_hashes]
         buckets = hashing.hash_vectors(
             query_key,
             keras.ops.cast(rotations, softmax_dtype(query_key.dtype).name),
@@ -305,37 +314,18 @@ class LSHSelfAttention(ChunkedSelfAttention):
 
     def _factors(self, length):
         if self.num_buckets is not None:
-            return _as_factors(self.num_buckets)
-        if length is None:
-            raise ValueError(
-                "`num_buckets=None` follows the length of the inputs, which "
-                "is unknown here. Expected `num_buckets` as an even integer "
-                "or a list of them, or inputs of known length. Received: "
-                "num_buckets=None, length=None. Set `num_buckets`, for "
-                "example to the longest length divided by `chunk_length`."
-            )
+            return lsh_arguments.factors(self.num_buckets)
+        lsh_arguments.check_length_known(length)
         return hashing.resolve_num_buckets(
             length, self.chunk_length, self.scope
         )
 
     def _check_rotations(self, shape, factors=None):
         if factors is None and self.num_buckets is not None:
-            factors = _as_factors(self.num_buckets)
-        columns = "sum(num_buckets) // 2"
-        fits = len(shape) == 4
-        fits = fits and tuple(shape[:2]) == (self.num_heads, self.key_dim)
-        fits = fits and shape[2] >= self.num_hashes
-        if fits and factors is not None:
-            columns = hashing.num_rotation_columns(factors)
-            fits = shape[3] == columns
-        if not fits:
-            raise ValueError(
-                "`rotations` have a shape that does not fit the layer. "
-                "Expected (num_heads, key_dim, num_hashes, "
-                f"sum(num_buckets) // 2) = ({self.num_heads}, "
-                f"{self.key_dim}, {self.num_hashes}, {columns}). "
-                f"Received: rotations.shape={tuple(shape)}"
-            )
+            factors = lsh_arguments.factors(self.num_buckets)
+        lsh_arguments.check_rotations(
+            shape, self.num_heads, self.key_dim, self.num_hashes, factors
+        )
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
@@ -357,39 +347,3 @@ class LSHSelfAttention(ChunkedSelfAttention):
             "exact_below": self.exact_below,
             "discount_duplicates": self.discount_duplicates,
         }
-
-
-def _check_num_buckets(num_buckets):
-    """Returns None, an even int or a list of even ints."""
-    if num_buckets is None:
-        return None
-    listed = isinstance(num_buckets, (list, tuple))
-    factors = list(num_buckets) if listed else [num_buckets]
-    for factor in factors:
-        checks.positive_int("num_buckets", factor)
-        if factor % 2:
-            raise ValueError(
-                "`num_buckets` must be even: a rotation's coordinates and "
-                "their negatives are the buckets. Expected an even integer "
-                f"or a list of them. Received: num_buckets={num_buckets}. "
-                f"Use {factor + 1} instead of {factor}."
-            )
-    if not factors:
-        checks.positive_int("num_buckets", num_buckets)
-    return factors if listed else int(num_buckets)
-
-
-def _as_factors(num_buckets):
-    if isinstance(num_buckets, int):
-        return (num_buckets,)
-    return tuple(num_buckets)
-
-
-def _random_seed_initializer(seed):
-    """Two integers that a seed determines, or the global seed if None."""
-    uniform = keras.initializers.RandomUniform(0.0, 2.0**22, seed=seed)
-
-    def initialize(shape, dtype=None):
-        return keras.ops.cast(uniform(shape, dtype="float32"), dtype)
-
-    return initialize

@@ -41,8 +41,8 @@ class PreNormalization(keras.layers.Layer):
     def __init__(self, layer, epsilon=1e-6, dropout=0.0, seed=None, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
-        self.layer = layer
-        self.epsilon = float(epsilon)
+        self.layer = checks.layer("layer", layer)
+        self.epsilon = checks.positive("epsilon", epsilon)
         self.dropout = checks.rate("dropout", dropout)
         self.seed = seed
         self.normalization = keras.layers.LayerNormalization(
@@ -84,7 +84,5 @@ class PreNormalization(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        config["layer"] = keras.saving.deserialize_keras_object(
-            config["layer"]
-        )
+        config["layer"] = keras.saving.deserialize_keras_object(config["layer"])
         return cls(**config)

@@ -2,6 +2,7 @@ import inspect
 
 import keras
 
+from keras_reformer.layers import checks
 from keras_reformer.layers.stateless import pure_function
 from keras_reformer.ops import reversible
 
@@ -55,8 +56,8 @@ class ReversibleBlock(keras.layers.Layer):
         kwargs["dtype"] = stream_dtype(kwargs.get("dtype"))
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
-        self.attention = attention
-        self.feed_forward = feed_forward
+        self.attention = checks.layer("attention", attention)
+        self.feed_forward = checks.layer("feed_forward", feed_forward)
 
     @property
     def branches(self):
@@ -66,20 +67,20 @@ class ReversibleBlock(keras.layers.Layer):
     def build(self, inputs_shape):
         shape = check_pair(self.name, inputs_shape)
         for branch in self.branches:
-            if not branch.built:
-                branch.build(shape)
-            output_shape = branch.compute_output_shape(shape)
+            # A call builds any layer, also one without a `build` of its own.
+            inputs = keras.KerasTensor(shape, dtype=self.compute_dtype)
+            output_shape = branch(inputs).shape
             if tuple(output_shape)[1:] != shape[1:]:
                 raise ValueError(
                     "A branch of a reversible block must not change the "
                     "shape, because its output is added to its input's "
                     f"counterpart. Expected {shape}. Received: "
-                    f"{branch.name}.compute_output_shape({shape})="
-                    f"{tuple(output_shape)}"
+                    f"{tuple(output_shape)} from layer `{branch.name}`"
                 )
 
     def call(self, inputs, mask=None, training=None):
         x1, x2 = map(self._stream, inputs)
+        mask = one_mask(mask)
         y1 = reversible.couple(self._run("attention", x2, mask, training), x1)
         y2 = reversible.couple(
             self._run("feed_forward", y1, mask, training), x2
@@ -103,9 +104,7 @@ class ReversibleBlock(keras.layers.Layer):
         x2 = reversible.uncouple(
             self._run("feed_forward", y1, mask, training), y2
         )
-        x1 = reversible.uncouple(
-            self._run("attention", x2, mask, training), y1
-        )
+        x1 = reversible.uncouple(self._run("attention", x2, mask, training), y1)
         return x1, x2
 
     def pure_branches(self, mask, training):
@@ -113,7 +112,8 @@ class ReversibleBlock(keras.layers.Layer):
 
         def branch(name):
             return pure_function(
-                getattr(self, name), lambda x: self._run(name, x, mask, training)
+                getattr(self, name),
+                lambda x: self._run(name, x, mask, training),
             )
 
         return [branch("attention"), branch("feed_forward")]
@@ -128,14 +128,11 @@ class ReversibleBlock(keras.layers.Layer):
         return keras.ops.cast(x, self.compute_dtype)
 
     def compute_mask(self, inputs, previous_mask=None):
-        return None if previous_mask is None else [previous_mask] * 2
+        mask = one_mask(previous_mask)
+        return None if mask is None else [mask] * 2
 
-    def compute_output_spec(self, inputs, mask=None, training=None):
-        x1, x2 = inputs
-        return tuple(
-            keras.KerasTensor(x.shape, dtype=self.compute_dtype)
-            for x in (x1, x2)
-        )
+    def compute_output_shape(self, inputs_shape):
+        return tuple(tuple(shape) for shape in inputs_shape)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -165,13 +162,18 @@ def stream_dtype(dtype):
     return "float64" if policy.variable_dtype == "float64" else "float32"
 
 
+def one_mask(mask):
+    """The mask of a pair of streams, which Keras hands over as a pair."""
+    return mask[0] if isinstance(mask, (list, tuple)) else mask
+
+
 def check_pair(layer_name, shapes):
     """Refuses what is not a pair of `(batch, length, hidden_dim)`."""
-    shapes = [tuple(shape) for shape in shapes]
-    if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) < 2:
+    is_pair = len(shapes) == 2 and isinstance(shapes[0], (list, tuple))
+    if not is_pair or shapes[0] != shapes[1] or len(shapes[0]) < 2:
         raise ValueError(
             f"`{layer_name}` takes two streams of one shape. Expected a pair "
             "of tensors `(batch, length, hidden_dim)`. Received: "
             f"input_shape={shapes}"
         )
-    return shapes[0]
+    return tuple(shapes[0])

@@ -1,7 +1,11 @@
 import keras
 
 from keras_reformer.layers import checks
-from keras_reformer.layers.reversible_block import check_pair, stream_dtype
+from keras_reformer.layers.reversible_block import (
+    check_pair,
+    one_mask,
+    stream_dtype,
+)
 from keras_reformer.ops import reversible
 
 
@@ -81,15 +85,11 @@ class ReversibleSequence(keras.layers.Layer):
 
     def call(self, inputs, mask=None, training=None):
         streams = inputs if _is_pair(inputs) else (inputs, inputs)
-        streams = tuple(
-            keras.ops.cast(x, self.compute_dtype) for x in streams
-        )
-        if isinstance(mask, (list, tuple)):
-            mask = mask[0]
+        streams = tuple(keras.ops.cast(x, self.compute_dtype) for x in streams)
         branches = [
             branch
             for block in self.blocks
-            for branch in block.pure_branches(mask, training)
+            for branch in block.pure_branches(one_mask(mask), training)
         ]
         run = (
             reversible.run_reversibly
@@ -119,20 +119,16 @@ class ReversibleSequence(keras.layers.Layer):
         return y1, y2
 
     def compute_mask(self, inputs, previous_mask=None):
-        if _is_pair(previous_mask):
-            previous_mask = previous_mask[0]
+        previous_mask = one_mask(previous_mask)
         if self.merge is None and previous_mask is not None:
             return [previous_mask] * 2
         return previous_mask
 
-    def compute_output_spec(self, inputs, mask=None, training=None):
-        shape = tuple((inputs[0] if _is_pair(inputs) else inputs).shape)
+    def compute_output_shape(self, inputs_shape):
+        shape, _ = self._pair_of_shapes(inputs_shape)
         if self.merge == "concat":
-            shape = (*shape[:-1], 2 * shape[-1])
-        spec = keras.KerasTensor(shape, dtype=self.compute_dtype)
-        if self.merge is None:
-            return spec, keras.KerasTensor(shape, dtype=self.compute_dtype)
-        return spec
+            return (*shape[:-1], 2 * shape[-1])
+        return shape if self.merge == "mean" else (shape, shape)
 
     def get_config(self):
         return {

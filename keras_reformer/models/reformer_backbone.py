@@ -1,25 +1,16 @@
-import math
-
 import keras
 
-from keras_reformer.layers import (
-    AxialPositionEmbedding,
-    Dropout,
-    FeedForward,
-    LocalSelfAttention,
-    LSHSelfAttention,
-    PreNormalization,
-    ReversibleBlock,
-    ReversibleSequence,
-    checks,
+from keras_reformer.models.backbone_layers import (
+    connect,
+    make_layers,
+    resolve,
 )
-from keras_reformer.layers.reversible_block import stream_dtype
-from keras_reformer.models.inputs import TokenInputs, token_inputs
-from keras_reformer.ops.hashing import resolve_num_buckets
+from keras_reformer.models.inputs import TokenInputs, complete, token_inputs
+from keras_reformer.models.seeds import SavesSeeds
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReformerBackbone(TokenInputs, keras.Model):
+class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
     """Token ids to hidden states by a Reformer's stack.
 
     Embeddings and axial positions go into a `ReversibleSequence` of blocks,
@@ -138,52 +129,22 @@ class ReformerBackbone(TokenInputs, keras.Model):
             for name, value in locals().items()
             if name not in ("self", "kwargs", "dtype", "__class__")
         }
-        config = _resolve(config)
-        # === Layers ===
+        config = resolve(config)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        streams = stream_dtype(policy)
-        token_embedding = keras.layers.Embedding(
-            vocabulary_size,
-            hidden_dim,
-            embeddings_initializer=keras.initializers.RandomNormal(0.0, 0.02),
-            dtype=streams,
-            name="token_embedding",
-        )
-        positions = _position_layer(config, streams)
-        embedding_dropout = Dropout(
-            dropout, seed=_seed(seed, 0), dtype=streams, name="dropout"
-        )
-        sequence = ReversibleSequence(
-            [_block(config, index, policy) for index in range(num_layers)],
-            merge=merge,
-            recompute=recompute,
-            dtype=policy,
-            name="sequence",
-        )
-        normalization = keras.layers.LayerNormalization(
-            epsilon=epsilon, dtype=streams, name="normalization"
-        )
-
-        # === Functional model ===
+        layers = make_layers(config, policy)
         inputs = token_inputs()
-        x = token_embedding(inputs["token_ids"])
-        if positions is not None:
-            x = keras.layers.Add(dtype=streams, name="embedding")(
-                [x, positions(x)]
-            )
-        x = embedding_dropout(x)
-        x = sequence(x, mask=inputs["padding_mask"])
-        outputs = normalization(x)
-        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        super().__init__(
+            inputs=inputs, outputs=connect(layers, inputs), **kwargs
+        )
 
         # === Config ===
         # The Functional constructor ignores `dtype`.
         self.dtype_policy = policy
         self._config = config
-        self.token_embedding = token_embedding
-        self.position_embedding = positions
-        self.sequence = sequence
-        self.normalization = normalization
+        self.token_embedding = layers.token_embedding
+        self.position_embedding = layers.position_embedding
+        self.sequence = layers.sequence
+        self.normalization = layers.normalization
 
     @property
     def vocabulary_size(self):
@@ -194,6 +155,17 @@ class ReformerBackbone(TokenInputs, keras.Model):
     def max_sequence_length(self):
         """Greatest length of the inputs."""
         return self._config["max_sequence_length"]
+
+    def call(self, inputs, training=None, mask=None):
+        length = complete(inputs)["token_ids"].shape[-1]
+        # The position table may be longer, and there may be none.
+        if length is not None and length > self.max_sequence_length:
+            raise ValueError(
+                "The inputs are longer than the model was made for. Expected "
+                f"at most max_sequence_length={self.max_sequence_length}. "
+                f"Received: length={length}"
+            )
+        return super().call(inputs, training=training, mask=mask)
 
     def embed(self, token_ids):
         """What the stack gets at inference.
@@ -220,166 +192,3 @@ class ReformerBackbone(TokenInputs, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return cls(**config)
-
-
-def _resolve(config):
-    """Checks the arguments and fills in those that follow from others."""
-    for name in (
-        "vocabulary_size",
-        "num_layers",
-        "num_heads",
-        "hidden_dim",
-        "intermediate_dim",
-        "max_sequence_length",
-        "chunk_length",
-    ):
-        checks.positive_int(name, config[name])
-    config["attention_layers"] = _check_attention(config["attention_layers"])
-    if config["key_dim"] is None:
-        config["key_dim"] = _key_dim(config)
-    length = config["max_sequence_length"]
-    if config["num_buckets"] is None:
-        factors = resolve_num_buckets(
-            length, config["chunk_length"], config["scope"]
-        )
-        config["num_buckets"] = list(factors)
-    config["local_chunk_length"] = (
-        config["local_chunk_length"] or config["chunk_length"]
-    )
-    for kind in ("lsh", "local"):
-        if config[f"{kind}_num_chunks_after"] is None:
-            config[f"{kind}_num_chunks_after"] = 0 if config["causal"] else 1
-    checks.choice(
-        "position_embedding", config["position_embedding"], ("axial", None)
-    )
-    checks.choice("merge", config["merge"], ("concat", "mean"))
-    config["axial_shape"], config["axial_dims"] = _axes(config)
-    return config
-
-
-def _check_attention(attention_layers):
-    if isinstance(attention_layers, str):
-        attention_layers = (attention_layers,)
-    attention_layers = list(attention_layers)
-    if not attention_layers:
-        checks.choice("attention_layers", attention_layers, ("local", "lsh"))
-    for kind in attention_layers:
-        checks.choice("attention_layers", kind, ("local", "lsh"))
-    return attention_layers
-
-
-def _key_dim(config):
-    hidden_dim, num_heads = config["hidden_dim"], config["num_heads"]
-    if hidden_dim % num_heads:
-        raise ValueError(
-            "`num_heads` must divide `hidden_dim` where `key_dim` is left "
-            "out. Expected a divisor. Received: "
-            f"hidden_dim={hidden_dim}, num_heads={num_heads}. Choose another "
-            "number of heads or set `key_dim`."
-        )
-    return hidden_dim // num_heads
-
-
-def _axes(config):
-    length, hidden_dim = config["max_sequence_length"], config["hidden_dim"]
-    shape, dims = config["axial_shape"], config["axial_dims"]
-    if shape is None:
-        last = 2 ** math.ceil(math.log2(math.sqrt(length)))
-        shape = [-(-length // last), last]
-    if dims is None:
-        dims = [hidden_dim // 4, hidden_dim - hidden_dim // 4]
-        if len(shape) != 2 or not dims[0]:
-            rest = hidden_dim - hidden_dim // len(shape) * (len(shape) - 1)
-            dims = [hidden_dim // len(shape)] * (len(shape) - 1) + [rest]
-    if math.prod(shape) < length:
-        raise ValueError(
-            "The axes must have a place for every position. Expected "
-            f"prod(axial_shape) >= max_sequence_length={length}. Received: "
-            f"axial_shape={shape}, whose product is {math.prod(shape)}"
-        )
-    return list(shape), list(dims)
-
-
-def _position_layer(config, dtype):
-    if config["position_embedding"] is None:
-        return None
-    return AxialPositionEmbedding(
-        config["axial_shape"],
-        config["axial_dims"],
-        dtype=dtype,
-        name="position_embedding",
-    )
-
-
-def _block(config, index, policy):
-    """One reversible block; each of its layers gets a seed of its own."""
-    kinds = config["attention_layers"]
-    kind = kinds[index % len(kinds)]
-    seeds = [_seed(config["seed"], 4 * index + step) for step in range(1, 5)]
-    make = _lsh_layer if kind == "lsh" else _local_layer
-    feed_forward = FeedForward(
-        config["intermediate_dim"],
-        activation=config["activation"],
-        dropout=config["dropout"],
-        chunk_length=config["feed_forward_chunk_length"],
-        seed=seeds[1],
-        dtype=policy,
-        name="feed_forward",
-    )
-
-    def branch(layer, seed, name):
-        return PreNormalization(
-            layer,
-            epsilon=config["epsilon"],
-            dropout=config["dropout"],
-            seed=seed,
-            dtype=policy,
-            name=name,
-        )
-
-    return ReversibleBlock(
-        branch(make(config, seeds[0], policy), seeds[2], "attention"),
-        branch(feed_forward, seeds[3], "feed_forward"),
-        dtype=policy,
-        name=f"block_{index}",
-    )
-
-
-def _lsh_layer(config, seed, policy):
-    return LSHSelfAttention(
-        num_hashes=config["num_hashes"],
-        num_buckets=config["num_buckets"],
-        chunk_length=config["chunk_length"],
-        num_chunks_before=config["lsh_num_chunks_before"],
-        num_chunks_after=config["lsh_num_chunks_after"],
-        scope=config["scope"],
-        name="lsh_self_attention",
-        **_attention_arguments(config, seed, policy),
-    )
-
-
-def _local_layer(config, seed, policy):
-    return LocalSelfAttention(
-        chunk_length=config["local_chunk_length"],
-        num_chunks_before=config["local_num_chunks_before"],
-        num_chunks_after=config["local_num_chunks_after"],
-        name="local_self_attention",
-        **_attention_arguments(config, seed, policy),
-    )
-
-
-def _attention_arguments(config, seed, policy):
-    return {
-        "num_heads": config["num_heads"],
-        "key_dim": config["key_dim"],
-        "causal": config["causal"],
-        "wrap": config["wrap"],
-        "dropout": config["dropout"],
-        "seed": seed,
-        "dtype": policy,
-    }
-
-
-def _seed(seed, index):
-    """A seed for one of the model's layers, or None for a fresh one."""
-    return None if seed is None else seed * 1000 + index

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 
 from keras_reformer import generation
+from keras_reformer.layers.reversible_block import stream_dtype
 from keras_reformer.models.inputs import TokenInputs, token_inputs
 from keras_reformer.models.reformer_backbone import ReformerBackbone
 from keras_reformer.models.training import ChunkedCrossEntropy
@@ -64,27 +65,27 @@ class ReformerCausalLM(ChunkedCrossEntropy, TokenInputs, keras.Model):
         **kwargs,
     ):
         trainable = kwargs.pop("trainable", True)
-        sizes = {
-            "vocabulary_size": vocabulary_size,
-            "num_layers": num_layers,
-            "num_heads": num_heads,
-            "hidden_dim": hidden_dim,
-            "intermediate_dim": intermediate_dim,
-            "max_sequence_length": max_sequence_length,
-        }
+        given = (
+            vocabulary_size,
+            num_layers,
+            num_heads,
+            hidden_dim,
+            intermediate_dim,
+            max_sequence_length,
+        )
+        sizes = dict(zip(_SIZES, given, strict=True))
         backbone = _backbone(backbone, sizes, kwargs)
         # === Layers ===
         policy = backbone.dtype_policy
         head = keras.layers.Dense(
             backbone.vocabulary_size, dtype=policy, name="head"
         )
-        wide = "float64" if policy.variable_dtype == "float64" else "float32"
 
         # === Functional model ===
         inputs = token_inputs()
-        logits = keras.layers.Activation("linear", dtype=wide, name="logits")(
-            head(backbone(inputs))
-        )
+        logits = keras.layers.Activation(
+            "linear", dtype=stream_dtype(policy), name="logits"
+        )(head(backbone(inputs)))
         super().__init__(
             inputs=inputs, outputs=logits, name=name, trainable=trainable
         )
@@ -156,6 +157,16 @@ class ReformerCausalLM(ChunkedCrossEntropy, TokenInputs, keras.Model):
             config["backbone"], custom_objects=custom_objects
         )
         return cls(**config)
+
+
+_SIZES = (
+    "vocabulary_size",
+    "num_layers",
+    "num_heads",
+    "hidden_dim",
+    "intermediate_dim",
+    "max_sequence_length",
+)
 
 
 def _backbone(backbone, sizes, options):

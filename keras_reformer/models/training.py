@@ -27,7 +27,12 @@ class ChunkedCrossEntropy:
     """
 
     def compile(
-        self, optimizer="adam", loss=None, metrics=None, **kwargs
+        self,
+        optimizer="adam",
+        loss=None,
+        metrics=None,
+        weighted_metrics=None,
+        **kwargs,
     ):
         """Configures training; see `keras.Model.compile`.
 
@@ -36,10 +41,17 @@ class ChunkedCrossEntropy:
             loss: None for the model's own cross-entropy on integer labels,
                 computed in chunks. Another loss gets full logits.
             metrics: list. `"accuracy"` and `BitsPerByte` are computed in
-                chunks; others get full logits.
+                chunks; others get full logits. All are weighted, so that
+                padding and positions without a label do not count.
+            weighted_metrics: list. Further metrics, treated alike.
             **kwargs: what `keras.Model.compile` takes.
         """
-        chosen = _metrics_in_chunks(metrics) if loss is None else None
+        given = [
+            metric
+            for metric in keras.tree.flatten([metrics, weighted_metrics])
+            if metric is not None
+        ]
+        chosen = _metrics_in_chunks(given) if loss is None else None
         self._results = None if chosen is None else _Results(chosen)
         if self._results is None:
             warnings.warn(
@@ -53,7 +65,7 @@ class ChunkedCrossEntropy:
                     from_logits=True, reduction="mean_with_sample_weight"
                 )
         super().compile(
-            optimizer=optimizer, loss=loss, metrics=metrics, **kwargs
+            optimizer=optimizer, loss=loss, weighted_metrics=given, **kwargs
         )
 
     def compile_from_config(self, config):
@@ -112,9 +124,9 @@ class ChunkedCrossEntropy:
         hidden = self.backbone(x, training=training)
         function = pure_function(self.head, self.head)
         nats, correct = chunked_cross_entropy(
-            lambda chunk, values: function.run(
-                values, function.state, chunk
-            )[0],
+            lambda chunk, values: function.run(values, function.state, chunk)[
+                0
+            ],
             hidden,
             function.trainable,
             labels,
@@ -151,7 +163,7 @@ class _Results:
 def _metrics_in_chunks(metrics):
     """Metrics that need no logits, or None if one does."""
     found = []
-    for metric in metrics or []:
+    for metric in metrics:
         if metric == "accuracy":
             found.append(keras.metrics.Mean(name="accuracy"))
         elif isinstance(metric, BitsPerByte):

@@ -4,8 +4,6 @@ Both are one softmax a query with the gradient written by hand in
 `ops/blocks.py`: memory is linear in the length.
 """
 
-
-
 import tensorflow as tf
 
 from keras_reformer.ops import blocks
@@ -18,7 +16,6 @@ from keras_reformer.ops.shapes import (
     size,
     softmax_dtype,
 )
-
 
 
 def merge_heads_into_batch(x: tf.Tensor) -> tf.Tensor:
@@ -88,15 +85,14 @@ def local_attention(
         return _with_neighbours(chunks(x, padding), window, wrap, padding)
 
     query, key, value = map(merge_heads_into_batch, (query, key, value))
-    output = _chunked_attention(
-        chunks(query),
-        around(key),
-        around(value),
+    loop = _ChunkLoop(
         blocks.Tokens(chunks(positions, -1)),
         blocks.Tokens(around(positions, -1)),
         window,
         dropping,
+        softmax_dtype(query.dtype),
     )
+    output = _attention(chunks(query), around(key), around(value), loop)
     output = join_chunks(output, length)
     output = tf.where(positions[..., None] >= 0, output, 0.0)
     return tf.reshape(output, [batch, num_heads, length, value.shape[-1]])
@@ -113,59 +109,80 @@ def _with_neighbours(
     return tf.gather(chunks, index % count, axis=1)
 
 
-def _chunked_attention(
-    query, key, value, query_tokens, key_tokens, window, dropping
-) -> tf.Tensor:
-    """One softmax a query over a window of chunks, looped over groups."""
-    dtype = softmax_dtype(query.dtype)
-    halo = (window.before, window.after)
-    plan = plan_groups(
-        size(query, 0), size(query, 1), window.chunk_length, max(halo)
-    )
-
-    def loop(function, own, around, signature):
-        return over_groups(function, own, around, plan, halo, signature)
-
-    def step_of(q, k, v, q_tokens, k_tokens, place):
-        q, k, v = (tf.cast(x, dtype) for x in (q, k, v))
-        return blocks.Step(q, k, v, q_tokens, k_tokens, *ranks(place, q))
-
+def _attention(query, key, value, loop: "_ChunkLoop") -> tf.Tensor:
     @first_order_gradient
     def attention(query, key, value):
-        around = (key, value, key_tokens)
-
-        def forward(own, around, place):
-            (q, q_tokens), (k, v, k_tokens) = own, around
-            step = step_of(q, k, v, q_tokens, k_tokens, place)
-            return blocks.attend(step, window, dropping), ()
-
-        (output, log_sum_exp), _ = loop(
-            forward, (query, query_tokens), around, ((dtype, dtype), ())
-        )
+        output, log_sum_exp = loop.attend(query, key, value)
 
         def gradient(d_output):
-            def backward(own, around, place):
-                (q, q_tokens, upstream), (k, v, k_tokens) = own, around
-                step = step_of(q, k, v, q_tokens, k_tokens, place)
-                d_query, d_key, d_value = blocks.attend_gradient(
-                    step, upstream, window, dropping
-                )
-                return (d_query,), (d_key, d_value)
-
             upstream = blocks.upstream_of(d_output, output, log_sum_exp)
-            (d_query,), d_around = loop(
-                backward,
-                (query, query_tokens, upstream),
-                around,
-                ((dtype,), (dtype, dtype)),
-            )
-            return blocks.cast_like(
-                (d_query, *d_around), (query, key, value)
-            )
+            gradients = loop.gradient(query, key, value, upstream)
+            return blocks.cast_like(gradients, (query, key, value))
 
         return output, gradient
 
     return attention(query, key, value)
+
+
+class _ChunkLoop:
+    """One softmax a query over a window of chunks, in groups of chunks."""
+
+    def __init__(self, query_tokens, key_tokens, window, dropping, dtype):
+        self.query_tokens = query_tokens
+        self.key_tokens = key_tokens
+        self.window = window
+        self.dropping = dropping
+        self.dtype = dtype
+        self.halo = (window.before, window.after)
+
+    def attend(self, query, key, value):
+        def forward(own, around, place):
+            (q, tokens), (k, v, key_tokens) = own, around
+            step = self._step(q, k, v, tokens, key_tokens, place)
+            return blocks.attend(step, self.window, self.dropping), ()
+
+        results, _ = self._over_groups(
+            forward,
+            (query, self.query_tokens),
+            (key, value, self.key_tokens),
+            ((self.dtype, self.dtype), ()),
+        )
+        return results
+
+    def gradient(self, query, key, value, upstream):
+        def backward(own, around, place):
+            (q, tokens, here), (k, v, key_tokens) = own, around
+            step = self._step(q, k, v, tokens, key_tokens, place)
+            d_query, d_key, d_value = blocks.attend_gradient(
+                step, here, self.window, self.dropping
+            )
+            return (d_query,), (d_key, d_value)
+
+        d_own, d_around = self._over_groups(
+            backward,
+            (query, self.query_tokens, upstream),
+            (key, value, self.key_tokens),
+            ((self.dtype,), (self.dtype, self.dtype)),
+        )
+        return *d_own, *d_around
+
+    def _over_groups(self, function, own, around, signature):
+        query = own[0]
+        plan = plan_groups(
+            size(query, 0),
+            size(query, 1),
+            self.window.chunk_length,
+            max(self.halo),
+        )
+        return over_groups(function, own, around, plan, self.halo, signature)
+
+    def _step(self, query, key, value, tokens, key_tokens, place):
+        query, key, value = (
+            tf.cast(x, self.dtype) for x in (query, key, value)
+        )
+        return blocks.Step(
+            query, key, value, tokens, key_tokens, *ranks(place, query)
+        )
 
 
 def ranks(place, queries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

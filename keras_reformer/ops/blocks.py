@@ -24,6 +24,7 @@ import tensorflow as tf
 from keras_reformer.ops.dropout import keep_scale
 from keras_reformer.ops.shapes import Length, map_tensors, pad_axis, size
 
+
 class Window(NamedTuple):
     """Which keys a query may see.
 
@@ -104,16 +105,22 @@ def shift(x, offset: int, window: Window, chunks: Length):
     return map_tensors(lambda part: part[:, start : start + chunks], x)
 
 
-def visible(
-    window: Window, offset: int, query: Tokens, key: Tokens
-) -> tf.Tensor:
-    """Whether a query sees a key, `(rows, chunks, slots, slots)`."""
+def allowed(window: Window, query: Tokens, key: Tokens) -> tf.Tensor:
+    """Whether positions alone let a query see a key."""
     q, k = query.position[..., :, None], key.position[..., None, :]
     seen = k >= 0
     if window.causal:
         seen &= (k <= q) if window.sees_itself else (k < q)
     elif not window.sees_itself:
         seen &= k != q
+    return seen
+
+
+def visible(
+    window: Window, offset: int, query: Tokens, key: Tokens
+) -> tf.Tensor:
+    """Whether a query sees a key, `(rows, chunks, slots, slots)`."""
+    seen = allowed(window, query, key)
     if window.same_bucket:
         seen &= query.bucket[..., :, None] == key.bucket[..., None, :]
         seen &= _within_ranks(window, offset)
@@ -141,7 +148,7 @@ def score(
     tokens = shift(step.key_tokens, offset, window, chunks)
     scores = tf.matmul(step.queries, keys, transpose_b=True)
     if bias is not None:
-        scores += tf.cast(bias(step.query_tokens, tokens), scores.dtype)
+        scores += bias(step.query_tokens, tokens)
     return scores, visible(window, offset, step.query_tokens, tokens)
 
 
@@ -274,9 +281,7 @@ def unit_length(vectors: tf.Tensor) -> tf.Tensor:
     return vectors * _inverse_length(vectors)
 
 
-def unit_length_gradient(
-    vectors: tf.Tensor, upstream: tf.Tensor
-) -> tf.Tensor:
+def unit_length_gradient(vectors: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     """Gradient of `unit_length` by its vectors."""
     inverse = _inverse_length(vectors)
     along = tf.reduce_sum(upstream * vectors, axis=-1, keepdims=True)
@@ -290,7 +295,10 @@ def _inverse_length(vectors: tf.Tensor) -> tf.Tensor:
 
 
 def give_lonely_their_value(
-    output: tf.Tensor, value: tf.Tensor, log_sum_exp: tf.Tensor, valid: tf.Tensor
+    output: tf.Tensor,
+    value: tf.Tensor,
+    log_sum_exp: tf.Tensor,
+    valid: tf.Tensor,
 ) -> tf.Tensor:
     """A valid token that saw nothing at all attends to itself alone.
 

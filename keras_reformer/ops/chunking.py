@@ -38,81 +38,87 @@ def map_positions(
     length = size(inputs, 1)
     if isinstance(length, int) and length <= chunk_length:
         return function(inputs, 0, list(weights))
-    chunks = ceil_div(length, chunk_length)
-
-    def split(x):
-        """`(b, n * c, d)` to `(n, b, c, d)`."""
-        padded = pad_axis(x, 1, 0, chunks * chunk_length - length)
-        shape = [size(x, 0), chunks, chunk_length, x.shape[2]]
-        return tf.transpose(tf.reshape(padded, shape), (1, 0, 2, 3))
-
-    def join(x):
-        """`(n, b, c, d)` to `(b, length, d)`."""
-        shape = [size(x, 1), chunks * chunk_length, x.shape[3]]
-        return tf.reshape(tf.transpose(x, (1, 0, 2, 3)), shape)[:, :length]
+    loop = _PositionLoop(
+        function, length, chunk_length, output_dtype or inputs.dtype
+    )
 
     @first_order_gradient
     def mapped(inputs, *weights):
-        parts = split(inputs)
-        outputs = tf.map_fn(
-            lambda index: function(
-                parts[index], index * chunk_length, list(weights)
-            ),
-            tf.range(chunks),
-            fn_output_signature=output_dtype or inputs.dtype,
-            parallel_iterations=1,
-        )
-
         def gradient(d_outputs):
-            d_parts = split(d_outputs)
-            d_inputs, d_weights = _accumulate(
-                lambda index: _chunk_gradient(
-                    function,
-                    parts[index],
-                    index * chunk_length,
-                    weights,
-                    d_parts[index],
-                ),
-                chunks,
-                inputs.dtype,
-                weights,
-            )
-            return (join(d_inputs), *d_weights)
+            return loop.gradient(inputs, weights, d_outputs)
 
-        return join(outputs), gradient
+        return loop.outputs(inputs, weights), gradient
 
     return mapped(inputs, *weights)
 
 
-def _chunk_gradient(function, chunk, first, weights, d_outputs) -> tuple:
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch((chunk, *weights))
-        outputs = function(chunk, first, list(weights))
-    d_chunk, *d_weights = tape.gradient(
-        outputs,
-        (chunk, *weights),
-        output_gradients=d_outputs,
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )
-    return d_chunk, tuple(d_weights)
+class _PositionLoop:
+    """The two passes of `map_positions`, each a loop over chunks."""
 
+    def __init__(self, function, length, chunk_length, output_dtype):
+        self.function = function
+        self.length = length
+        self.chunk_length = chunk_length
+        self.chunks = ceil_div(length, chunk_length)
+        self.output_dtype = output_dtype
 
-def _accumulate(function, chunks, dtype, weights) -> tuple:
-    """Stacks the chunks' gradients and sums those of the weights."""
+    def outputs(self, inputs, weights) -> tf.Tensor:
+        chunks = self._split(inputs)
+        stacked = tf.map_fn(
+            lambda index: self._run(chunks[index], index, weights),
+            tf.range(self.chunks),
+            fn_output_signature=self.output_dtype,
+            parallel_iterations=1,
+        )
+        return self._join(stacked)
 
-    def step(index, array, *totals):
-        d_chunk, d_weights = function(index)
-        totals = (a + b for a, b in zip(totals, d_weights, strict=True))
-        return index + 1, array.write(index, d_chunk), *totals
+    def gradient(self, inputs, weights, d_outputs) -> tuple:
+        """Gradients by the inputs and by the weights, which are summed."""
+        chunks, d_chunks = self._split(inputs), self._split(d_outputs)
 
-    _, array, *totals = tf.while_loop(
-        lambda index, *state: index < chunks,
-        step,
-        (
-            tf.constant(0),
-            tf.TensorArray(dtype, chunks),
-            *(tf.zeros_like(w) for w in weights),
-        ),
-        parallel_iterations=1,
-    )
-    return array.stack(), totals
+        def step(index, d_inputs, *totals):
+            d_chunk, d_weights = self._chunk_gradient(
+                chunks[index], index, weights, d_chunks[index]
+            )
+            totals = (a + b for a, b in zip(totals, d_weights, strict=True))
+            return index + 1, d_inputs.write(index, d_chunk), *totals
+
+        _, d_inputs, *totals = tf.while_loop(
+            lambda index, *state: index < self.chunks,
+            step,
+            (
+                tf.constant(0),
+                tf.TensorArray(inputs.dtype, self.chunks),
+                *map(tf.zeros_like, weights),
+            ),
+            parallel_iterations=1,
+        )
+        return self._join(d_inputs.stack()), *totals
+
+    def _chunk_gradient(self, chunk, index, weights, d_outputs) -> tuple:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch((chunk, *weights))
+            outputs = self._run(chunk, index, weights)
+        d_chunk, *d_weights = tape.gradient(
+            outputs,
+            (chunk, *weights),
+            output_gradients=d_outputs,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return d_chunk, d_weights
+
+    def _run(self, chunk, index, weights) -> tf.Tensor:
+        return self.function(chunk, index * self.chunk_length, list(weights))
+
+    def _split(self, x) -> tf.Tensor:
+        """`(b, n * c, d)` to `(n, b, c, d)`."""
+        spare = self.chunks * self.chunk_length - self.length
+        shape = [size(x, 0), self.chunks, self.chunk_length, x.shape[2]]
+        split = tf.reshape(pad_axis(x, 1, 0, spare), shape)
+        return tf.transpose(split, (1, 0, 2, 3))
+
+    def _join(self, x) -> tf.Tensor:
+        """`(n, b, c, d)` to `(b, length, d)`."""
+        shape = [size(x, 1), self.chunks * self.chunk_length, x.shape[3]]
+        joined = tf.reshape(tf.transpose(x, (1, 0, 2, 3)), shape)
+        return joined[:, : self.length]

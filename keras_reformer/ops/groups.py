@@ -101,9 +101,7 @@ def over_groups(
     if plan.is_one_step:
         return function(own, around, Place(0, 0))
     spare = plan.groups_in_row * plan.chunks_in_step - plan.chunks
-    own, around = map_tensors(
-        lambda x: pad_axis(x, 1, 0, spare), (own, around)
-    )
+    own, around = map_tensors(lambda x: pad_axis(x, 1, 0, spare), (own, around))
 
     def step(index):
         row = index // plan.groups_in_row * plan.rows_in_step

@@ -25,6 +25,7 @@ from keras_reformer.ops.attention import (
 )
 from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.groups import over_groups, plan_groups
+from keras_reformer.ops.meetings import times_shown
 from keras_reformer.ops.shapes import (
     Length,
     ceil_div,
@@ -191,7 +192,7 @@ class _RoundLoop:
         self.dropping = dropping
         self.dtype = dtype
         self.halo = (window.before, window.after)
-        self.bias = _discount_bias(hashes, window) if hashes.discount else None
+        self.bias = self._discount if hashes.discount else None
 
     def over_rounds(self, function, start: tuple) -> tuple:
         """Folds `function(index, *state)` over the rounds."""
@@ -244,6 +245,12 @@ class _RoundLoop:
             ((), (self.dtype,) * 2),
         )
         return tuple(self._unsort_around(x, current) for x in results)
+
+    def _discount(self, query, key):
+        """`-log N`, N the number of times that rounds show a key."""
+        length = size(self.hashes.orders, 2)
+        count = times_shown(self.window, query, key, length, self.hashes.wrap)
+        return -tf.math.log(tf.cast(tf.maximum(count, 1), self.dtype))
 
     def _over_groups(self, step, own, current, query_key, value, signature):
         around = (
@@ -362,54 +369,3 @@ def _add_at(total: tf.Tensor, part: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
     )
     index = tf.stack([rows, tf.maximum(order, 0)], axis=-1)
     return tf.tensor_scatter_nd_add(total, index, part)
-
-
-def _discount_bias(hashes: _Hashes, window: blocks.Window):
-    """`-log N`, N the number of times that rounds show a key to a query."""
-    chunks = ceil_div(size(hashes.orders, 2), window.chunk_length)
-
-    def bias(query: blocks.Tokens, key: blocks.Tokens) -> tf.Tensor:
-        count = tf.zeros((), tf.int32)
-        for index in range(hashes.num_hashes):
-            if window.same_bucket:
-                shown = _shown_in_bucket(window, query, key, index)
-            else:
-                shown = _shown_in_chunks(
-                    window, query, key, index, hashes, chunks
-                )
-            count += tf.cast(shown, tf.int32)
-        return -tf.math.log(tf.cast(tf.maximum(count, 1), tf.float32))
-
-    return bias
-
-
-def _shown_in_bucket(window, query, key, index) -> tf.Tensor:
-    """Whether a round's window shows a key to a query."""
-    q = query.ranks[..., :, None, index]
-    k = key.ranks[..., None, :, index]
-    same = (
-        query.buckets[..., :, None, index] == key.buckets[..., None, :, index]
-    )
-    back = q - k <= window.before * window.chunk_length
-    ahead = k - q <= window.after * window.chunk_length
-    return same & back & ahead
-
-
-def _shown_in_chunks(window, query, key, index, hashes, chunks) -> tf.Tensor:
-    """How often a round's window shows a key to a query."""
-
-    def chunk(ranks):
-        return ranks // window.chunk_length
-
-    q = chunk(query.ranks[..., :, None, index])
-    if not hashes.wrap:
-        ahead = chunk(key.ranks[..., None, :, index]) - q
-        return (ahead >= -window.before) & (ahead <= window.after)
-    count = tf.zeros((), tf.int32)
-    circle = chunks * hashes.num_hashes
-    for other in range(hashes.num_hashes):
-        k = chunk(key.ranks[..., None, :, other])
-        ahead = k - q + (other - index) * chunks
-        for offset in window.offsets:
-            count += tf.cast((ahead - offset) % circle == 0, tf.int32)
-    return count

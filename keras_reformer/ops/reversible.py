@@ -21,7 +21,7 @@ backward pass runs.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -68,12 +68,10 @@ def run_plainly(
     branches: Sequence[Branch], streams: tuple[tf.Tensor, tf.Tensor]
 ) -> StackOutput:
     """The stack with ordinary backpropagation, which keeps activations."""
-    changes, losses = [], []
-    for branch in branches:
-        streams, change, loss = _forward(branch, branch.trainable, streams)
-        changes.append(change)
-        losses.append(loss)
-    return StackOutput(streams, changes, losses)
+    trainable = [branch.trainable for branch in branches]
+    # The memories are not read again: autodiff keeps what it needs.
+    memories = [Memory() for _ in branches]
+    return _run(branches, trainable, memories, streams)
 
 
 def run_reversibly(
@@ -91,48 +89,56 @@ def run_reversibly(
         `trainable`, from the streams and from the losses.
     """
     sizes = [len(branch.trainable) for branch in branches]
-    structure: dict[str, Any] = {}
+    shape_of: dict[str, list] = {}
 
     @first_order_gradient
     def stack(x1, x2, *flat):
         trainable = _unflatten(flat, sizes)
         memories = [Memory() for _ in branches]
-        streams, changes, losses = (x1, x2), [], []
-        for branch, values, memory in zip(
-            branches, trainable, memories, strict=True
-        ):
-            with memory.record():
-                streams, change, loss = _forward(branch, values, streams)
-            changes.append(change)
-            losses.append(loss)
-        structure.update(changes=changes, losses=losses)
+        output = _run(branches, trainable, memories, (x1, x2))
+        shape_of.update(changes=output.changes, losses=output.losses)
 
         def gradient(*upstream):
-            num_losses = sum(map(len, losses))
+            num_losses = sum(map(len, output.losses))
             d_losses = upstream[len(upstream) - num_losses :]
             return _backward(
                 branches,
                 trainable,
                 memories,
-                streams,
+                output.streams,
                 upstream[:2],
-                _unflatten(d_losses, [len(loss) for loss in losses]),
+                _unflatten(d_losses, list(map(len, output.losses))),
             )
 
-        flat_changes = _flatten(change.values() for change in changes)
-        return (*streams, *flat_changes, *_flatten(losses)), gradient
+        changes = _flatten(change.values() for change in output.changes)
+        return (*output.streams, *changes, *_flatten(output.losses)), gradient
 
     flat = _flatten(branch.trainable for branch in branches)
     y1, y2, *rest = stack(*streams, *flat)
-    parts = _unflatten(
-        rest,
-        [len(part) for part in structure["changes"] + structure["losses"]],
-    )
-    changes = [
+    return _rebuild((y1, y2), rest, **shape_of)
+
+
+def _run(branches, trainable, memories, streams) -> StackOutput:
+    """The forward pass, each branch's decisions kept in its memory."""
+    changes, losses = [], []
+    for branch, values, memory in zip(
+        branches, trainable, memories, strict=True
+    ):
+        with memory.record():
+            streams, change, loss = _forward(branch, values, streams)
+        changes.append(change)
+        losses.append(loss)
+    return StackOutput(streams, changes, losses)
+
+
+def _rebuild(streams, flat, changes, losses) -> StackOutput:
+    """Puts flat outputs into the structure that the branches returned."""
+    parts = _unflatten(flat, [len(part) for part in (*changes, *losses)])
+    rebuilt = [
         dict(zip(change, values, strict=True))
-        for change, values in zip(structure["changes"], parts, strict=False)
+        for change, values in zip(changes, parts, strict=False)
     ]
-    return StackOutput((y1, y2), changes, parts[len(branches) :])
+    return StackOutput(streams, rebuilt, parts[len(changes) :])
 
 
 def _forward(branch: Branch, trainable: Tensors, streams) -> tuple:

@@ -23,7 +23,11 @@ def pad_axis(
     x: tf.Tensor, axis: int, before: Length, after: Length, value=0
 ) -> tf.Tensor:
     """Puts `before` and `after` constant elements around an axis."""
-    if isinstance(before, int) and isinstance(after, int) and not before + after:
+    if (
+        isinstance(before, int)
+        and isinstance(after, int)
+        and not before + after
+    ):
         return x
     widths = [[0, 0] for _ in range(x.shape.rank)]
     widths[axis] = [before, after]

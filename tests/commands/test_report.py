@@ -7,7 +7,12 @@ from tests.commands.tiny import make_config
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    config = make_config(tmp_path_factory.mktemp("report"))
+    config = make_config(
+        tmp_path_factory.mktemp("report"),
+        layers=2,
+        attention=("local", "lsh"),
+        num_hashes=2,
+    )
     model = training.build_model(config)
     training.compile_model(model, config)
     return model

@@ -232,7 +232,7 @@ def test_gradient_equals_finite_differences(
     query_key, value, buckets, mask = make_case(11, masked=True)
     rng = np.random.default_rng(2)
     weights = rng.normal(size=value.shape)
-    dropping = Dropping(rate, tf.constant([1, 2])) if rate else None
+    options = {"dropping": Dropping(rate, tf.constant([1, 2]))} if rate else {}
 
     def loss(query_key, value):
         if scope == "exact":
@@ -241,20 +241,13 @@ def test_gradient_equals_finite_differences(
                 value,
                 causal=causal,
                 mask=tf.constant(mask),
-                dropping=dropping,
                 query_chunk_length=4,
+                **options,
             )
         else:
-            output = attend(
-                query_key,
-                value,
-                buckets,
-                window(scope, causal),
-                mask,
-                wrap=wrap,
-                discount_duplicates=discount,
-                dropping=dropping,
-            )
+            rule = window(scope, causal)
+            rest = {"wrap": wrap, "discount_duplicates": discount, **options}
+            output = attend(query_key, value, buckets, rule, mask, **rest)
         return tf.reduce_sum(weights * output)
 
     arguments = tf.constant(query_key), tf.constant(value)
@@ -275,9 +268,7 @@ def test_gradient_equals_finite_differences(
 def test_the_first_causal_token_gets_its_own_value(dtype, num_hashes):
     query_key, value, buckets, _ = make_case(13, num_hashes)
     value = tf.cast(value, dtype)
-    output = attend(
-        tf.cast(query_key, dtype), value, buckets, window("chunk")
-    )
+    output = attend(tf.cast(query_key, dtype), value, buckets, window("chunk"))
     np.testing.assert_array_equal(
         output[:, :, 0], tf.cast(value[:, :, 0], "float32")
     )

@@ -1,0 +1,91 @@
+"""What `LSHSelfAttention` accepts, and what it says to the rest."""
+
+import keras
+
+from keras_reformer.layers import checks
+from keras_reformer.ops.hashing import num_rotation_columns
+
+
+def num_buckets(value):
+    """Returns None, an even int or a list of even ints."""
+    if value is None:
+        return None
+    listed = isinstance(value, (list, tuple))
+    parts = list(value) if listed else [value]
+    if not parts:
+        checks.positive_int("num_buckets", value)
+    for part in parts:
+        checks.positive_int("num_buckets", part)
+        if part % 2:
+            raise ValueError(
+                "`num_buckets` must be even: a rotation's coordinates and "
+                "their negatives are the buckets. Expected an even integer "
+                f"or a list of them. Received: num_buckets={value}. "
+                f"Use {part + 1} instead of {part}."
+            )
+    return [int(part) for part in parts] if listed else int(value)
+
+
+def factors(value):
+    """The number of buckets as a tuple of factors."""
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def scope(value, wrap):
+    """Returns the scope, if `wrap` goes with it."""
+    checks.choice("scope", value, ("bucket", "chunk"))
+    if wrap and value == "bucket":
+        raise ValueError(
+            '`wrap=True` has no meaning with `scope="bucket"`, where chunk '
+            'borders hide nothing. Expected `scope="chunk"`. '
+            "Received: wrap=True, scope='bucket'"
+        )
+    return value
+
+
+def check_length_known(length):
+    """Refuses to follow a length that is not known."""
+    if length is None:
+        raise ValueError(
+            "`num_buckets=None` follows the length of the inputs, which is "
+            "unknown here. Expected `num_buckets` as an even integer or a "
+            "list of them, or inputs of known length. Received: "
+            "num_buckets=None, length=None. Set `num_buckets`, for example "
+            "to the longest length divided by `chunk_length`."
+        )
+
+
+def check_rotations(shape, num_heads, key_dim, num_hashes, factors):
+    """Refuses rotations of another shape; more rounds than used are fine.
+
+    Args:
+        shape: shape of the rotations.
+        num_heads: int. Their first axis.
+        key_dim: int. Their second axis.
+        num_hashes: int. The least length of their third axis.
+        factors: tuple of ints, half of whose sum is their last axis, or None
+            where it is not known yet.
+    """
+    columns = "sum(num_buckets) // 2"
+    fits = len(shape) == 4 and tuple(shape[:2]) == (num_heads, key_dim)
+    fits = fits and shape[2] >= num_hashes
+    if fits and factors is not None:
+        columns = num_rotation_columns(factors)
+        fits = shape[3] == columns
+    if not fits:
+        raise ValueError(
+            "`rotations` have a shape that does not fit the layer. Expected "
+            "(num_heads, key_dim, num_hashes, sum(num_buckets) // 2) = "
+            f"({num_heads}, {key_dim}, {num_hashes}, {columns}). "
+            f"Received: rotations.shape={tuple(shape)}"
+        )
+
+
+def random_seed_initializer(seed):
+    """Two integers that a seed determines, or the global seed if None."""
+    uniform = keras.initializers.RandomUniform(0.0, 2.0**22, seed=seed)
+
+    def initialize(shape, dtype=None):
+        return keras.ops.cast(uniform(shape, dtype="float32"), dtype)
+
+    return initialize

@@ -1,0 +1,71 @@
+import keras
+
+
+class ProjectingLayer(keras.layers.Layer):
+    """Base of the layers made of dense projections.
+
+    Args:
+        use_bias: bool. Whether projections have biases.
+        kernel_initializer: Initializer of kernels. Defaults to
+            `"glorot_uniform"`.
+        bias_initializer: Initializer of biases. Defaults to `"zeros"`.
+        kernel_regularizer: Regularizer of kernels.
+        bias_regularizer: Regularizer of biases.
+        kernel_constraint: Constraint of kernels.
+        bias_constraint: Constraint of biases.
+        seed: int. Seed of what the layer draws while it is called.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+    """
+
+    def __init__(
+        self,
+        use_bias,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.use_bias = bool(use_bias)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def _build_dense(self, name, units, input_shape):
+        """Makes a dense layer as the attribute `name` and builds it."""
+        dense = keras.layers.Dense(
+            units,
+            use_bias=self.use_bias,
+            # One initializer object would give each layer the same weights.
+            kernel_initializer=self.kernel_initializer.clone(),
+            bias_initializer=self.bias_initializer.clone(),
+            kernel_regularizer=self.kernel_regularizer,
+            bias_regularizer=self.bias_regularizer,
+            kernel_constraint=self.kernel_constraint,
+            bias_constraint=self.bias_constraint,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        setattr(self, name, dense)
+        dense.build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        config = {**super().get_config(), "use_bias": self.use_bias}
+        for kind in ("initializer", "regularizer", "constraint"):
+            serialize = getattr(keras, f"{kind}s").serialize
+            for name in (f"kernel_{kind}", f"bias_{kind}"):
+                config[name] = serialize(getattr(self, name))
+        return {**config, "seed": self.seed}

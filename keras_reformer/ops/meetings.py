@@ -1,0 +1,150 @@
+"""How often hash rounds show a key to a query, and what comes of it."""
+
+import tensorflow as tf
+
+from keras_reformer.ops import blocks
+from keras_reformer.ops.shapes import Length, ceil_div, size, softmax_dtype
+from keras_reformer.ops.sorting import invert_permutation
+
+
+def times_shown(
+    window: blocks.Window,
+    query: blocks.Tokens,
+    key: blocks.Tokens,
+    length: Length,
+    wrap: bool,
+) -> tf.Tensor:
+    """Number of times that all rounds' windows show a key to a query.
+
+    Computed from each token's ranks and buckets in all rounds. Without
+    `wrap` a round shows a key once or not at all; on a circle of rounds it
+    may be met from two sides.
+
+    Args:
+        window: what a round shows.
+        query: Tokens `(..., slots)` with `ranks` and `buckets`.
+        key: the same for keys.
+        length: Number of positions in the sequence.
+        wrap: bool. Whether rounds are one circle of chunks.
+
+    Returns:
+        int32 tensor `(..., query slots, key slots)`.
+    """
+    count = tf.zeros((), tf.int32)
+    for index in range(query.ranks.shape[-1]):
+        if window.same_bucket:
+            shown = _shown_in_bucket(window, query, key, index)
+        elif wrap:
+            shown = _shown_on_circle(window, query, key, index, length)
+        else:
+            shown = _shown_in_chunks(window, query, key, index)
+        count += tf.cast(shown, tf.int32)
+    return count
+
+
+def _shown_in_bucket(window, query, key, index) -> tf.Tensor:
+    q = query.ranks[..., :, None, index]
+    k = key.ranks[..., None, :, index]
+    same = (
+        query.buckets[..., :, None, index] == key.buckets[..., None, :, index]
+    )
+    back = q - k <= window.before * window.chunk_length
+    ahead = k - q <= window.after * window.chunk_length
+    return same & back & ahead
+
+
+def _shown_in_chunks(window, query, key, index) -> tf.Tensor:
+    q = query.ranks[..., :, None, index] // window.chunk_length
+    k = key.ranks[..., None, :, index] // window.chunk_length
+    return (k - q >= -window.before) & (k - q <= window.after)
+
+
+def _shown_on_circle(window, query, key, index, length) -> tf.Tensor:
+    chunks = ceil_div(length, window.chunk_length)
+    num_hashes = query.ranks.shape[-1]
+    q = query.ranks[..., :, None, index] // window.chunk_length
+    count = tf.zeros((), tf.int32)
+    for other in range(num_hashes):
+        k = key.ranks[..., None, :, other] // window.chunk_length
+        ahead = k - q + (other - index) * chunks
+        for offset in window.offsets:
+            met = (ahead - offset) % (chunks * num_hashes) == 0
+            count += tf.cast(met, tf.int32)
+    return count
+
+
+def attention_of_rows(
+    query_key: tf.Tensor,
+    orders: tf.Tensor,
+    buckets: tf.Tensor,
+    rows: tf.Tensor,
+    window: blocks.Window,
+    *,
+    mask: tf.Tensor | None = None,
+    wrap: bool = False,
+    discount_duplicates: bool = False,
+) -> tf.Tensor:
+    """Attention weights of a few queries over all positions.
+
+    What `lsh_attention` multiplies values by, for pictures and tests; its
+    size is that of the chosen rows, never length by length.
+
+    Args:
+        query_key: Tensor of shape `(batch, num_heads, length, key_dim)`.
+        orders: int32 `(batch, num_heads, num_hashes, length)`.
+        buckets: int32 of the same shape.
+        rows: int32 `(count,)`: positions of the queries.
+        window: as in `lsh_attention`.
+        mask: as in `lsh_attention`.
+        wrap: as in `lsh_attention`.
+        discount_duplicates: as in `lsh_attention`.
+
+    Returns:
+        Tensor of shape `(batch, num_heads, count, length)`; each row sums to
+        one, or to zero where the query is masked.
+    """
+    dtype = softmax_dtype(query_key.dtype)
+    query_key = tf.cast(query_key, dtype)
+    keys = _all_tokens(orders, buckets, mask)
+    queries = blocks.Tokens(*(_at(x, rows) for x in keys))
+    count = times_shown(window, queries, keys, size(query_key, 2), wrap)
+    if discount_duplicates:
+        count = tf.minimum(count, 1)
+    count = tf.where(blocks.allowed(window, queries, keys), count, 0)
+    scores = tf.matmul(
+        tf.gather(query_key, rows, axis=2),
+        blocks.unit_length(query_key),
+        transpose_b=True,
+    )
+    alone = tf.reduce_sum(count, axis=-1, keepdims=True) == 0
+    itself = queries.position[..., None] == keys.position[..., None, :]
+    count = tf.where(
+        alone & itself & (keys.position >= 0)[..., None, :], 1, count
+    )
+    weights = tf.nn.softmax(scores + tf.math.log(tf.cast(count, dtype)))
+    return tf.where(queries.position[..., None] >= 0, weights, 0.0)
+
+
+def _at(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    return tf.gather(x, rows, axis=2)
+
+
+def _all_tokens(orders, buckets, mask) -> blocks.Tokens:
+    """Every position's tokens: `(batch, num_heads, length, ...)`."""
+    shape = tf.shape(orders)
+    flat = tf.reshape(orders, (-1, shape[3]))
+    ranks = tf.reshape(invert_permutation(flat), shape)
+    positions = tf.broadcast_to(
+        tf.range(shape[3]), [shape[0], shape[1], shape[3]]
+    )
+    if mask is not None:
+        positions = tf.where(mask[:, None, :], positions, -1)
+    last = (0, 1, 3, 2)
+    return blocks.Tokens(
+        positions,
+        buckets[:, :, 0],
+        tf.ensure_shape(
+            tf.transpose(ranks, last), [None, None, None, orders.shape[2]]
+        ),
+        tf.transpose(buckets, last),
+    )

@@ -1,0 +1,256 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_reformer.layers import LSHSelfAttention
+from keras_reformer.ops.hashing import num_rotation_columns
+from tests import reference
+from tests.layer_checks import check_layer
+
+BATCH, HEADS, KEY_DIM, VALUE_DIM, DIM, CHUNK = 2, 3, 5, 2, 7, 4
+BUCKET = {"scope": "bucket"}
+CHUNKS = {"scope": "chunk", "exact_below": 0}
+WRAPPED = {**CHUNKS, "wrap": True}
+EXACT = {"exact_below": 10**6}
+KINDS = {"bucket": BUCKET, "chunk": CHUNKS, "wrap": WRAPPED, "exact": EXACT}
+LENGTHS = [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 13, 23]
+
+
+def make_layer(**options):
+    return LSHSelfAttention(
+        **{
+            "num_heads": HEADS,
+            "key_dim": KEY_DIM,
+            "value_dim": VALUE_DIM,
+            "num_hashes": 3,
+            "num_buckets": 4,
+            "chunk_length": CHUNK,
+            "use_bias": True,
+            "bias_initializer": "normal",
+            "seed": 3,
+            **options,
+        }
+    )
+
+
+def make_inputs(length, dtype="float32", seed=0):
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(BATCH, length, DIM)).astype(dtype)
+
+
+def make_mask(length):
+    mask = np.random.default_rng(4).random((BATCH, length)) < 0.7
+    mask[:, 0] = True
+    return mask
+
+
+def make_rotations(factors, num_hashes=3, seed=0):
+    columns = num_rotation_columns(tuple(np.atleast_1d(factors)))
+    return (
+        np.random.default_rng(seed)
+        .normal(size=(HEADS, KEY_DIM, num_hashes, columns))
+        .astype("float32")
+    )
+
+
+def project(dense, x):
+    return x @ dense.kernel.numpy() + dense.bias.numpy()
+
+
+def into_heads(dense, x):
+    projected = project(dense, x).reshape(*x.shape[:2], HEADS, -1)
+    return projected.transpose(0, 2, 1, 3)
+
+
+def from_heads(layer, attended):
+    batch, _, length, _ = attended.shape
+    merged = attended.transpose(0, 2, 1, 3).reshape(batch, length, -1)
+    return project(layer.attention_output, merged)
+
+
+def equations(layer, x, rotations, mask=None):
+    """The layer from the paper's equations, in NumPy."""
+    query_key = into_heads(layer.query_key, x)
+    value = into_heads(layer.value, x)
+    buckets = reference.hash_vectors(
+        query_key, rotations, np.atleast_1d(layer.num_buckets), mask
+    )
+    attended = reference.lsh_attention(
+        query_key,
+        value,
+        buckets,
+        chunk_length=layer.chunk_length,
+        num_chunks_before=layer.num_chunks_before,
+        num_chunks_after=layer.num_chunks_after,
+        causal=layer.causal,
+        scope=layer.scope,
+        mask=mask,
+        wrap=layer.wrap,
+        discount_duplicates=layer.discount_duplicates,
+    )
+    return from_heads(layer, attended)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"causal": True, "dropout": 0.1},
+        {"scope": "chunk", "wrap": True, "num_buckets": [4, 6]},
+        {"num_chunks_after": 1, "discount_duplicates": True},
+        {"exact_below": 12, "use_bias": False},
+    ],
+)
+def test_layer_is_at_home_in_keras(options):
+    check_layer(
+        lambda dtype=None: make_layer(dtype=dtype, **options),
+        (BATCH, 13, DIM),
+        masks=[make_mask(13)],
+    )
+
+
+@pytest.mark.parametrize(
+    "options, factors",
+    [
+        ({**BUCKET, "causal": True}, 4),
+        ({**BUCKET, "num_chunks_after": 1, "discount_duplicates": True}, 2),
+        ({**BUCKET, "num_chunks_before": 2}, [4, 6]),
+        ({**CHUNKS, "causal": True}, [2, 4]),
+        ({**WRAPPED, "causal": True}, 6),
+        ({**WRAPPED, "num_chunks_after": 1}, [2, 2, 2]),
+    ],
+)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_equals_the_equations(options, factors, length, masked):
+    layer = make_layer(num_buckets=factors, dtype="float64", **options)
+    x = make_inputs(length, "float64")
+    rotations = make_rotations(factors)
+    mask = make_mask(length) if masked else None
+    output = layer(x, mask=mask, rotations=rotations)
+    # log N is taken in float32.
+    tolerance = 1e-6 if layer.discount_duplicates else 1e-12
+    expected = equations(layer, x, rotations, mask)
+    np.testing.assert_allclose(output, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [1, 2, 13])
+@pytest.mark.parametrize("masked", [False, True])
+def test_exact_below_is_exact_attention(causal, length, masked):
+    layer = make_layer(causal=causal, exact_below=13, dtype="float64")
+    x = make_inputs(length, "float64")
+    mask = make_mask(length) if masked else None
+    output = layer(x, mask=mask)
+    attended = reference.exact_shared_attention(
+        into_heads(layer.query_key, x),
+        into_heads(layer.value, x),
+        causal=causal,
+        mask=mask,
+    )
+    np.testing.assert_allclose(output, from_heads(layer, attended), atol=1e-12)
+
+
+def test_exact_below_of_each_scope():
+    """`None` is a chunk's length for chunks, as published, else never."""
+    for scope, longest in (("bucket", 0), ("chunk", CHUNK)):
+        layer = make_layer(scope=scope, num_hashes=1)
+        for length in (3, CHUNK, CHUNK + 1):
+            x = make_inputs(length)
+            layer.exact_below = None
+            output = layer(x)
+            layer.exact_below = length if length <= longest else 0
+            np.testing.assert_array_equal(output, layer(x))
+            # One sparse round is far from exact attention.
+            layer.exact_below = length
+            is_exact = np.allclose(output, layer(x), atol=1e-6)
+            assert is_exact == (length <= longest)
+
+
+# --- Causality and masks ---
+
+
+@pytest.mark.parametrize("kind", ["bucket", "exact"])
+@pytest.mark.parametrize("length", [5, 8, 23])
+def test_what_comes_later_changes_nothing(kind, length):
+    layer = make_layer(causal=True, **KINDS[kind])
+    x = make_inputs(length)
+    expected = layer(x)
+    for kept in range(1, length):
+        changed = make_inputs(length, seed=kept)
+        changed[:, :kept] = x[:, :kept]
+        added = np.concatenate([changed, changed], axis=1)
+        for other in (changed, added, x[:, :kept]):
+            np.testing.assert_allclose(
+                layer(other)[:, :kept], expected[:, :kept], atol=1e-6
+            )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_by_what_comes_later_is_zero(kind):
+    layer = make_layer(causal=True, **KINDS[kind])
+    x = tf.constant(make_inputs(13))
+    for last in (0, 2, 3, 4, 7, 10):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            earlier = tf.reduce_sum(layer(x)[:, : last + 1] ** 2)
+        gradient = tape.gradient(earlier, x).numpy()
+        assert (gradient[:, last + 1 :] == 0).all()
+        assert (gradient[:, : last + 1] != 0).any(axis=-1).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [5, 13])
+def test_contents_of_masked_tokens_change_nothing(kind, causal, length):
+    layer = make_layer(causal=causal, **KINDS[kind])
+    x, mask = make_inputs(length), make_mask(length)
+    other = np.where(mask[..., None], x, 1e3 * make_inputs(length, seed=1))
+    expected, output = layer(x, mask=mask), layer(other, mask=mask)
+    np.testing.assert_allclose(output[mask], expected[mask], atol=1e-6)
+    nothing = layer.attention_output.bias.numpy()
+    np.testing.assert_allclose(output[~mask] - nothing, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bucket", "exact"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("padding", [1, 3, 4, 12])
+def test_the_amount_of_padding_changes_nothing(kind, causal, padding):
+    layer = make_layer(causal=causal, num_chunks_after=1, **KINDS[kind])
+    x = make_inputs(11)
+    padded = np.concatenate([x, make_inputs(padding, seed=1)], axis=1)
+    mask = np.arange(11 + padding) < 11
+    output = layer(padded, mask=np.array([mask] * BATCH))
+    np.testing.assert_allclose(output[:, :11], layer(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["bfloat16", "float16", "mixed_float16"])
+@pytest.mark.parametrize("kind", ["bucket", "chunk", "exact"])
+@pytest.mark.parametrize("num_hashes", [1, 8])
+def test_first_causal_token_gets_its_own_value(policy, kind, num_hashes):
+    layer = make_layer(
+        causal=True, num_hashes=num_hashes, dtype=policy, **KINDS[kind]
+    )
+    x = tf.constant(make_inputs(13))
+    output = layer(x)
+    x = tf.cast(x, layer.compute_dtype)
+    own = layer.attention_output(layer.value(x))
+    np.testing.assert_array_equal(
+        *(tf.cast(one[:, 0], "float32") for one in (output, own))
+    )
+
+
+def test_a_token_alone_in_all_rounds_gets_its_own_value():
+    layer = make_layer(dtype="float64")
+    layer.build((None, None, DIM))
+    layer.rotations = np.eye(KEY_DIM)[None, :, None, :2] * np.ones(
+        (HEADS, 1, 3, 1)
+    )
+    layer.query_key.kernel.assign(np.eye(DIM)[:, np.arange(15) % 5])
+    layer.query_key.bias.assign(np.zeros(15))
+    x = np.zeros((1, 5, DIM))
+    x[0, :, 0] = [1, 1, -1, 1, 1]  # the middle one has a bucket of its own
+    x[0, :, 5] = np.arange(5)
+    output = layer(x)
+    own = from_heads(layer, into_heads(layer.value, x))
+    np.testing.assert_allclose(output[:, 2], own[:, 2], atol=1e-12)
+    assert not np.allclose(output[:, 1], own[:, 1])

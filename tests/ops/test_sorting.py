@@ -1,0 +1,50 @@
+import numpy as np
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_reformer.ops.sorting import (
+    invert_permutation,
+    sort_by_bucket,
+    take,
+)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 5),
+    st.integers(1, 60),
+    st.integers(1, 9),
+    st.integers(0, 1000),
+)
+def test_sort_is_stable_and_inverts(rows, length, num_buckets, seed):
+    rng = np.random.default_rng(seed)
+    buckets = rng.integers(num_buckets, size=(rows, length)).astype("int32")
+    order = sort_by_bucket(tf.constant(buckets))
+    expected = np.argsort(buckets, axis=-1, kind="stable")
+    np.testing.assert_array_equal(order, expected)
+    ranks = invert_permutation(order)
+    np.testing.assert_array_equal(
+        np.take_along_axis(ranks.numpy(), expected, -1),
+        np.tile(np.arange(length), (rows, 1)),
+    )
+    vectors = rng.normal(size=(rows, length, 3))
+    back = take(take(tf.constant(vectors), order), ranks)
+    np.testing.assert_array_equal(back, vectors)
+
+
+def test_sort_in_graph_and_xla(execution):
+    buckets = np.random.default_rng(0).integers(9, size=(4, 100))
+    order = execution(sort_by_bucket)(tf.constant(buckets, tf.int32))
+    np.testing.assert_array_equal(
+        order, np.argsort(buckets, axis=-1, kind="stable")
+    )
+
+
+def test_half_a_million_positions_do_not_overflow():
+    length, num_buckets = 2**19, 2**13
+    buckets = np.random.default_rng(0).integers(num_buckets, size=(1, length))
+    order = sort_by_bucket(tf.constant(buckets, tf.int32))
+    np.testing.assert_array_equal(
+        order, np.argsort(buckets, axis=-1, kind="stable")
+    )
