@@ -141,7 +141,7 @@ def check_mixed_precision(make_layer, data, call_kwargs, output_dtype):
         keras.config.set_dtype_policy(global_policy)
     for child in sublayers(layer):
         policy = child.dtype_policy.name
-        assert policy in (layer.dtype_policy.name, "float32"), (
+        assert policy in (MIXED_POLICY, "float32"), (
             f"policy of sublayer {child.path} is {policy}"
         )
     for variable in layer.variables:

@@ -156,11 +156,10 @@ def _is_pair(inputs):
 
 
 def _check_blocks(blocks):
-    blocks = list(blocks)
-    fits = all(hasattr(block, "pure_branches") for block in blocks)
-    if not blocks or not fits:
+    fits = isinstance(blocks, (list, tuple)) and len(blocks) > 0
+    if not fits or not all(hasattr(b, "pure_branches") for b in blocks):
         raise ValueError(
             "`blocks` must be a list of `ReversibleBlock` with at least one "
             f"in it. Received: blocks={blocks}"
         )
-    return blocks
+    return list(blocks)

@@ -21,7 +21,6 @@ def make_inputs(dtype="float64"):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
         {"gated": True, "activation": "silu", "dropout": 0.1},
         {"chunk_length": 4, "dropout": 0.1},
     ],

@@ -62,14 +62,8 @@ def equations(layer, x, mask=None):
     return project(layer.attention_output, merged)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"causal": True, "dropout": 0.1},
-        {"num_chunks_after": 1, "wrap": True, "use_bias": False},
-    ],
-)
-def test_layer_is_at_home_in_keras(options):
+def test_layer_is_at_home_in_keras():
+    options = {"num_chunks_after": 1, "wrap": True, "dropout": 0.1}
     check_layer(
         lambda dtype=None: make_layer(dtype=dtype, **options),
         (BATCH, 13, DIM),
@@ -164,7 +158,8 @@ def test_dropout_is_of_weights_and_in_training_alone():
     x = make_inputs(13)
     expected = layer(x).numpy()
     np.testing.assert_array_equal(layer(x, training=False), expected)
-    outputs = [layer(x, training=True).numpy() for _ in range(100)]
+    run = tf.function(lambda: layer(x, training=True), autograph=False)
+    outputs = [run().numpy() for _ in range(100)]
     assert not np.allclose(outputs[0], outputs[1])
     # Kept weights are scaled up: the mean is that of no dropout.
     error = np.std(outputs, axis=0) / np.sqrt(len(outputs))
@@ -175,7 +170,7 @@ def test_dropout_is_of_weights_and_in_training_alone():
         fresh.trainable_variables, layer.trainable_variables, strict=True
     ):
         mine.assign(other)
-    np.testing.assert_array_equal(fresh(x, training=True), outputs[0])
+    np.testing.assert_allclose(fresh(x, training=True), outputs[0], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_inference_hashes_always_alike(seed, file_format, tmp_path):
 
 
 def test_inference_hashes_alike_in_every_execution(execution):
-    layer = make_layer()
+    layer = make_layer(num_hashes=1)
     expected = layer(X)
     output = execution(lambda x: layer(x))(tf.constant(X))
     np.testing.assert_allclose(output, expected, atol=1e-6)
@@ -83,7 +83,7 @@ def test_heads_and_rounds_hash_differently():
 
 
 def test_training_draws_new_rotations_each_step(execution):
-    layer = make_layer()
+    layer = make_layer(num_hashes=1)
     layer.build((None, None, DIM))
     layer.rotations = make_rotations(4)  # for inference
     run = execution(lambda x: layer(x, training=True))

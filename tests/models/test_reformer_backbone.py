@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_reformer
 from keras_reformer.models import ReformerBackbone
@@ -11,8 +12,8 @@ MASK = tiny.make_mask(IDS)
 MASKED = {"token_ids": IDS, "padding_mask": MASK}
 
 
-def predict(model, inputs):
-    return model.predict(inputs, verbose=0)
+def call(model):
+    return model(MASKED).numpy()
 
 
 @pytest.mark.parametrize("merge, width", [("concat", 32), ("mean", 16)])
@@ -75,7 +76,7 @@ def test_number_of_buckets_follows_the_longest_sequence():
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 17, 100, 997, 1000])
-@pytest.mark.parametrize("width", [1, 2, 3, 16])
+@pytest.mark.parametrize("width", [2, 3, 16])
 def test_positions_have_room(length, width):
     config = tiny.make_backbone(
         max_sequence_length=length,
@@ -127,7 +128,7 @@ def test_equal_seeds_draw_equal_rotations():
 
 
 def test_layers_have_seeds_of_their_own():
-    backbone = tiny.make_backbone(num_layers=3)
+    backbone = tiny.make_backbone(num_layers=3, dropout=0.1)
     states = [
         tuple(v.numpy().tolist())
         for v in backbone.variables
@@ -138,31 +139,31 @@ def test_layers_have_seeds_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "options",
+    "options, match",
     [
-        {"num_heads": 3},
-        {"num_layers": 0},
-        {"vocabulary_size": -1},
-        {"hidden_dim": 2.5},
-        {"chunk_length": 0},
-        {"num_buckets": 7},
-        {"num_buckets": [4, 0]},
-        {"num_hashes": 0},
-        {"attention_layers": ()},
-        {"attention_layers": ("global",)},
-        {"scope": "sequence"},
-        {"merge": "sum"},
-        {"position_embedding": "sine"},
-        {"dropout": 1.0},
-        {"wrap": True},
-        {"axial_shape": (4, 4)},
-        {"axial_shape": (10, 10), "axial_dims": (4, 4)},
-        {"local_num_chunks_before": -1},
+        ({"num_heads": 3}, "num_heads"),
+        ({"num_layers": 0}, "num_layers"),
+        ({"vocabulary_size": -1}, "vocabulary_size"),
+        ({"hidden_dim": 2.5}, "hidden_dim"),
+        ({"chunk_length": 0}, "chunk_length"),
+        ({"num_buckets": 7}, "num_buckets"),
+        ({"num_buckets": [4, 0]}, "num_buckets"),
+        ({"num_hashes": 0}, "num_hashes"),
+        ({"attention_layers": ()}, "attention_layers"),
+        ({"attention_layers": ("global",)}, "attention_layers"),
+        ({"scope": "sequence"}, "scope"),
+        ({"merge": "sum"}, "merge"),
+        ({"position_embedding": "sine"}, "position_embedding"),
+        ({"dropout": 1.0}, "rate"),
+        ({"wrap": True}, "wrap"),
+        ({"axial_shape": (4, 4)}, "axial_shape"),
+        ({"axial_shape": (10, 10), "axial_dims": (4, 4)}, "dims"),
+        ({"local_num_chunks_before": -1}, "num_chunks_before"),
     ],
     ids=str,
 )
-def test_bad_arguments(options):
-    with pytest.raises(ValueError, match=next(iter(options))[:4]):
+def test_bad_arguments(options, match):
+    with pytest.raises(ValueError, match=match):
         tiny.make_backbone(**options)
 
 
@@ -195,8 +196,7 @@ def test_config_and_file(options, tmp_path):
     loaded = keras.models.load_model(path)
     assert isinstance(loaded, ReformerBackbone)
     assert loaded.get_config() == config
-    expected = predict(backbone, MASKED)
-    np.testing.assert_array_equal(predict(loaded, MASKED), expected)
+    np.testing.assert_array_equal(call(loaded), call(backbone))
     states = zip(tiny.values(backbone), tiny.values(loaded), strict=True)
     assert all(np.array_equal(a, b) for a, b in states)
 
@@ -208,9 +208,7 @@ def test_older_files_without_seeds_load(monkeypatch, tmp_path):
         patch.setattr(ReformerBackbone, "_seed_states", lambda self: {})
         backbone.save(path)
     loaded = keras.models.load_model(path)
-    np.testing.assert_array_equal(
-        predict(loaded, MASKED), predict(backbone, MASKED)
-    )
+    np.testing.assert_array_equal(call(loaded), call(backbone))
 
 
 def test_clone():
@@ -219,37 +217,22 @@ def test_clone():
     # optional any more.
     clone = keras.models.clone_model(backbone)
     clone.set_weights(backbone.get_weights())
-    np.testing.assert_array_equal(
-        predict(clone, MASKED), predict(backbone, MASKED)
-    )
+    np.testing.assert_array_equal(call(clone), call(backbone))
 
 
 def test_number_of_positions_at_a_time_changes_nothing():
     backbone = tiny.make_backbone(feed_forward_chunk_length=10)
     other = tiny.make_backbone()
     other.set_weights(backbone.get_weights())
-    np.testing.assert_allclose(
-        backbone(MASKED), other(MASKED).numpy(), atol=1e-5
-    )
+    np.testing.assert_allclose(call(backbone), call(other), atol=1e-5)
 
 
 def test_length_known_while_running_only():
     backbone = tiny.make_backbone()
-    expected = predict(backbone, IDS)
-    lengths = [37, 20]
-    data = keras.utils.PyDataset  # Of batches that differ in length.
-
-    class Batches(data):
-        def __len__(self):
-            return len(lengths)
-
-        def __getitem__(self, index):
-            return (IDS[:, : lengths[index]],)
-
-    for index, batch in enumerate(Batches()):
-        outputs = backbone.predict_on_batch(batch[0])
+    expected = backbone(IDS).numpy()
+    unknown = tf.TensorSpec((None, None), "int32")
+    function = tf.function(backbone, input_signature=[unknown])
+    for length in (37, 20, 8, 1):
         np.testing.assert_allclose(
-            outputs, expected[:, : lengths[index]], atol=1e-5
+            function(IDS[:2, :length]), expected[:2, :length], atol=1e-5
         )
-        if index + 1 == len(lengths):
-            break

@@ -1,0 +1,25 @@
+"""The README's Python runs as it stands."""
+
+import pathlib
+import re
+
+README = pathlib.Path(__file__).parent.parent / "README.md"
+
+
+def code_blocks():
+    return re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_the_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in code_blocks():
+        exec(code, names)
+    assert (tmp_path / "model.keras").exists()
+
+
+def test_the_first_block_is_short_and_fits():
+    first = code_blocks()[0]
+    lines = [line for line in first.splitlines() if line.strip()]
+    assert len(lines) <= 20
+    assert "model.fit(" in first
