@@ -10,46 +10,8 @@ uses it, and is never stored.
 
 import tensorflow as tf
 
+from keras_reformer.ops.random import grid, random_bits, u32
 from keras_reformer.ops.shapes import size
-
-
-def _mix(bits: tf.Tensor) -> tf.Tensor:
-    """A bijection of 32-bit integers in which each bit moves all others.
-
-    The multipliers are those of the two-round hash with the least known bias
-    (C. Wellons, "Prospecting for Hash Functions", 2018).
-    """
-    shift = tf.bitwise.right_shift
-    bits = tf.bitwise.bitwise_xor(bits, shift(bits, _u32(16)))
-    bits = bits * _u32(0x7FEB352D)
-    bits = tf.bitwise.bitwise_xor(bits, shift(bits, _u32(15)))
-    bits = bits * _u32(0x846CA68B)
-    return tf.bitwise.bitwise_xor(bits, shift(bits, _u32(16)))
-
-
-def _u32(number: int) -> tf.Tensor:
-    return tf.constant(number, tf.uint32)
-
-
-def random_bits(seed: tf.Tensor, *coordinates: tf.Tensor) -> tf.Tensor:
-    """Uniform 32-bit integers, a pure function of a seed and of coordinates.
-
-    Args:
-        seed: Integer tensor of shape `(2,)`, as a
-            `keras.random.SeedGenerator` draws it.
-        *coordinates: Integer tensors that broadcast against each other. Put
-            those that vary least first: their share is hashed only once.
-
-    Returns:
-        uint32 tensor of the coordinates' common shape.
-    """
-    seed = tf.cast(seed, tf.uint32)
-    bits = _mix(tf.bitwise.bitwise_xor(_mix(seed[0]), seed[1]))
-    for coordinate in coordinates:
-        bits = _mix(
-            tf.bitwise.bitwise_xor(bits, tf.cast(coordinate, tf.uint32))
-        )
-    return bits
 
 
 def keep_scale(
@@ -66,7 +28,7 @@ def keep_scale(
     Returns:
         Tensor of `dtype` and of the coordinates' common shape.
     """
-    kept = random_bits(seed, *coordinates) >= _u32(int(rate * 2**32))
+    kept = random_bits(seed, *coordinates) >= u32(int(rate * 2**32))
     scale = tf.constant(1.0 / (1.0 - rate), dtype)
     return tf.where(kept, scale, tf.zeros((), dtype))
 
@@ -115,24 +77,7 @@ def _coordinates(
     """An index along each axis that does not share its draws."""
     rank = x.shape.rank
     shared = {axis % rank for axis in shared_axes}
-    coordinates = []
-    for axis in sorted(set(range(rank)) - shared):
-        index = tf.range(size(x, axis))
-        if axis == 1:
-            index += first_position
-        coordinates.append(tf.reshape(index, [-1] + [1] * (rank - 1 - axis)))
-    return coordinates
-
-
-def split_seed(seed: tf.Tensor, count: int) -> list[tf.Tensor]:
-    """Several seeds from one, for a call that draws several things.
-
-    Args:
-        seed: Integer tensor of shape `(2,)`.
-        count: int. Number of seeds wanted.
-
-    Returns:
-        List of int32 tensors of shape `(2,)`.
-    """
-    bits = tf.bitcast(random_bits(seed, tf.range(2 * count)), tf.int32)
-    return [bits[2 * index : 2 * index + 2] for index in range(count)]
+    indices = grid([size(x, axis) for axis in range(rank)])
+    if rank > 1:
+        indices[1] += first_position
+    return [index for axis, index in enumerate(indices) if axis not in shared]

@@ -9,6 +9,8 @@ import math
 
 import tensorflow as tf
 
+from keras_reformer.ops.random import standard_normal
+
 Buckets = int | tuple[int, ...]
 
 # Above this many buckets one hash of them all costs more than two small ones.
@@ -73,12 +75,7 @@ def sample_rotations(
         `(num_heads, key_dim, num_hashes, sum(factors) // 2)`.
     """
     columns = num_rotation_columns(factors)
-    # One generator everywhere: an exported model must hash as it did here.
-    rounds = tf.random.stateless_normal(
-        (num_hashes, num_heads, key_dim, columns),
-        tf.cast(seed, tf.int32),
-        alg="philox",
-    )
+    rounds = standard_normal(seed, (num_hashes, num_heads, key_dim, columns))
     return tf.cast(tf.transpose(rounds, (1, 2, 0, 3)), dtype)
 
 

@@ -43,7 +43,8 @@ def chunked_cross_entropy(
 
     def positions(chunk, first, weights):
         logits = tf.cast(head(chunk, weights), dtype)
-        here = padded[:, first : first + size(chunk, 1)]
+        # A slice with a dynamic start has no static size under XLA.
+        here = tf.slice(padded, (0, first), (size(padded, 0), size(chunk, 1)))
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(here, logits)
         correct = tf.argmax(logits, -1, tf.int32) == here
         return tf.stack([nats, tf.cast(correct, dtype)], axis=-1)

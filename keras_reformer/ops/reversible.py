@@ -144,7 +144,7 @@ def _rebuild(streams, flat, changes, losses) -> StackOutput:
 def _forward(branch: Branch, trainable: Tensors, streams) -> tuple:
     """One half of a block: the streams change places after it."""
     x1, x2 = streams
-    y, changes, losses = branch.run(trainable, branch.state, x2)
+    y, changes, losses = branch.run(trainable, _state(branch, x2), x2)
     return (x2, couple(y, x1)), changes, losses
 
 
@@ -160,9 +160,11 @@ def _backward(
         reversed(d_losses),
         strict=True,
     ):
+        done = (*d_streams, *(gradients[-1] if gradients else ()))
+        x2, sum_ = streams
         with memory.replay():
             streams, d_streams, d_values = _half_backward(
-                branch, values, streams, d_streams, d_loss
+                branch, values, (_after(done, x2), sum_), d_streams, d_loss
             )
         gradients.append(d_values)
     return (*d_streams, *_flatten(reversed(gradients)))
@@ -177,7 +179,7 @@ def _half_backward(branch, trainable, streams, d_streams, d_losses) -> tuple:
     d_passed, d_sum = d_streams
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch((x2, *trainable))
-        y, _, losses = branch.run(trainable, branch.state, x2)
+        y, _, losses = branch.run(trainable, _state(branch, x2), x2)
     d_x2, *d_trainable = tape.gradient(
         (y, *losses),
         (x2, *trainable),
@@ -185,6 +187,41 @@ def _half_backward(branch, trainable, streams, d_streams, d_losses) -> tuple:
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     return (uncouple(y, sum_), x2), (d_sum, d_passed + d_x2), d_trainable
+
+
+def _state(branch: Branch, x: tf.Tensor) -> Tensors:
+    """A branch's state, its seeds not before the branch's input.
+
+    A mask needs its seed alone, so an executor would make the masks of all
+    blocks at once; and it is one expression in both passes, so a compiler
+    that merges the two would keep it alive in between.
+    """
+    return [
+        _after((x,), value) if value.dtype.is_integer else value
+        for value in branch.state
+    ]
+
+
+def _after(others: Sequence[tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+    """The same `x`, but not before the others are there.
+
+    Rebuilding does not need the gradients of the blocks above. Without this
+    a scheduler may rebuild all blocks first and keep what their gradients
+    need alive at once: memory would grow with depth again. A dependency of
+    data holds in graphs and under XLA alike. `min(|v|, 0)` is zero, which no
+    compiler sees; the loop, of one turn, keeps XLA from computing the others'
+    elements again for every element of `x`.
+    """
+    zero = tf.zeros((), tf.float32)
+    for other in others:
+        first = tf.cast(tf.reshape(other, [-1])[0], tf.float32)
+        zero += tf.minimum(tf.abs(first), 0.0)
+    (one,) = tf.while_loop(
+        lambda turn: turn < 1,
+        lambda turn: (turn + 1,),
+        (tf.cast(zero, tf.int32),),
+    )
+    return x + tf.cast(one - 1, x.dtype)
 
 
 def _flatten(parts) -> Tensors:

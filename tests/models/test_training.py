@@ -194,9 +194,11 @@ def test_float16_scales_its_loss_by_itself():
 
 
 def test_loss_falls():
-    model = tiny.make_model(dropout=0.1)
+    model = tiny.make_model(
+        dropout=0.1, num_layers=1, attention_layers=("lsh",)
+    )
     model.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
-    ids = (np.arange(40) + np.arange(4)[:, None]) % tiny.VOCABULARY
+    ids = (np.arange(17) + np.arange(4)[:, None]) % tiny.VOCABULARY
     history = model.fit(ids, epochs=20, verbose=0).history["loss"]
     assert history[-1] < 0.7 * history[0]
 

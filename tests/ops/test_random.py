@@ -2,12 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reformer.ops.dropout import (
-    dropout,
-    keep_scale,
-    random_bits,
-    split_seed,
-)
+from keras_reformer.ops.dropout import dropout, keep_scale
+from keras_reformer.ops.random import random_bits, split_seed, standard_normal
 
 SHAPE = (31, 257, 129)
 SEED = tf.constant([12345, 678])
@@ -104,3 +100,14 @@ def test_split_seeds_differ():
     first, second = split_seed(SEED, 2)
     assert first.shape == second.shape == (2,)
     assert not np.array_equal(first, second)
+
+
+def test_normal_draws_are_normal_and_the_same_everywhere(execution):
+    draw = execution(lambda seed: standard_normal(seed, (100, 1000)))(SEED)
+    expected = standard_normal(SEED, (100, 1000)).numpy()
+    np.testing.assert_allclose(draw, expected, atol=1e-5)
+    assert abs(expected.mean()) < 0.01
+    assert abs(expected.std() - 1) < 0.01
+    assert abs(np.mean(expected**4) - 3) < 0.1
+    assert abs(correlation(expected[1:], expected[:-1])) < 0.01
+    assert abs(correlation(expected[:, 1:], expected[:, :-1])) < 0.01
