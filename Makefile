@@ -14,7 +14,7 @@ slow: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -m slow
 
 demo: $(VENV)/.demo-installed
-	$(BIN)/keras-reformer train --name demo
+	$(BIN)/keras-reformer train --name demo --time-limit 350
 
 format: $(VENV)/.test-installed
 	$(BIN)/ruff check --fix .

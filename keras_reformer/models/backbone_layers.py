@@ -160,6 +160,7 @@ def _position_layer(config, dtype):
     return AxialPositionEmbedding(
         config["axial_shape"],
         config["axial_dims"],
+        embeddings_initializer=keras.initializers.RandomNormal(0.0, 1.0),
         dtype=dtype,
         name="position_embedding",
     )
