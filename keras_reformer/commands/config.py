@@ -98,8 +98,8 @@ class TrainingConfig:
     dropout: float = 0.0
     learning_rate: float = 5e-3
     warmup: int = 100
-    steps: int = 1500
-    steps_per_epoch: int = 250
+    steps: int = 1200
+    steps_per_epoch: int = 200
     save_every: int | None = None
     validation_windows: int = 8
     precision: str = "float32"

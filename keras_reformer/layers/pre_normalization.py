@@ -1,9 +1,8 @@
-import inspect
-
 import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.dropout import Dropout
+from keras_reformer.layers.stateless import call_branch
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -61,11 +60,8 @@ class PreNormalization(keras.layers.Layer):
         self.dropout_layer.build(input_shape)
 
     def call(self, inputs, mask=None, training=None):
-        options = {"mask": mask, "training": training}
-        accepted = inspect.signature(self.layer.call).parameters
-        outputs = self.layer(
-            self.normalization(inputs),
-            **{k: v for k, v in options.items() if k in accepted},
+        outputs = call_branch(
+            self.layer, self.normalization(inputs), mask, training
         )
         return self.dropout_layer(outputs, training=training)
 

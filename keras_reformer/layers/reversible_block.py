@@ -1,9 +1,7 @@
-import inspect
-
 import keras
 
 from keras_reformer.layers import checks
-from keras_reformer.layers.stateless import pure_function
+from keras_reformer.layers.stateless import call_branch, pure_function
 from keras_reformer.ops import reversible
 
 
@@ -81,9 +79,11 @@ class ReversibleBlock(keras.layers.Layer):
     def call(self, inputs, mask=None, training=None):
         x1, x2 = map(self._stream, inputs)
         mask = one_mask(mask)
-        y1 = reversible.couple(self._run("attention", x2, mask, training), x1)
+        y1 = reversible.couple(
+            call_branch(self.attention, x2, mask, training), x1
+        )
         y2 = reversible.couple(
-            self._run("feed_forward", y1, mask, training), x2
+            call_branch(self.feed_forward, y1, mask, training), x2
         )
         return y1, y2
 
@@ -102,27 +102,22 @@ class ReversibleBlock(keras.layers.Layer):
         """
         y1, y2 = map(self._stream, outputs)
         x2 = reversible.uncouple(
-            self._run("feed_forward", y1, mask, training), y2
+            call_branch(self.feed_forward, y1, mask, training), y2
         )
-        x1 = reversible.uncouple(self._run("attention", x2, mask, training), y1)
+        x1 = reversible.uncouple(
+            call_branch(self.attention, x2, mask, training), y1
+        )
         return x1, x2
 
     def pure_branches(self, mask, training):
         """The branches as pure functions, for `ops.reversible`."""
 
-        def branch(name):
+        def pure(layer):
             return pure_function(
-                getattr(self, name),
-                lambda x: self._run(name, x, mask, training),
+                layer, lambda x: call_branch(layer, x, mask, training)
             )
 
-        return [branch("attention"), branch("feed_forward")]
-
-    def _run(self, name, x, mask, training):
-        layer = getattr(self, name)
-        options = {"mask": mask, "training": training}
-        accepted = inspect.signature(layer.call).parameters
-        return layer(x, **{k: v for k, v in options.items() if k in accepted})
+        return list(map(pure, self.branches))
 
     def _stream(self, x):
         return keras.ops.cast(x, self.compute_dtype)

@@ -1,3 +1,5 @@
+import inspect
+
 import keras
 
 from keras_reformer.ops.reversible import Branch
@@ -47,3 +49,14 @@ def _values(variables):
         keras.ops.cast(keras.ops.convert_to_tensor(v), v.dtype)
         for v in variables
     ]
+
+
+def call_branch(layer, inputs, mask, training):
+    """Calls a layer with those of `mask` and `training` that it takes.
+
+    Both are handed over explicitly: in the backward pass of a custom gradient
+    Keras's call context, which would fill them in, is gone.
+    """
+    options = {"mask": mask, "training": training}
+    accepted = inspect.signature(layer.call).parameters
+    return layer(inputs, **{k: v for k, v in options.items() if k in accepted})
