@@ -23,3 +23,7 @@ def test_the_first_block_is_short_and_fits():
     lines = [line for line in first.splitlines() if line.strip()]
     assert len(lines) <= 20
     assert "model.fit(" in first
+
+
+def test_no_claim_is_left_open():
+    assert "_CLAIM" not in README.read_text()

@@ -58,11 +58,9 @@ class RunRecorder(keras.callbacks.Callback):
         self.step = step
         self.stopped = False
         self._started = time.monotonic() - seconds
-
-    @property
-    def seconds(self):
-        """Seconds of training so far, validation included."""
-        return time.monotonic() - self._started
+        # Seconds of training until the last epoch's or checkpoint's end,
+        # validation included.
+        self.seconds = seconds
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_start = self.step
@@ -73,10 +71,12 @@ class RunRecorder(keras.callbacks.Callback):
         ends_epoch = self.step % self.steps_per_epoch == 0
         due = self.save_every and self.step % self.save_every == 0
         if due and not ends_epoch:
+            self.seconds = time.monotonic() - self._started
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
         self.stopped = self.model.stop_training
+        self.seconds = time.monotonic() - self._started
         row = {
             "epoch": epoch + 1,
             "step": self.step,

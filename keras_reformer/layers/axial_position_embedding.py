@@ -1,4 +1,5 @@
 import math
+import numbers
 
 import keras
 
@@ -107,7 +108,7 @@ class AxialPositionEmbedding(keras.layers.Layer):
         return keras.ops.broadcast_to(positions, keras.ops.shape(inputs))
 
     def _check_length(self, length, start_index):
-        if length is None or not isinstance(start_index, int):
+        if length is None or not isinstance(start_index, numbers.Integral):
             return
         if start_index + length > self.max_length:
             raise ValueError(

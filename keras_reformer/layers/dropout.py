@@ -36,6 +36,12 @@ class Dropout(keras.layers.Dropout):
     """
 
     def __init__(self, rate, shared_axes=None, seed=None, **kwargs):
+        if kwargs.get("noise_shape") is not None:
+            raise ValueError(
+                "`noise_shape` is not taken here. Expected `shared_axes`, the "
+                "axes along which one draw counts for all. Received: "
+                f"noise_shape={kwargs['noise_shape']}"
+            )
         super().__init__(checks.rate("rate", rate), seed=seed, **kwargs)
         if isinstance(shared_axes, int):
             shared_axes = (shared_axes,)

@@ -13,6 +13,8 @@ from keras_reformer.ops.replay import remember
 from keras_reformer.ops.shapes import choose_by_length, softmax_dtype
 from keras_reformer.ops.sorting import sort_by_bucket
 
+_NONE = -1
+
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class LSHSelfAttention(ChunkedSelfAttention):
@@ -41,8 +43,8 @@ class LSHSelfAttention(ChunkedSelfAttention):
         num_heads: int. Number of attention heads.
         key_dim: int. Size of each head's query-keys.
         value_dim: int. Size of each head's values. Defaults to `key_dim`.
-        num_hashes: int. Rounds of hashing; time is linear in it, memory does
-            not depend on it. Defaults to `4`.
+        num_hashes: int. Rounds of hashing; time is linear in it, memory
+            grows by 8 bytes a token, head and round. Defaults to `4`.
         num_buckets: even int, or list of even ints whose product is the
             number of buckets (then cheaper to compute). `None` follows the
             inputs' length: about one bucket a chunk for `scope="bucket"`,
@@ -233,7 +235,10 @@ class LSHSelfAttention(ChunkedSelfAttention):
         return self._sort(query_key, mask, False, None, None)[1]
 
     def attention_statistics(self, inputs, rows, mask=None):
-        """What inference attends to, for pictures.
+        """What LSH attention attends to at inference, for pictures.
+
+        Inputs so short that they get exact attention are shown as LSH
+        attention would treat them.
 
         Args:
             inputs: Float tensor of shape `(batch, length, hidden_dim)`.
@@ -284,6 +289,8 @@ class LSHSelfAttention(ChunkedSelfAttention):
         return rotation_seed, Dropping(self.dropout, dropout_seed)
 
     def _sort(self, query_key, mask, training, rotation_seed, rotations):
+        if mask is not None:
+            mask = keras.ops.cast(mask, "bool")
         factors = self._factors(query_key.shape[2])
         if rotations is None:
             rotations = self._choose_rotations(training, rotation_seed, factors)
@@ -329,12 +336,22 @@ class LSHSelfAttention(ChunkedSelfAttention):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
+        # A model's config makes its layers anew: what was set on one since
+        # is in no config.
+        store["num_hashes"] = np.array(self.num_hashes)
+        store["exact_below"] = np.array(
+            _NONE if self.exact_below is None else self.exact_below
+        )
         if self._rotations is not None:
             store["rotations"] = self._rotations
 
     def load_own_variables(self, store):
         # Not every store has `items`.
         store = {key: np.array(store[key]) for key in store.keys()}
+        self.num_hashes = int(store.pop("num_hashes", self.num_hashes))
+        if "exact_below" in store:
+            longest = int(store.pop("exact_below"))
+            self.exact_below = None if longest == _NONE else longest
         self.rotations = store.pop("rotations", None)
         super().load_own_variables(store)
 

@@ -2,7 +2,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.dropout import Dropout
-from keras_reformer.layers.stateless import call_branch
+from keras_reformer.layers.stateless import build_branch, call_branch
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -55,8 +55,7 @@ class PreNormalization(keras.layers.Layer):
 
     def build(self, input_shape):
         self.normalization.build(input_shape)
-        if not self.layer.built:
-            self.layer.build(input_shape)
+        build_branch(self.layer, input_shape, self.normalization.dtype)
         self.dropout_layer.build(input_shape)
 
     def call(self, inputs, mask=None, training=None):

@@ -1,7 +1,11 @@
 import keras
 
 from keras_reformer.layers import checks
-from keras_reformer.layers.stateless import call_branch, pure_function
+from keras_reformer.layers.stateless import (
+    build_branch,
+    call_branch,
+    pure_function,
+)
 from keras_reformer.ops import reversible
 
 
@@ -65,15 +69,13 @@ class ReversibleBlock(keras.layers.Layer):
     def build(self, inputs_shape):
         shape = check_pair(self.name, inputs_shape)
         for branch in self.branches:
-            # A call builds any layer, also one without a `build` of its own.
-            inputs = keras.KerasTensor(shape, dtype=self.compute_dtype)
-            output_shape = branch(inputs).shape
-            if tuple(output_shape)[1:] != shape[1:]:
+            output_shape = build_branch(branch, shape, self.compute_dtype)
+            if output_shape[1:] != shape[1:]:
                 raise ValueError(
                     "A branch of a reversible block must not change the "
                     "shape, because its output is added to its input's "
                     f"counterpart. Expected {shape}. Received: "
-                    f"{tuple(output_shape)} from layer `{branch.name}`"
+                    f"{output_shape} from layer `{branch.name}`"
                 )
 
     def call(self, inputs, mask=None, training=None):

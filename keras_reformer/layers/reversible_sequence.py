@@ -15,8 +15,8 @@ class ReversibleSequence(keras.layers.Layer):
 
     The backward pass rebuilds each block's input from its output and runs
     the block again, replaying every random or discrete choice (dropout, hash
-    buckets), so gradients are those of plain backpropagation. It costs about
-    a third more time.
+    buckets), so gradients are those of plain backpropagation. It costs one
+    more forward pass.
 
     Losses that blocks add while running count once. Second-order gradients
     raise a `LookupError`; `recompute=False` supports them where the blocks

@@ -51,6 +51,20 @@ def _values(variables):
     ]
 
 
+def build_branch(layer, shape, dtype):
+    """Builds a layer by a symbolic call, also one without its own `build`.
+
+    Args:
+        layer: a Keras layer, built or not.
+        shape: shape of its inputs.
+        dtype: dtype of its inputs.
+
+    Returns:
+        The shape of its outputs.
+    """
+    return tuple(layer(keras.KerasTensor(shape, dtype=dtype)).shape)
+
+
 def call_branch(layer, inputs, mask, training):
     """Calls a layer with those of `mask` and `training` that it takes.
 

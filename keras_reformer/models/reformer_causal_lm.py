@@ -12,9 +12,12 @@ from keras_reformer.models.training import ChunkedCrossEntropy
 class ReformerCausalLM(ChunkedCrossEntropy, TokenInputs, keras.Model):
     """A language model: token ids to logits of each next token.
 
-    Compiled without a loss it trains on cross-entropy with integer labels
-    and never makes the logits of a whole sequence. `fit(x, y)` takes the
-    labels given; `fit(x)` takes the inputs shifted by one.
+    Compiled without a loss it trains on cross-entropy with integer labels,
+    with the logits of at most a few million elements at a time. `fit(x, y)`
+    takes the labels given; `fit(x)` takes the inputs shifted by one.
+
+    `keras.models.clone_model` returns a plain Functional model; copy one with
+    `from_config(model.get_config())`, which keeps the class.
 
     Args:
         vocabulary_size: int. Number of token ids.

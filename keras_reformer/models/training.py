@@ -1,9 +1,9 @@
 """Losses and steps that Keras lets a model override.
 
-A language model's logits are its largest tensor, so the steps here never
-make them: the cross-entropy and the metrics that follow from it run over
-chunks of positions. A user's own loss, or a metric that needs logits, gets
-them, with a warning.
+A language model's logits are its largest tensor, so the steps here make no
+more than a few million at a time: the cross-entropy and the metrics that
+follow from it run over chunks of positions. A user's own loss, or a metric
+that needs logits, gets them, with a warning.
 """
 
 import warnings
@@ -86,10 +86,14 @@ class ChunkedCrossEntropy:
             return super().train_step((x, labels, weights))
         with tf.GradientTape() as tape:
             loss = self._step_loss(x, labels, weights, training=True)
-            scaled = self.optimizer.scale_loss(loss)
+            # The optimizer sums the replicas' gradients.
+            share = loss / tf.distribute.get_strategy().num_replicas_in_sync
+            scaled = self.optimizer.scale_loss(share)
         variables = self.trainable_weights
-        gradients = tape.gradient(scaled, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        if variables:
+            gradients = tape.gradient(scaled, variables)
+            pairs = zip(gradients, variables, strict=True)
+            self.optimizer.apply_gradients(pairs)
         return self.get_metrics_result()
 
     def test_step(self, data):
@@ -118,6 +122,8 @@ class ChunkedCrossEntropy:
             if weights.shape.rank == 1:
                 weights = weights[:, None]
             valid *= weights
+        # What does not count may hold any label, also one out of range.
+        labels = tf.where(valid > 0, labels, tf.zeros_like(labels))
         return x, labels, valid
 
     def _step_loss(self, x, labels, weights, training):
@@ -132,10 +138,11 @@ class ChunkedCrossEntropy:
             labels,
             self.backbone.vocabulary_size,
         )
+        weights = tf.cast(weights, nats.dtype)
         total = tf.reduce_sum(weights)
         loss = tf.math.divide_no_nan(tf.reduce_sum(nats * weights), total)
-        if self.losses:
-            loss += tf.add_n([tf.cast(x, loss.dtype) for x in self.losses])
+        for added in self.losses:
+            loss += tf.reduce_sum(tf.cast(added, loss.dtype))
         self._results.update(loss, total, nats, correct, weights)
         return loss
 

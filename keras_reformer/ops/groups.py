@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_reformer.ops.shapes import Length, ceil_div, map_tensors, pad_axis
+from keras_reformer.ops.shapes import (
+    Length,
+    at_least,
+    ceil_div,
+    map_tensors,
+    pad_axis,
+)
 
 # Tokens in a step, over all of its rows: a step's scores and vectors then
 # take a few MiB at the usual widths, near a core's share of the cache.
@@ -58,17 +64,20 @@ def plan_groups(
         rows: Number of rows.
         chunks: Number of chunks in a row.
         chunk_length: int. Positions in a chunk.
-        halo: int. Most chunks that a window reaches to either side: no group
-            but a whole row may be smaller.
+        halo: int. Most chunks that a window reaches to either side; no group
+            is smaller.
     """
     most = max(TOKENS_IN_STEP // chunk_length, halo, 1)
-    groups = ceil_div(chunks, most)
+    in_step = ceil_div(chunks, at_least(1, ceil_div(chunks, most)))
+    # What a group shares with its neighbours must fit into one of them.
+    in_step = at_least(max(halo, 1), in_step)
+    groups = ceil_div(chunks, in_step)
     rows_in_step = 1
     if isinstance(groups, int) and groups == 1 and isinstance(rows, int):
         rows_in_step = _largest_divisor(
-            rows, TOKENS_IN_STEP // (chunks * chunk_length)
+            rows, TOKENS_IN_STEP // (in_step * chunk_length)
         )
-    return Plan(rows, chunks, rows_in_step, ceil_div(chunks, groups), groups)
+    return Plan(rows, chunks, rows_in_step, in_step, groups)
 
 
 def _largest_divisor(number: int, most: int) -> int:

@@ -1,7 +1,7 @@
 """Cross-entropy over a vocabulary, a chunk of positions at a time.
 
 Logits of a whole sequence are the largest tensor of a language model's step.
-Here they exist for one chunk, in both passes.
+Here no more than `_LOGITS_IN_STEP` exist at a time, in both passes.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,8 @@ def chunked_cross_entropy(
         correct: `(batch, length)`: 1 where the largest logit is the label's.
     """
     dtype = softmax_dtype(hidden.dtype)
-    chunk_length = max(1, _LOGITS_IN_STEP // vocabulary_size)
+    rows = labels.shape[0] or 1
+    chunk_length = max(1, _LOGITS_IN_STEP // (vocabulary_size * rows))
     length = size(labels, 1)
     spare = ceil_div(length, chunk_length) * chunk_length - length
     padded = pad_axis(tf.cast(labels, tf.int32), 1, 0, spare)

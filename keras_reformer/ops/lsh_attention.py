@@ -4,8 +4,8 @@ Combining rounds by their log-sum-exps is one softmax over the union of the
 keys that all rounds show (Kitaev et al. 2020, section 2, equations 3 to 6).
 So the forward pass loops over rounds with a running output and log-sum-exp,
 and the backward pass loops again, recomputing scores against the total.
-Between the passes live the output, the log-sum-exp and the orders: memory
-does not grow with the rounds.
+Between the passes live the output, the log-sum-exp, the orders and the
+buckets: a round adds 8 bytes a token and head, and no scores.
 
 One round, to be followed with a finger: `_round_of` puts vectors into the
 round's order, `over_groups` attends chunk by chunk, `_unsort` puts results
@@ -62,14 +62,12 @@ class _Round(NamedTuple):
     """One round's order in chunks, with the chunks around: `(g, n, c)`.
 
     Attributes:
-        index: The round's number.
         chunks: Number of its own chunks.
         order: Position at each rank, -1 where there is none.
         tokens: What masks need of the tokens there.
         ranks: `(g, t)`: the rank of each position.
     """
 
-    index: tf.Tensor
     chunks: Length
     order: tf.Tensor
     tokens: blocks.Tokens
@@ -325,7 +323,6 @@ def _round_of(hashes: _Hashes, index, window: blocks.Window) -> _Round:
         order = split_into_chunks(orders[:, index], window.chunk_length)
         order = pad_axis(order, 1, window.before, window.after, -1)
     return _Round(
-        index,
         chunks,
         order,
         _tokens_at(hashes, index, order, window),

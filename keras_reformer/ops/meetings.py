@@ -3,7 +3,13 @@
 import tensorflow as tf
 
 from keras_reformer.ops import blocks
-from keras_reformer.ops.shapes import Length, ceil_div, size, softmax_dtype
+from keras_reformer.ops.shapes import (
+    Length,
+    ceil_div,
+    map_tensors,
+    size,
+    softmax_dtype,
+)
 from keras_reformer.ops.sorting import invert_permutation
 
 
@@ -106,7 +112,7 @@ def attention_of_rows(
     dtype = softmax_dtype(query_key.dtype)
     query_key = tf.cast(query_key, dtype)
     keys = _all_tokens(orders, buckets, mask)
-    queries = blocks.Tokens(*(_at(x, rows) for x in keys))
+    queries = map_tensors(lambda x: tf.gather(x, rows, axis=2), keys)
     count = times_shown(window, queries, keys, size(query_key, 2), wrap)
     if discount_duplicates:
         count = tf.minimum(count, 1)
@@ -125,10 +131,6 @@ def attention_of_rows(
     return tf.where(queries.position[..., None] >= 0, weights, 0.0)
 
 
-def _at(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    return tf.gather(x, rows, axis=2)
-
-
 def _all_tokens(orders, buckets, mask) -> blocks.Tokens:
     """Every position's tokens: `(batch, num_heads, length, ...)`."""
     shape = tf.shape(orders)
@@ -142,7 +144,7 @@ def _all_tokens(orders, buckets, mask) -> blocks.Tokens:
     last = (0, 1, 3, 2)
     return blocks.Tokens(
         positions,
-        buckets[:, :, 0],
+        None,
         tf.ensure_shape(
             tf.transpose(ranks, last), [None, None, None, orders.shape[2]]
         ),

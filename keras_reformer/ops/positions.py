@@ -25,6 +25,13 @@ def axial_positions(
         Tensor of shape `(length, sum of dims)`.
     """
     sizes = [table.shape[0] for table in tables]
+    if not isinstance(length, int):
+        # XLA drops the check, but knows all lengths while tracing.
+        tf.debugging.assert_less_equal(
+            length,
+            math.prod(sizes),
+            message="The inputs reach beyond the position table.",
+        )
     if not (isinstance(start_index, int) and start_index == 0):
         return _gather(tables, sizes, start_index + tf.range(length))
     inner = math.prod(sizes[1:])

@@ -208,18 +208,18 @@ def _after(others: Sequence[tf.Tensor], x: tf.Tensor) -> tf.Tensor:
     Rebuilding does not need the gradients of the blocks above. Without this
     a scheduler may rebuild all blocks first and keep what their gradients
     need alive at once: memory would grow with depth again. A dependency of
-    data holds in graphs and under XLA alike. `min(|v|, 0)` is zero, which no
-    compiler sees; the loop, of one turn, keeps XLA from computing the others'
-    elements again for every element of `x`.
+    data holds in graphs and under XLA alike. `min(|v|, 0) < 0` is false,
+    also for NaN, which no compiler sees; the loop, of one turn, keeps XLA
+    from computing the others' elements again for every element of `x`.
     """
-    zero = tf.zeros((), tf.float32)
+    never = tf.constant(False)
     for other in others:
-        first = tf.cast(tf.reshape(other, [-1])[0], tf.float32)
-        zero += tf.minimum(tf.abs(first), 0.0)
+        first = tf.reduce_sum(tf.reshape(other, [-1])[:1])
+        never |= tf.minimum(tf.abs(first), tf.zeros_like(first)) < 0
     (one,) = tf.while_loop(
         lambda turn: turn < 1,
         lambda turn: (turn + 1,),
-        (tf.cast(zero, tf.int32),),
+        (tf.cast(never, tf.int32),),
     )
     return x + tf.cast(one - 1, x.dtype)
 

@@ -19,6 +19,13 @@ def ceil_div(length: Length, divisor: Length) -> Length:
     return -(-length // divisor)
 
 
+def at_least(least: int, length: Length) -> Length:
+    """The larger of the two."""
+    if isinstance(length, int):
+        return max(least, length)
+    return tf.maximum(least, length)
+
+
 def pad_axis(
     x: tf.Tensor, axis: int, before: Length, after: Length, value=0
 ) -> tf.Tensor:
