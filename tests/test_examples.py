@@ -1,0 +1,19 @@
+"""Every example runs, for a moment."""
+
+import pathlib
+import runpy
+import sys
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+SHORT = {"functional_model.py": ["--steps", "2"]}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.name
+)
+def test_example_runs(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path), *SHORT[path.name]])
+    runpy.run_path(str(path), run_name="__main__")
