@@ -23,7 +23,7 @@ def run_main(arguments, capsys):
         (["--data", "nowhere/at/all.txt"], "nowhere/at/all.txt"),
         (["--data", "empty.txt"], "empty"),
         (["--data", "short.txt"], "shorter than one window"),
-        (["--heads", "3"], "`heads` must divide `hidden_dim`"),
+        (["--heads", "7"], "`heads` must divide `hidden_dim`"),
         (["--num-buckets", "7"], "`num_buckets` must be even"),
         (["--num-buckets", "0"], "`num_buckets` must be greater than 0"),
         (["--layers", "0"], "`layers` must be greater than 0"),
@@ -94,7 +94,7 @@ def test_help_names_every_setting(capsys, tmp_path):
 
 def test_bad_input_in_a_process_of_its_own(tmp_path):
     process = subprocess.run(
-        [sys.executable, "-m", "keras_reformer.cli", "train", "--heads", "3"],
+        [sys.executable, "-m", "keras_reformer.cli", "train", "--heads", "7"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
