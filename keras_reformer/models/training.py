@@ -129,10 +129,13 @@ class ChunkedCrossEntropy:
     def _step_loss(self, x, labels, weights, training):
         hidden = self.backbone(x, training=training)
         function = pure_function(self.head, self.head)
+
+        def logits_of(chunk, values):
+            logits, _, _ = function.run(values, function.state, chunk)
+            return logits
+
         nats, correct = chunked_cross_entropy(
-            lambda chunk, values: function.run(values, function.state, chunk)[
-                0
-            ],
+            logits_of,
             hidden,
             function.trainable,
             labels,

@@ -101,6 +101,7 @@ class _QueryLoop:
         self.dropping = dropping
         self.length: Length = size(positions, 1)
         self.chunks = ceil_div(self.length, chunk_length)
+        self.query_positions = self._chunks(positions, -1)
 
     def attend(self, query_key, value):
         keys, values = self._keys(query_key), tf.cast(value, self.dtype)
@@ -165,7 +166,7 @@ class _QueryLoop:
             tf.cast(queries[:, index][:, None], self.dtype),
             keys[:, None],
             values[:, None],
-            blocks.Tokens(self._chunks(self.positions, -1)[:, index][:, None]),
+            blocks.Tokens(self.query_positions[:, index][:, None]),
             blocks.Tokens(self.positions[:, None]),
             tf.range(rows),
             rank[None, None],

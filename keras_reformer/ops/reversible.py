@@ -162,9 +162,10 @@ def _backward(
     ):
         done = (*d_streams, *(gradients[-1] if gradients else ()))
         x2, sum_ = streams
+        x2 += tf.cast(_zero_after(done), x2.dtype)
         with memory.replay():
             streams, d_streams, d_values = _half_backward(
-                branch, values, (_after(done, x2), sum_), d_streams, d_loss
+                branch, values, (x2, sum_), d_streams, d_loss
             )
         gradients.append(d_values)
     return (*d_streams, *_flatten(reversed(gradients)))
@@ -196,21 +197,24 @@ def _state(branch: Branch, x: tf.Tensor) -> Tensors:
     blocks at once; and it is one expression in both passes, so a compiler
     that merges the two would keep it alive in between.
     """
+    zero = _zero_after((x,))
     return [
-        _after((x,), value) if value.dtype.is_integer else value
+        value + tf.cast(zero, value.dtype) if value.dtype.is_integer else value
         for value in branch.state
     ]
 
 
-def _after(others: Sequence[tf.Tensor], x: tf.Tensor) -> tf.Tensor:
-    """The same `x`, but not before the others are there.
+def _zero_after(others: Sequence[tf.Tensor]) -> tf.Tensor:
+    """An integer zero that is not there before the others are.
+
+    What it is added to stays the same, and waits for them.
 
     Rebuilding does not need the gradients of the blocks above. Without this
     a scheduler may rebuild all blocks first and keep what their gradients
     need alive at once: memory would grow with depth again. A dependency of
     data holds in graphs and under XLA alike. `min(|v|, 0) < 0` is false,
     also for NaN, which no compiler sees; the loop, of one turn, keeps XLA
-    from computing the others' elements again for every element of `x`.
+    from computing the others' elements again for every element of a sum.
     """
     never = tf.constant(False)
     for other in others:
@@ -221,7 +225,7 @@ def _after(others: Sequence[tf.Tensor], x: tf.Tensor) -> tf.Tensor:
         lambda turn: (turn + 1,),
         (tf.cast(never, tf.int32),),
     )
-    return x + tf.cast(one - 1, x.dtype)
+    return one - 1
 
 
 def _flatten(parts) -> Tensors:
