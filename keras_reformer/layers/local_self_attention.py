@@ -2,7 +2,8 @@ import keras
 
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.ops.attention import local_attention
-from keras_reformer.ops.blocks import Dropping, Window
+from keras_reformer.ops.blocks import Dropping
+from keras_reformer.ops.windows import Window
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")

@@ -4,7 +4,7 @@ import numpy as np
 from keras_reformer.layers import checks, lsh_arguments
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.ops import hashing
-from keras_reformer.ops.blocks import Dropping, Window
+from keras_reformer.ops.blocks import Dropping
 from keras_reformer.ops.exact_attention import exact_shared_attention
 from keras_reformer.ops.lsh_attention import lsh_attention
 from keras_reformer.ops.meetings import attention_of_rows
@@ -12,6 +12,7 @@ from keras_reformer.ops.random import split_seed
 from keras_reformer.ops.replay import remember
 from keras_reformer.ops.shapes import choose_by_length, softmax_dtype
 from keras_reformer.ops.sorting import sort_by_bucket
+from keras_reformer.ops.windows import Window
 
 _NONE = -1
 

@@ -8,13 +8,20 @@ import tensorflow as tf
 
 from keras_reformer.ops import blocks
 from keras_reformer.ops.gradients import first_order_gradient
-from keras_reformer.ops.groups import over_groups, plan_groups
+from keras_reformer.ops.groups import Place, over_groups, plan_groups
 from keras_reformer.ops.shapes import (
     Length,
     ceil_div,
     pad_axis,
     size,
     softmax_dtype,
+)
+from keras_reformer.ops.sorting import flatten_rows
+from keras_reformer.ops.windows import (
+    Window,
+    WindowAttention,
+    inner,
+    windows,
 )
 
 
@@ -51,7 +58,7 @@ def local_attention(
     query: tf.Tensor,
     key: tf.Tensor,
     value: tf.Tensor,
-    window: blocks.Window,
+    window: Window,
     *,
     mask: tf.Tensor | None = None,
     wrap: bool = False,
@@ -75,38 +82,12 @@ def local_attention(
     batch, num_heads, length = size(query, 0), query.shape[1], size(query, 2)
     rows = batch * num_heads
     positions = token_positions(mask, rows, num_heads, length)
-    chunk = window.chunk_length
-    spare = ceil_div(length, chunk) * chunk - length
-
-    def chunks(x, padding=0):
-        return split_into_chunks(pad_axis(x, 1, 0, spare, padding), chunk)
-
-    def around(x, padding=0):
-        return _with_neighbours(chunks(x, padding), window, wrap, padding)
-
-    query, key, value = map(merge_heads_into_batch, (query, key, value))
     loop = _ChunkLoop(
-        blocks.Tokens(chunks(positions, -1)),
-        blocks.Tokens(around(positions, -1)),
-        window,
-        dropping,
-        softmax_dtype(query.dtype),
+        positions, window, wrap, dropping, softmax_dtype(query.dtype)
     )
-    output = _attention(chunks(query), around(key), around(value), loop)
-    output = join_chunks(output, length)
+    output = _attention(*map(merge_heads_into_batch, (query, key, value)), loop)
     output = tf.where(positions[..., None] >= 0, output, 0.0)
     return tf.reshape(output, [batch, num_heads, length, value.shape[-1]])
-
-
-def _with_neighbours(
-    chunks: tf.Tensor, window: blocks.Window, wrap: bool, padding: int
-) -> tf.Tensor:
-    """Puts the chunks around a row: its own other end, or padding."""
-    if not wrap:
-        return pad_axis(chunks, 1, window.before, window.after, padding)
-    count = size(chunks, 1)
-    index = tf.range(count + window.before + window.after) - window.before
-    return tf.gather(chunks, index % count, axis=1)
 
 
 def _attention(query, key, value, loop: "_ChunkLoop") -> tf.Tensor:
@@ -127,66 +108,117 @@ def _attention(query, key, value, loop: "_ChunkLoop") -> tf.Tensor:
 class _ChunkLoop:
     """One softmax a query over a window of chunks, in groups of chunks."""
 
-    def __init__(self, query_tokens, key_tokens, window, dropping, dtype):
-        self.query_tokens = query_tokens
-        self.key_tokens = key_tokens
+    def __init__(self, positions, window, wrap, dropping, dtype):
+        self.positions = positions
         self.window = window
-        self.dropping = dropping
+        self.wrap = wrap
         self.dtype = dtype
-        self.halo = (window.before, window.after)
+        self.length = size(positions, 1)
+        self.chunks = ceil_div(self.length, window.chunk_length)
+        self.attention = WindowAttention(
+            window, self.chunks * window.chunk_length, dropping
+        )
 
     def attend(self, query, key, value):
-        def forward(own, around, place):
-            (q, tokens), (k, v, key_tokens) = own, around
-            step = self._step(q, k, v, tokens, key_tokens, place)
-            return blocks.attend(step, self.window, self.dropping), ()
+        window = self.window
+        query, key, value = map(self._chunked, (query, key, value))
 
-        results, _ = self._over_groups(
-            forward,
-            (query, self.query_tokens),
-            (key, value, self.key_tokens),
-            ((self.dtype, self.dtype), ()),
-        )
-        return results
+        def forward(tokens, place):
+            chunks = size(tokens.position, 1) - window.reach
+            rows = rows_at(place, tokens.position)
+            (queries,) = self._fetch((query,), rows, place.chunk, chunks)
+            keys, values = self._fetch(
+                (key, value),
+                rows,
+                place.chunk - window.before,
+                chunks + window.reach,
+            )
+            return self.attention.attend(
+                queries,
+                windows(keys, window),
+                windows(values, window),
+                tokens,
+                rows,
+                place.chunk,
+            )
+
+        halo = (window.before, window.after)
+        return self._over_groups(forward, halo, 2)
 
     def gradient(self, query, key, value, upstream):
-        def backward(own, around, place):
-            (q, tokens, here), (k, v, key_tokens) = own, around
-            step = self._step(q, k, v, tokens, key_tokens, place)
-            d_query, d_key, d_value = blocks.attend_gradient(
-                step, here, self.window, self.dropping
+        window = self.window
+        vectors = [self._chunked(x) for x in (query, *upstream, key, value)]
+
+        def backward(tokens, place):
+            count = size(tokens.position, 1)
+            rows = rows_at(place, tokens.position)
+            queries, *here, keys, values = self._fetch(
+                vectors, rows, place.chunk - window.reach, count
             )
-            return (d_query,), (d_key, d_value)
+            keys, values = inner(
+                (keys, values), window.after, count - window.reach
+            )
+            here = blocks.Upstream(*here).where(tokens.position >= 0)
+            return self.attention.gradient(
+                windows(queries, window),
+                keys,
+                values,
+                windows(here, window),
+                tokens,
+                rows,
+                place.chunk,
+            )
 
-        d_own, d_around = self._over_groups(
-            backward,
-            (query, self.query_tokens, upstream),
-            (key, value, self.key_tokens),
-            ((self.dtype,), (self.dtype, self.dtype)),
-        )
-        return *d_own, *d_around
+        halo = (window.reach, window.reach)
+        return self._over_groups(backward, halo, 3)
 
-    def _over_groups(self, function, own, around, signature):
-        query = own[0]
+    def _over_groups(self, function, halo, results):
         plan = plan_groups(
-            size(query, 0),
-            size(query, 1),
+            size(self.positions, 0),
+            self.chunks,
             self.window.chunk_length,
-            max(self.halo),
+            max(halo),
         )
-        return over_groups(function, own, around, plan, self.halo, signature)
-
-    def _step(self, query, key, value, tokens, key_tokens, place):
-        query, key, value = (
-            tf.cast(x, self.dtype) for x in (query, key, value)
+        tokens = blocks.Tokens(self._around(self.positions, halo))
+        chunked = over_groups(
+            function, tokens, plan, halo, (self.dtype,) * results
         )
-        return blocks.Step(
-            query, key, value, tokens, key_tokens, *ranks(place, query)
+        return tuple(join_chunks(x, self.length) for x in chunked)
+
+    def _chunked(self, x, padding=0):
+        spare = self.chunks * self.window.chunk_length - self.length
+        return split_into_chunks(
+            pad_axis(x, 1, 0, spare, padding), self.window.chunk_length
         )
 
+    def _around(self, positions, halo):
+        """Chunks with those around a row: its own other end, or none."""
+        chunks = self._chunked(positions, -1)
+        if not self.wrap:
+            return pad_axis(chunks, 1, *halo, -1)
+        index = tf.range(self.chunks + sum(halo)) - halo[0]
+        return tf.gather(chunks, index % self.chunks, axis=1)
 
-def ranks(place, queries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Row numbers and ranks of a group's queries, for dropout's counter."""
-    rows, chunks, length = (size(queries, axis) for axis in range(3))
-    rank = tf.reshape(tf.range(chunks * length), [1, chunks, length])
-    return place.row + tf.range(rows), place.chunk * length + rank
+    def _fetch(self, chunked, rows, first, count):
+        """Takes a run of chunks of some rows, straight from where they lie.
+
+        Where a run leaves its row without `wrap` it holds any chunk; the
+        tokens' positions hide it.
+        """
+        chunk = first + tf.range(count)
+        last = self.chunks - 1
+        chunk = (
+            chunk % self.chunks
+            if self.wrap
+            else tf.clip_by_value(chunk, 0, last)
+        )
+        index = rows[:, None] * self.chunks + chunk
+        return [
+            tf.cast(tf.gather(flatten_rows(x), index), self.dtype)
+            for x in chunked
+        ]
+
+
+def rows_at(place: Place, x: tf.Tensor) -> tf.Tensor:
+    """Numbers of the rows of a group."""
+    return place.row + tf.range(size(x, 0))

@@ -1,78 +1,58 @@
-"""Softmax attention of chunks of queries over a window of chunks of keys.
+"""Softmax attention of blocks of queries to blocks of keys.
 
-Everything in this package that attends does it here. A *block* is the chunk
-of queries with the chunk of keys `offset` chunks away; a query's window is
-the blocks of offsets `-num_chunks_before ... num_chunks_after`. Each block is
-a product of its own: laying the window's keys side by side would copy them.
-
-The forward pass returns the normalised output and the log-sum-exp of the
-scores, which is all that several such passes need to become one softmax. The
-backward pass takes the log-sum-exp of that whole softmax and recomputes the
-scores (Dao et al. 2022, "FlashAttention", appendix B.4):
+Everything in this package that attends does it here. The forward pass takes
+queries with the keys around them and returns the normalised output and the
+log-sum-exp of the scores, which is all that several such passes need to
+become one softmax. The backward pass takes the log-sum-exp of that whole
+softmax and recomputes the scores (Dao et al. 2022, "FlashAttention",
+appendix B.4):
 
     p = exp(s - lse)      ds = p * (m * (do . v) - rowsum(do * o))
 
-with `m` the dropout mask over its keep probability. No score outlives its
-step. Scores, softmax and sums are float32 at least, whatever comes in.
+with `m` the dropout mask over its keep probability. It takes keys with the
+queries around them, so its scores are transposed: the gradients of keys and
+values are then plain products and whole at once, and only the queries' needs
+a transposed factor, which a CPU multiplies at half the speed.
+
+No score outlives its step. Scores, softmax and sums are float32 at least,
+whatever comes in.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_reformer.ops.dropout import keep_scale
-from keras_reformer.ops.shapes import Length, map_tensors, pad_axis, size
-
-
-class Window(NamedTuple):
-    """Which keys a query may see.
-
-    Attributes:
-        chunk_length: int. Positions in a chunk.
-        before: int. Chunks before the query's own.
-        after: int. Chunks after the query's own.
-        causal: bool. Later positions are hidden.
-        sees_itself: bool. Whether a token's own key is visible.
-        same_bucket: bool. Whether only keys of the query's bucket are, up to
-            `before * chunk_length` ranks back and `after * chunk_length`
-            forward.
-    """
-
-    chunk_length: int
-    before: int
-    after: int
-    causal: bool
-    sees_itself: bool
-    same_bucket: bool
-
-    @property
-    def offsets(self) -> range:
-        return range(-self.before, self.after + 1)
+from keras_reformer.ops.shapes import map_tensors
 
 
 class Tokens(NamedTuple):
-    """What masks need to know of the tokens in a row of vectors.
+    """What masks need to know of tokens, each field `(..., slots)`.
 
     Attributes:
-        position: int32. Place in the sequence; -1 hides a key.
-        bucket: int32, or None where buckets do not matter.
-        ranks: int32 `(..., num_hashes)`: the token's rank in every round's
-            order, or None where pairs that meet twice count twice.
-        buckets: int32 `(..., num_hashes)`, or None, likewise.
+        position: int32. Place in the sequence; -1 hides a key. None where
+            buckets and ranks tell all.
+        bucket: int32. Bucket in this round; None where buckets do not matter.
+        ranks: tuple of int32, one a round: the token's rank in its order.
+            None where pairs that meet twice count twice.
+        buckets: tuple of int32, likewise.
     """
 
-    position: tf.Tensor
+    position: tf.Tensor | None = None
     bucket: tf.Tensor | None = None
-    ranks: tf.Tensor | None = None
-    buckets: tf.Tensor | None = None
+    ranks: tuple[tf.Tensor, ...] | None = None
+    buckets: tuple[tf.Tensor, ...] | None = None
+
+    def along(self, axis: int) -> "Tokens":
+        """Lies along one of a matrix's last two axes: -2 rows, -1 columns."""
+        other = -3 - axis
+        return map_tensors(lambda x: tf.expand_dims(x, other), self)
 
 
 class Dropping(NamedTuple):
     """Dropout of attention weights.
 
-    A mask element depends on the stream, the query's rank and the key's slot
-    in the window alone, not on how a loop groups them.
+    A mask element depends on the row, the query's rank and the key's slot in
+    the window alone, not on how a loop groups them.
 
     Attributes:
         rate: float in `[0, 1)`.
@@ -83,124 +63,71 @@ class Dropping(NamedTuple):
     seed: tf.Tensor
 
 
-class Step(NamedTuple):
-    """One group of chunks: `(rows, chunks, chunk_length, ...)` throughout.
+class Pairs(NamedTuple):
+    """What is known of pairs besides their vectors; broadcasts to scores.
 
-    `keys`, `values` and `key_tokens` hold the neighbouring chunks too:
-    `before + chunks + after`.
+    Attributes:
+        seen: bool. Whether the query sees the key.
+        bias: what to add to the score, or None.
+        kept: dropout's factor of the weight, or None.
+        scale: factor of the score, or None.
     """
 
-    queries: tf.Tensor
-    keys: tf.Tensor
-    values: tf.Tensor
-    query_tokens: Tokens
-    key_tokens: Tokens
-    stream: tf.Tensor
-    rank: tf.Tensor
+    seen: tf.Tensor
+    bias: tf.Tensor | None = None
+    kept: tf.Tensor | None = None
+    scale: tf.Tensor | None = None
+
+    def mask(self, scores: tf.Tensor) -> tf.Tensor:
+        """Scaled and biased scores, `-inf` where the key is not seen."""
+        if self.scale is not None:
+            scores *= self.scale
+        if self.bias is not None:
+            scores += self.bias
+        infinity = tf.constant(float("inf"), scores.dtype)
+        return tf.where(self.seen, scores, -infinity)
+
+    def drop(self, weights: tf.Tensor) -> tf.Tensor:
+        """Weights after dropout."""
+        return weights if self.kept is None else weights * self.kept
 
 
-def shift(x, offset: int, window: Window, chunks: Length):
-    """The chunks of `x` that lie `offset` from the step's own."""
-    start = window.before + offset
-    return map_tensors(lambda part: part[:, start : start + chunks], x)
-
-
-def allowed(window: Window, query: Tokens, key: Tokens) -> tf.Tensor:
-    """Whether positions alone let a query see a key."""
-    q, k = query.position[..., :, None], key.position[..., None, :]
-    seen = k >= 0
-    if window.causal:
-        seen &= (k <= q) if window.sees_itself else (k < q)
-    elif not window.sees_itself:
-        seen &= k != q
-    return seen
-
-
-def visible(
-    window: Window, offset: int, query: Tokens, key: Tokens
+def allowed(
+    causal: bool, sees_itself: bool, query: Tokens, key: Tokens
 ) -> tf.Tensor:
-    """Whether a query sees a key, `(rows, chunks, slots, slots)`."""
-    seen = allowed(window, query, key)
-    if window.same_bucket:
-        seen &= query.bucket[..., :, None] == key.bucket[..., None, :]
-        seen &= _within_ranks(window, offset)
-    return seen
-
-
-def _within_ranks(window: Window, offset: int) -> tf.Tensor:
-    """Only the outermost blocks hold keys that are too far away."""
-    slot = tf.range(window.chunk_length)
-    q, k = slot[:, None], slot[None, :]
-    near = tf.ones_like(q == k)
-    if offset == -window.before:
-        near &= k >= q
-    if offset == window.after:
-        near &= k <= q
-    return near
-
-
-def score(
-    step: Step, offset: int, window: Window, bias: Callable | None
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scores of a block and whether they count."""
-    chunks = size(step.queries, 1)
-    keys = shift(step.keys, offset, window, chunks)
-    tokens = shift(step.key_tokens, offset, window, chunks)
-    scores = tf.matmul(step.queries, keys, transpose_b=True)
-    if bias is not None:
-        scores += bias(step.query_tokens, tokens)
-    return scores, visible(window, offset, step.query_tokens, tokens)
-
-
-def _kept(
-    step: Step, offset: int, window: Window, dropping: Dropping | None
-) -> tf.Tensor | float:
-    if dropping is None:
-        return 1.0
-    length = size(step.keys, 2)
-    slot = tf.range(length) + (offset + window.before) * length
-    return keep_scale(
-        dropping.rate,
-        dropping.seed,
-        step.stream[:, None, None, None],
-        step.rank[:, :, :, None],
-        slot,
-        dtype=step.queries.dtype,
-    )
+    """Whether positions alone let a query see a key."""
+    seen = key.position >= 0
+    if causal and sees_itself:
+        return seen & (key.position <= query.position)
+    if causal:
+        return seen & (key.position < query.position)
+    return seen if sees_itself else seen & (key.position != query.position)
 
 
 def attend(
-    step: Step,
-    window: Window,
-    dropping: Dropping | None = None,
-    bias: Callable | None = None,
+    queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, pairs: Pairs
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Softmax attention over each query's window.
+    """Softmax attention of queries to keys.
+
+    Args:
+        queries: Tensor of shape `(..., num_queries, key_dim)`.
+        keys: Tensor of shape `(..., num_keys, key_dim)`.
+        values: Tensor of shape `(..., num_keys, value_dim)`.
+        pairs: of shape `(..., num_queries, num_keys)`.
 
     Returns:
-        output: `(rows, chunks, chunk_length, value_dim)`.
-        log_sum_exp: `(rows, chunks, chunk_length)`, `-inf` for a query that
-            sees nothing, whose output is zero.
+        output: `(..., num_queries, value_dim)`.
+        log_sum_exp: `(..., num_queries)`, `-inf` for a query that sees
+            nothing, whose output is zero.
     """
-    infinity = tf.constant(float("inf"), step.queries.dtype)
-    blocks = []
-    for offset in window.offsets:
-        scores, seen = score(step, offset, window, bias)
-        blocks.append(tf.where(seen, scores, -infinity))
-    largest = tf.reduce_max(
-        tf.stack([tf.reduce_max(b, axis=-1) for b in blocks]), axis=0
-    )
-    finite = tf.where(largest != -infinity, largest, 0.0)
-    total, output = 0.0, 0.0
-    for offset, scores in zip(window.offsets, blocks, strict=True):
-        weights = tf.exp(scores - finite[..., None])
-        total += tf.reduce_sum(weights, axis=-1)
-        values = shift(step.values, offset, window, size(step.queries, 1))
-        output += tf.matmul(
-            weights * _kept(step, offset, window, dropping), values
-        )
-    output = tf.math.divide_no_nan(output, total[..., None])
-    return output, finite + tf.math.log(total)
+    scores = pairs.mask(tf.matmul(queries, keys, transpose_b=True))
+    largest = tf.reduce_max(scores, axis=-1, keepdims=True)
+    largest = tf.where(largest > -float("inf"), largest, 0.0)
+    weights = tf.exp(scores - largest)
+    total = tf.reduce_sum(weights, axis=-1, keepdims=True)
+    output = tf.matmul(pairs.drop(weights), values)
+    output *= tf.math.divide_no_nan(tf.ones_like(total), total)
+    return output, (largest + tf.math.log(total))[..., 0]
 
 
 class Upstream(NamedTuple):
@@ -216,41 +143,41 @@ class Upstream(NamedTuple):
     log_sum_exp: tf.Tensor
     row_sum: tf.Tensor
 
+    def where(self, there: tf.Tensor) -> "Upstream":
+        """Other queries must not count: `exp(score - inf)` is zero."""
+        infinity = tf.constant(float("inf"), self.log_sum_exp.dtype)
+        log_sum_exp = tf.where(there, self.log_sum_exp, infinity)
+        return self._replace(log_sum_exp=log_sum_exp)
+
 
 def attend_gradient(
-    step: Step,
+    queries: tf.Tensor,
+    keys: tf.Tensor,
+    values: tf.Tensor,
     upstream: Upstream,
-    window: Window,
-    dropping: Dropping | None = None,
-    bias: Callable | None = None,
+    pairs: Pairs,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Gradients of `attend` by queries, keys and values.
+    """Gradients of `attend` by keys, values and scores.
+
+    Args:
+        queries: Tensor of shape `(..., num_queries, key_dim)`.
+        keys: Tensor of shape `(..., num_keys, key_dim)`.
+        values: Tensor of shape `(..., num_keys, value_dim)`.
+        upstream: of the queries.
+        pairs: of shape `(..., num_keys, num_queries)`: transposed.
 
     Returns:
-        The gradients, shaped as `step.queries`, `step.keys`, `step.values`.
+        The gradients, shaped as keys and values and `(..., num_keys,
+        num_queries)`. That of the queries is the last one's transpose times
+        the keys.
     """
-    chunks = size(step.queries, 1)
-    d_queries, d_keys, d_values = 0.0, 0.0, 0.0
-    for offset in window.offsets:
-        scores, seen = score(step, offset, window, bias)
-        weights = tf.exp(scores - upstream.log_sum_exp[..., None])
-        weights = tf.where(seen, weights, 0.0)
-        kept = _kept(step, offset, window, dropping)
-        values = shift(step.values, offset, window, chunks)
-        d_weights = tf.matmul(upstream.output, values, transpose_b=True)
-        d_scores = weights * (d_weights * kept - upstream.row_sum[..., None])
-        keys = shift(step.keys, offset, window, chunks)
-        d_queries += tf.matmul(d_scores, keys)
-        around = (window.before + offset, window.after - offset)
-        d_keys += pad_axis(
-            tf.matmul(d_scores, step.queries, transpose_a=True), 1, *around
-        )
-        d_values += pad_axis(
-            tf.matmul(weights * kept, upstream.output, transpose_a=True),
-            1,
-            *around,
-        )
-    return d_queries, d_keys, d_values
+    scores = pairs.mask(tf.matmul(keys, queries, transpose_b=True))
+    weights = tf.exp(scores - upstream.log_sum_exp[..., None, :])
+    d_weights = tf.matmul(values, upstream.output, transpose_b=True)
+    d_weights = pairs.drop(d_weights)
+    d_scores = weights * (d_weights - upstream.row_sum[..., None, :])
+    d_values = tf.matmul(pairs.drop(weights), upstream.output)
+    return tf.matmul(d_scores, queries), d_values, d_scores
 
 
 def upstream_of(
@@ -273,25 +200,28 @@ def cast_like(tensors: tuple, likes: tuple) -> tuple:
     )
 
 
-def unit_length(vectors: tf.Tensor) -> tf.Tensor:
-    """Scales vectors to unit length, as shared queries' keys are.
+def inverse_length(vectors: tf.Tensor) -> tf.Tensor:
+    """What brings vectors to unit length, as shared queries' keys are.
 
-    `k / sqrt(mean(k**2) + 1e-6) / sqrt(d)`, the published constant.
+    `1 / sqrt(mean(k**2) + 1e-6) / sqrt(d)`, the published constant.
+
+    Args:
+        vectors: Tensor of shape `(..., dim)`.
+
+    Returns:
+        Tensor of shape `(..., 1)`.
     """
-    return vectors * _inverse_length(vectors)
-
-
-def unit_length_gradient(vectors: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-    """Gradient of `unit_length` by its vectors."""
-    inverse = _inverse_length(vectors)
-    along = tf.reduce_sum(upstream * vectors, axis=-1, keepdims=True)
-    return inverse * (upstream - vectors * along * inverse**2)
-
-
-def _inverse_length(vectors: tf.Tensor) -> tf.Tensor:
     width = vectors.shape[-1]
     square = tf.reduce_mean(vectors**2, axis=-1, keepdims=True)
     return tf.math.rsqrt((square + 1e-6) * width)
+
+
+def unit_length_gradient(
+    unit: tf.Tensor, inverse: tf.Tensor, upstream: tf.Tensor
+) -> tf.Tensor:
+    """Gradient of `unit = vectors * inverse_length(vectors)` by vectors."""
+    along = tf.reduce_sum(upstream * unit, axis=-1, keepdims=True)
+    return inverse * (upstream - unit * along)
 
 
 def give_lonely_their_value(

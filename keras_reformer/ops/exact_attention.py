@@ -8,9 +8,12 @@ import tensorflow as tf
 
 from keras_reformer.ops import blocks
 from keras_reformer.ops.attention import (
+    join_chunks,
     merge_heads_into_batch,
+    split_into_chunks,
     token_positions,
 )
+from keras_reformer.ops.dropout import keep_scale
 from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.shapes import (
     Length,
@@ -56,8 +59,8 @@ def exact_shared_attention(
     output = _attention(
         merge_heads_into_batch(query_key),
         merge_heads_into_batch(value),
-        _QueryLoop(
-            blocks.Window(1, 0, 0, causal, False, False),
+        _ChunkLoop(
+            causal,
             positions,
             query_chunk_length,
             softmax_dtype(query_key.dtype),
@@ -68,7 +71,7 @@ def exact_shared_attention(
     return tf.reshape(output, [batch, num_heads, length, value.shape[-1]])
 
 
-def _attention(query_key, value, loop: "_QueryLoop") -> tf.Tensor:
+def _attention(query_key, value, loop: "_ChunkLoop") -> tf.Tensor:
     valid = loop.positions >= 0
 
     @first_order_gradient
@@ -90,29 +93,32 @@ def _attention(query_key, value, loop: "_QueryLoop") -> tf.Tensor:
     return attention(query_key, value)
 
 
-class _QueryLoop:
-    """All keys are one chunk; queries come a chunk at a time."""
+class _ChunkLoop:
+    """All tokens against a chunk at a time: of queries, then of keys."""
 
-    def __init__(self, window, positions, chunk_length, dtype, dropping):
-        self.window = window
+    def __init__(self, causal, positions, chunk_length, dtype, dropping):
+        self.causal = causal
         self.positions = positions
         self.chunk_length = chunk_length
         self.dtype = dtype
         self.dropping = dropping
         self.length: Length = size(positions, 1)
         self.chunks = ceil_div(self.length, chunk_length)
-        self.query_positions = self._chunks(positions, -1)
 
     def attend(self, query_key, value):
-        keys, values = self._keys(query_key), tf.cast(value, self.dtype)
-        queries = self._chunks(query_key)
+        query_key, value = self._cast(query_key), self._cast(value)
+        keys = query_key * blocks.inverse_length(query_key)
+        own = self._chunked(query_key), self._chunked(self.positions, -1)
 
         def forward(index):
-            step = self._step(index, queries, keys, values)
-            output, log_sum_exp = blocks.attend(
-                step, self.window, self.dropping
+            queries, position = (x[:, index] for x in own)
+            pairs = self._pairs(
+                blocks.Tokens(position).along(-2),
+                blocks.Tokens(self.positions).along(-1),
+                self._ranks(index)[:, None],
+                tf.range(self.length),
             )
-            return output[:, 0], log_sum_exp[:, 0]
+            return blocks.attend(queries, keys, value, pairs)
 
         results = tf.map_fn(
             forward,
@@ -123,70 +129,70 @@ class _QueryLoop:
         return tuple(map(self._join, results))
 
     def gradient(self, query_key, value, upstream):
-        keys, values = self._keys(query_key), tf.cast(value, self.dtype)
-        queries = self._chunks(query_key)
-        spread = blocks.Upstream(*map(self._chunks, upstream))
+        query_key = self._cast(query_key)
+        inverse = blocks.inverse_length(query_key)
+        keys = query_key * inverse
+        own = [self._chunked(x) for x in (keys, self._cast(value))]
+        own.append(self._chunked(self.positions, -1))
 
-        def backward(index, d_keys, d_values, d_queries):
-            step = self._step(index, queries, keys, values)
-            here = blocks.Upstream(*(x[:, index][:, None] for x in spread))
-            d_query, d_key, d_value = blocks.attend_gradient(
-                step, here, self.window, self.dropping
+        def backward(index, d_queries, d_keys, d_values):
+            key, value, position = (x[:, index] for x in own)
+            pairs = self._pairs(
+                blocks.Tokens(self.positions).along(-1),
+                blocks.Tokens(position).along(-2),
+                tf.range(self.length),
+                self._ranks(index)[:, None],
+            )
+            d_key, d_value, d_scores = blocks.attend_gradient(
+                query_key, key, value, upstream, pairs
             )
             return (
                 index + 1,
-                d_keys + d_key[:, 0],
-                d_values + d_value[:, 0],
-                d_queries.write(index, d_query[:, 0]),
+                d_queries + tf.matmul(d_scores, key, transpose_a=True),
+                d_keys.write(index, d_key),
+                d_values.write(index, d_value),
             )
 
-        _, d_keys, d_values, d_queries = tf.while_loop(
+        _, d_queries, d_keys, d_values = tf.while_loop(
             lambda index, *state: index < self.chunks,
             backward,
             (
                 tf.constant(0),
-                tf.zeros_like(keys),
-                tf.zeros_like(values),
+                tf.zeros_like(query_key),
+                tf.TensorArray(self.dtype, self.chunks),
                 tf.TensorArray(self.dtype, self.chunks),
             ),
             parallel_iterations=1,
             maximum_iterations=self.chunks,
         )
-        vectors = tf.cast(query_key, self.dtype)
-        d_keys = blocks.unit_length_gradient(vectors, d_keys)
-        return self._join(d_queries.stack()) + d_keys, d_values
-
-    def _keys(self, query_key):
-        return blocks.unit_length(tf.cast(query_key, self.dtype))
-
-    def _step(self, index, queries, keys, values) -> blocks.Step:
-        rows = size(keys, 0)
-        rank = index * self.chunk_length + tf.range(self.chunk_length)
-        return blocks.Step(
-            tf.cast(queries[:, index][:, None], self.dtype),
-            keys[:, None],
-            values[:, None],
-            blocks.Tokens(self.query_positions[:, index][:, None]),
-            blocks.Tokens(self.positions[:, None]),
-            tf.range(rows),
-            rank[None, None],
+        d_keys = blocks.unit_length_gradient(
+            keys, inverse, self._join(d_keys.stack())
         )
+        return d_queries + d_keys, self._join(d_values.stack())
 
-    def _chunks(self, x, padding=0):
-        rest = x.shape[2:].as_list()
-        padded = pad_axis(
-            x, 1, 0, self.chunks * self.chunk_length - self.length, padding
+    def _pairs(self, query, key, query_rank, key_rank) -> blocks.Pairs:
+        seen = blocks.allowed(self.causal, False, query, key)
+        if self.dropping is None:
+            return blocks.Pairs(seen)
+        rows = tf.range(size(self.positions, 0))[:, None, None]
+        rate, seed = self.dropping
+        kept = keep_scale(
+            rate, seed, rows, query_rank, key_rank, dtype=self.dtype
         )
-        return tf.reshape(
-            padded, [size(x, 0), self.chunks, self.chunk_length, *rest]
-        )
+        return blocks.Pairs(seen, None, kept)
+
+    def _ranks(self, index):
+        return index * self.chunk_length + tf.range(self.chunk_length)
+
+    def _cast(self, x):
+        return tf.cast(x, self.dtype)
+
+    def _chunked(self, x, padding=0):
+        spare = self.chunks * self.chunk_length - self.length
+        padded = pad_axis(x, 1, 0, spare, padding)
+        return split_into_chunks(padded, self.chunk_length)
 
     def _join(self, stacked):
         """`(n, g, c, ...)` to `(g, t, ...)`."""
-        rest = stacked.shape[3:].as_list()
-        order = [1, 0, 2, *range(3, 3 + len(rest))]
-        joined = tf.reshape(
-            tf.transpose(stacked, order),
-            [size(stacked, 1), self.chunks * self.chunk_length, *rest],
-        )
-        return joined[:, : self.length]
+        order = [1, 0, *range(2, stacked.shape.rank)]
+        return join_chunks(tf.transpose(stacked, order), self.length)

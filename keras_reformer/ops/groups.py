@@ -1,10 +1,9 @@
 """A loop over groups of chunks, so that scores of a whole row never exist.
 
-Arrays of chunks are `(rows, chunks, chunk_length, ...)`. Some belong to the
-queries alone (`own`), some to keys and also hold the chunks around
-(`around`: `before + chunks + after` of them). A step gets the same group of
-both and returns arrays of both kinds; what neighbouring groups say of the
-chunks they share is summed.
+Arrays of chunks are `(rows, chunks, chunk_length, ...)`. A step gets a group
+with the chunks around it, `before + chunks + after` of them, and returns what
+belongs to its own chunks. What it needs of a neighbour it computes again: a
+share of `1 / chunks in the group`, and nothing is left to be added up.
 """
 
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from keras_reformer.ops.shapes import (
 
 # Tokens in a step, over all of its rows: a step's scores and vectors then
 # take a few MiB at the usual widths, near a core's share of the cache.
-TOKENS_IN_STEP = 8192
+TOKENS_IN_STEP = 4096
 
 
 class Place(NamedTuple):
@@ -69,7 +68,6 @@ def plan_groups(
     """
     most = max(TOKENS_IN_STEP // chunk_length, halo, 1)
     in_step = ceil_div(chunks, at_least(1, ceil_div(chunks, most)))
-    # What a group shares with its neighbours must fit into one of them.
     in_step = at_least(max(halo, 1), in_step)
     groups = ceil_div(chunks, in_step)
     rows_in_step = 1
@@ -85,57 +83,49 @@ def _largest_divisor(number: int, most: int) -> int:
 
 
 def over_groups(
-    function: Callable[[Any, Any, Place], tuple[Any, Any]],
-    own: Any,
+    function: Callable[[Any, Place], tuple],
     around: Any,
     plan: Plan,
     halo: tuple[int, int],
-    signature: tuple[tuple, tuple],
-) -> tuple[tuple, tuple]:
+    signature: tuple,
+) -> tuple[tf.Tensor, ...]:
     """Maps a function over groups of chunks and puts its results together.
 
     Args:
-        function: takes a group of `own`, the same group of `around` with its
-            neighbours, and the group's `Place`; returns arrays of the two
-            kinds, each a tuple (perhaps empty).
-        own: structure of tensors `(rows, chunks, chunk_length, ...)`.
-        around: the same with `before + chunks + after` chunks.
+        function: takes a group of `around` with its neighbours and the
+            group's `Place`; returns a tuple of arrays of the group's own
+            chunks.
+        around: structure of tensors `(rows, before + chunks + after,
+            chunk_length, ...)`.
         plan: how to group.
         halo: Pair of ints. Neighbouring chunks before and after a group.
         signature: dtypes of the function's results.
 
     Returns:
-        Results of the two kinds, with the chunks of all groups.
+        The results, with the chunks of all groups.
     """
     if plan.is_one_step:
-        return function(own, around, Place(0, 0))
+        return function(around, Place(0, 0))
     spare = plan.groups_in_row * plan.chunks_in_step - plan.chunks
-    own, around = map_tensors(lambda x: pad_axis(x, 1, 0, spare), (own, around))
+    around = map_tensors(lambda x: pad_axis(x, 1, 0, spare), around)
 
     def step(index):
         row = index // plan.groups_in_row * plan.rows_in_step
         chunk = index % plan.groups_in_row * plan.chunks_in_step
 
-        def cut(extra):
-            count = plan.chunks_in_step + extra
-            return lambda x: _cut(x, row, plan.rows_in_step, chunk, count)
-
-        return function(
-            map_tensors(cut(0), own),
-            map_tensors(cut(sum(halo)), around),
-            Place(row, chunk),
+        count = plan.chunks_in_step + sum(halo)
+        group = map_tensors(
+            lambda x: _cut(x, row, plan.rows_in_step, chunk, count), around
         )
+        return function(group, Place(row, chunk))
 
-    own_results, around_results = tf.map_fn(
+    results = tf.map_fn(
         step,
         tf.range(plan.num_steps),
         fn_output_signature=signature,
         parallel_iterations=1,
     )
-    return (
-        tuple(_join(x, plan) for x in own_results),
-        tuple(_join_overlaps(x, plan, *halo) for x in around_results),
-    )
+    return tuple(_join(x, plan) for x in results)
 
 
 def _cut(x: tf.Tensor, row, rows, chunk, chunks) -> tf.Tensor:
@@ -152,24 +142,3 @@ def _join(stacked: tf.Tensor, plan: Plan) -> tf.Tensor:
     chunks = plan.groups_in_row * plan.chunks_in_step
     joined = tf.reshape(stacked, [plan.rows, chunks, *rest])
     return joined[:, : plan.chunks]
-
-
-def _join_overlaps(
-    stacked: tf.Tensor, plan: Plan, before: int, after: int
-) -> tf.Tensor:
-    """The same for groups with neighbours, whose shares are summed."""
-    inner = plan.chunks_in_step
-    chunks = plan.groups_in_row * inner
-    whole = before + chunks + after
-
-    def place(part, width, first):
-        part = pad_axis(part, 2, 0, inner - width)
-        part = tf.reshape(part, [plan.rows, chunks, *part.shape[3:]])
-        return pad_axis(part, 1, first, before + after)[:, :whole]
-
-    total = place(stacked[:, :, before : before + inner], inner, before)
-    if before:
-        total += place(stacked[:, :, :before], before, 0)
-    if after:
-        total += place(stacked[:, :, before + inner :], after, before + inner)
-    return total[:, : before + plan.chunks + after]

@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras_reformer.ops.chunking import map_positions
 from keras_reformer.ops.shapes import ceil_div, pad_axis, size, softmax_dtype
 
-# Logits of a step, in elements: 64 MiB of float32.
-_LOGITS_IN_STEP = 2**24
+# Logits of a step, in elements: 32 MiB of float32.
+_LOGITS_IN_STEP = 2**23
 
 
 def chunked_cross_entropy(

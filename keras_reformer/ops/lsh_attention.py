@@ -7,9 +7,10 @@ and the backward pass loops again, recomputing scores against the total.
 Between the passes live the output, the log-sum-exp, the orders and the
 buckets: a round adds 8 bytes a token and head, and no scores.
 
-One round, to be followed with a finger: `_round_of` puts vectors into the
-round's order, `over_groups` attends chunk by chunk, `_unsort` puts results
-back, `_merge` joins them with the rounds before.
+One round, to be followed with a finger: `_fetch` takes a group of chunks'
+vectors in the round's order, `WindowAttention` attends, `over_groups` puts
+the groups' results together and `take` puts them back by position; `_merge`
+joins them with the rounds before.
 """
 
 from typing import NamedTuple
@@ -18,8 +19,9 @@ import tensorflow as tf
 
 from keras_reformer.ops import blocks
 from keras_reformer.ops.attention import (
+    join_chunks,
     merge_heads_into_batch,
-    ranks,
+    rows_at,
     split_into_chunks,
     token_positions,
 )
@@ -27,13 +29,23 @@ from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.groups import over_groups, plan_groups
 from keras_reformer.ops.meetings import times_shown
 from keras_reformer.ops.shapes import (
-    Length,
     ceil_div,
     pad_axis,
     size,
     softmax_dtype,
 )
-from keras_reformer.ops.sorting import invert_permutation, take
+from keras_reformer.ops.sorting import (
+    flatten_rows,
+    invert_permutation,
+    take,
+)
+from keras_reformer.ops.windows import (
+    Window,
+    WindowAttention,
+    inner,
+    windows,
+    within,
+)
 
 
 class _Hashes(NamedTuple):
@@ -58,28 +70,12 @@ class _Hashes(NamedTuple):
         return self.orders.shape[1]
 
 
-class _Round(NamedTuple):
-    """One round's order in chunks, with the chunks around: `(g, n, c)`.
-
-    Attributes:
-        chunks: Number of its own chunks.
-        order: Position at each rank, -1 where there is none.
-        tokens: What masks need of the tokens there.
-        ranks: `(g, t)`: the rank of each position.
-    """
-
-    chunks: Length
-    order: tf.Tensor
-    tokens: blocks.Tokens
-    ranks: tf.Tensor
-
-
 def lsh_attention(
     query_key: tf.Tensor,
     value: tf.Tensor,
     orders: tf.Tensor,
     buckets: tf.Tensor,
-    window: blocks.Window,
+    window: Window,
     *,
     mask: tf.Tensor | None = None,
     wrap: bool = False,
@@ -137,28 +133,14 @@ def _attention(query_key, value, hashes, window, dropping) -> tf.Tensor:
 
     @first_order_gradient
     def attention(query_key, value):
-        def merge_round(index, output, log_sum_exp):
-            part = loop.attend(index, query_key, value)
-            return _merge((output, log_sum_exp), part)
-
-        nothing = tf.zeros_like(value, dtype)
-        output, log_sum_exp = loop.over_rounds(
-            merge_round, (nothing, nothing[..., 0] - float("inf"))
-        )
+        output, log_sum_exp = loop.attend_all(query_key, value)
 
         def gradient(d_output):
             upstream = blocks.upstream_of(d_output, output, log_sum_exp)
-
-            def add_round(index, *totals):
-                parts = loop.gradient(index, query_key, value, upstream)
-                return tuple(a + b for a, b in zip(totals, parts, strict=True))
-
             alone = blocks.lonely_value_gradient(
                 upstream.output, log_sum_exp, valid
             )
-            totals = loop.over_rounds(
-                add_round, (tf.zeros_like(query_key, dtype), alone)
-            )
+            totals = loop.gradient_all(query_key, value, upstream, alone)
             return blocks.cast_like(totals, (query_key, value))
 
         return blocks.give_lonely_their_value(
@@ -187,12 +169,41 @@ class _RoundLoop:
     def __init__(self, hashes, window, dropping, dtype):
         self.hashes = hashes
         self.window = window
-        self.dropping = dropping
         self.dtype = dtype
-        self.halo = (window.before, window.after)
-        self.bias = self._discount if hashes.discount else None
+        self.rows, _, self.length = (size(hashes.orders, i) for i in range(3))
+        self.chunks = ceil_div(self.length, window.chunk_length)
+        self.circle = self.chunks * hashes.num_hashes
+        self.attention = WindowAttention(
+            window,
+            self.circle * window.chunk_length,
+            dropping,
+            self._discount if hashes.discount else None,
+        )
 
-    def over_rounds(self, function, start: tuple) -> tuple:
+    def attend_all(self, query_key, value):
+        """Output and log-sum-exp of all rounds, by position."""
+
+        def merge_round(index, output, log_sum_exp):
+            part = self.attend(index, query_key, value)
+            return _merge((output, log_sum_exp), part)
+
+        nothing = tf.zeros_like(value, self.dtype)
+        infinity = tf.constant(float("inf"), self.dtype)
+        return self._over_rounds(
+            merge_round, (nothing, nothing[..., 0] - infinity)
+        )
+
+    def gradient_all(self, query_key, value, upstream, d_value):
+        """Gradients by query-key and value, added to one by value."""
+
+        def add_round(index, *totals):
+            parts = self.gradient(index, query_key, value, upstream)
+            return tuple(a + b for a, b in zip(totals, parts, strict=True))
+
+        nothing = tf.zeros_like(query_key, self.dtype)
+        return self._over_rounds(add_round, (nothing, d_value))
+
+    def _over_rounds(self, function, start: tuple) -> tuple:
         """Folds `function(index, *state)` over the rounds."""
         num_hashes = self.hashes.num_hashes
         if num_hashes == 1:
@@ -208,161 +219,126 @@ class _RoundLoop:
 
     def attend(self, index, query_key, value):
         """Output and log-sum-exp of one round, by position."""
-        current = _round_of(self.hashes, index, self.window)
+        window = self.window
+        inverse = blocks.inverse_length(tf.cast(query_key, self.dtype))
 
-        def forward(own, around, place):
-            step, _ = self._step(around, place, index)
-            return blocks.attend(
-                step, self.window, self.dropping, self.bias
-            ), ()
+        def forward(order, tokens, place):
+            wide = windows(order, window)
+            keys, values, scale = self._fetch(
+                (query_key, value, inverse), wide, place
+            )
+            return self.attention.attend(
+                within(keys, window.before, window),
+                keys,
+                values,
+                tokens,
+                rows_at(place, order),
+                index * self.chunks + place.chunk,
+                scale[..., 0],
+            )
 
-        results, _ = self._over_groups(
-            forward, (), current, query_key, value, ((self.dtype,) * 2, ())
-        )
-        return tuple(_unsort(x, current.ranks) for x in results)
+        halo = (window.before, window.after)
+        return self._over_groups(forward, index, halo)
 
     def gradient(self, index, query_key, value, upstream):
         """Gradients by query-key and value of one round, by position."""
-        current = _round_of(self.hashes, index, self.window)
+        window = self.window
+        inverse = blocks.inverse_length(tf.cast(query_key, self.dtype))
 
-        def backward(own, around, place):
-            step, query_key = self._step(around, place, index)
-            d_queries, d_keys, d_values = blocks.attend_gradient(
-                step, own, self.window, self.dropping, self.bias
+        def backward(order, tokens, place):
+            wide = windows(order, window)
+            queries, *here = self._fetch((query_key, *upstream), wide, place)
+            order = inner(order, window.after, size(wide, 1))
+            values, own_inverse = self._fetch((value, inverse), order, place)
+            keys = within(queries, window.after, window) * own_inverse
+            d_queries, d_keys, d_values = self.attention.gradient(
+                queries,
+                keys,
+                values,
+                blocks.Upstream(*here).where(wide >= 0),
+                tokens,
+                rows_at(place, order),
+                index * self.chunks + place.chunk,
             )
-            d_query_key = blocks.unit_length_gradient(query_key, d_keys)
-            d_query_key += pad_axis(d_queries, 1, *self.halo)
-            return (), (d_query_key, d_values)
+            own = inner((keys, own_inverse), window.before, size(d_keys, 1))
+            return d_queries + blocks.unit_length_gradient(
+                *own, d_keys
+            ), d_values
 
-        _, results = self._over_groups(
-            backward,
-            self._sort_upstream(upstream, current),
-            current,
-            query_key,
-            value,
-            ((), (self.dtype,) * 2),
+        halo = (window.reach, window.reach)
+        return self._over_groups(backward, index, halo)
+
+    def _over_groups(self, step, index, halo):
+        plan = plan_groups(
+            self.rows, self.chunks, self.window.chunk_length, max(halo)
         )
-        return tuple(self._unsort_around(x, current) for x in results)
+        order = self._order(index, halo)
+        results = over_groups(
+            lambda around, place: step(*around, place),
+            (order, self._tokens(index, order)),
+            plan,
+            halo,
+            (self.dtype,) * 2,
+        )
+        ranks = invert_permutation(self.hashes.orders[:, index])
+        return tuple(take(_join(x), ranks) for x in results)
+
+    def _order(self, index, halo) -> tf.Tensor:
+        """A round's order in chunks, with those around; -1 is no token."""
+        length = self.window.chunk_length
+        spare = self.chunks * length - self.length
+        orders = pad_axis(self.hashes.orders, 2, 0, spare, -1)
+        if not self.hashes.wrap:
+            order = split_into_chunks(orders[:, index], length)
+            return pad_axis(order, 1, *halo, -1)
+        orders = tf.reshape(orders, [self.rows, self.circle, length])
+        around = tf.range(self.chunks + sum(halo)) - halo[0]
+        around += index * self.chunks
+        return tf.gather(orders, around % self.circle, axis=1)
+
+    def _tokens(self, index, order) -> blocks.Tokens:
+        """What masks need of the tokens in an order."""
+        hashes = self.hashes
+        position, bucket, ranks, buckets = None, None, None, None
+        if self.window.same_bucket:
+            bucket = _take(hashes.buckets[:, index], order, -1)
+        else:
+            position = _take(hashes.positions, order, -1)
+        if hashes.discount:
+            rounds = range(hashes.num_hashes)
+            inverse = [invert_permutation(hashes.orders[:, r]) for r in rounds]
+            ranks = tuple(_take(x, order, -1) for x in inverse)
+            buckets = tuple(
+                _take(hashes.buckets[:, r], order, -1) for r in rounds
+            )
+        return blocks.Tokens(position, bucket, ranks, buckets)
+
+    def _fetch(self, tensors, order, place):
+        """Takes `(g, t, ...)` of a group's rows at `(r, n, c)` positions.
+
+        Straight from where they lie: a copy of the whole sequence in the
+        round's order is never made.
+        """
+        first = (place.row + tf.range(size(order, 0))) * self.length
+        index = tf.maximum(order, 0) + first[:, None, None]
+        return [
+            tf.cast(tf.gather(flatten_rows(x), index), self.dtype)
+            for x in tensors
+        ]
 
     def _discount(self, query, key):
         """`-log N`, N the number of times that rounds show a key."""
-        length = size(self.hashes.orders, 2)
-        count = times_shown(self.window, query, key, length, self.hashes.wrap)
+        count = times_shown(
+            self.window, query, key, self.length, self.hashes.wrap
+        )
         return -tf.math.log(tf.cast(tf.maximum(count, 1), self.dtype))
 
-    def _over_groups(self, step, own, current, query_key, value, signature):
-        around = (
-            _sort(query_key, current.order),
-            _sort(value, current.order),
-            current.tokens,
-        )
-        plan = plan_groups(
-            size(query_key, 0),
-            current.chunks,
-            self.window.chunk_length,
-            max(self.halo),
-        )
-        return over_groups(step, own, around, plan, self.halo, signature)
 
-    def _step(self, around, place, index):
-        query_key, value, tokens = around
-        query_key = tf.cast(query_key, self.dtype)
-        chunks = size(query_key, 1) - sum(self.halo)
-        own = blocks.shift((query_key, tokens), 0, self.window, chunks)
-        row, rank = ranks(place, own[0])
-        step = blocks.Step(
-            own[0],
-            blocks.unit_length(query_key),
-            tf.cast(value, self.dtype),
-            own[1],
-            tokens,
-            row * self.hashes.num_hashes + index,
-            rank,
-        )
-        return step, query_key
-
-    def _sort_upstream(self, upstream, current) -> blocks.Upstream:
-        order = blocks.shift(current.order, 0, self.window, current.chunks)
-        output, log_sum_exp, row_sum = (_sort(x, order) for x in upstream)
-        infinity = tf.constant(float("inf"), self.dtype)
-        # Ranks without a token must not attend: exp(score - inf) is zero.
-        log_sum_exp = tf.where(order >= 0, log_sum_exp, infinity)
-        return blocks.Upstream(output, log_sum_exp, row_sum)
-
-    def _unsort_around(self, d_sorted, current):
-        """Puts gradients of a round's chunks, and around, by position."""
-        before, after = self.halo
-        own = blocks.shift(d_sorted, 0, self.window, current.chunks)
-        by_position = _unsort(own, current.ranks)
-        if not self.hashes.wrap:
-            return by_position
-        for part, order in (
-            (d_sorted[:, :before], current.order[:, :before]),
-            (
-                d_sorted[:, before + current.chunks :],
-                current.order[:, before + current.chunks :],
-            ),
-        ):
-            by_position = _add_at(by_position, part, order)
-        return by_position
+def _take(x: tf.Tensor, order: tf.Tensor, padding: int) -> tf.Tensor:
+    """Takes `(g, t)` at `(g, n, c)` positions; `padding` at -1."""
+    return tf.where(order >= 0, take(x, tf.maximum(order, 0)), padding)
 
 
-def _round_of(hashes: _Hashes, index, window: blocks.Window) -> _Round:
-    """Puts one round's order into chunks, with the chunks around it."""
-    rows, length = size(hashes.orders, 0), size(hashes.orders, 2)
-    chunks = ceil_div(length, window.chunk_length)
-    spare = chunks * window.chunk_length - length
-    orders = pad_axis(hashes.orders, 2, 0, spare, -1)
-    if hashes.wrap:
-        circle = chunks * hashes.num_hashes
-        orders = tf.reshape(orders, [rows, circle, window.chunk_length])
-        around = tf.range(chunks + window.before + window.after)
-        around += index * chunks - window.before
-        order = tf.gather(orders, around % circle, axis=1)
-    else:
-        order = split_into_chunks(orders[:, index], window.chunk_length)
-        order = pad_axis(order, 1, window.before, window.after, -1)
-    return _Round(
-        chunks,
-        order,
-        _tokens_at(hashes, index, order, window),
-        invert_permutation(hashes.orders[:, index]),
-    )
-
-
-def _tokens_at(hashes, index, order, window) -> blocks.Tokens:
-    position = tf.where(order >= 0, _sort(hashes.positions, order), -1)
-    bucket = None
-    if window.same_bucket:
-        bucket = _sort(hashes.buckets[:, index], order)
-    if not hashes.discount:
-        return blocks.Tokens(position, bucket)
-    rounds = range(hashes.num_hashes)
-    ranks = [invert_permutation(hashes.orders[:, r]) for r in rounds]
-    all_ranks = _sort(tf.stack(ranks, axis=-1), order)
-    all_buckets = _sort(tf.transpose(hashes.buckets, (0, 2, 1)), order)
-    return blocks.Tokens(position, bucket, all_ranks, all_buckets)
-
-
-def _sort(x: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
-    """Takes `(g, t, ...)` at `(g, n, c)` positions; anything at -1."""
-    rows, chunks, slots = (size(order, axis) for axis in range(3))
-    flat = tf.reshape(tf.maximum(order, 0), [rows, chunks * slots])
-    rest = x.shape[2:].as_list()
-    return tf.reshape(take(x, flat), [rows, chunks, slots, *rest])
-
-
-def _unsort(x: tf.Tensor, ranks: tf.Tensor) -> tf.Tensor:
-    """Takes `(g, n, c, ...)` back to `(g, t, ...)`."""
-    rest = x.shape[3:].as_list()
-    flat = tf.reshape(x, [size(x, 0), size(x, 1) * size(x, 2), *rest])
-    return take(flat, ranks)
-
-
-def _add_at(total: tf.Tensor, part: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
-    """Adds a few chunks' rows at their positions; -1 carries zeros."""
-    rows = tf.broadcast_to(
-        tf.range(size(order, 0))[:, None, None], tf.shape(order)
-    )
-    index = tf.stack([rows, tf.maximum(order, 0)], axis=-1)
-    return tf.tensor_scatter_nd_add(total, index, part)
+def _join(x: tf.Tensor) -> tf.Tensor:
+    """`(g, n, c, ...)` to `(g, n * c, ...)`."""
+    return join_chunks(x, size(x, 1) * size(x, 2))

@@ -11,10 +11,11 @@ from keras_reformer.ops.shapes import (
     softmax_dtype,
 )
 from keras_reformer.ops.sorting import invert_permutation
+from keras_reformer.ops.windows import Window
 
 
 def times_shown(
-    window: blocks.Window,
+    window: Window,
     query: blocks.Tokens,
     key: blocks.Tokens,
     length: Length,
@@ -28,16 +29,16 @@ def times_shown(
 
     Args:
         window: what a round shows.
-        query: Tokens `(..., slots)` with `ranks` and `buckets`.
-        key: the same for keys.
+        query: Tokens with `ranks` and `buckets`.
+        key: the same for keys; the two broadcast against each other.
         length: Number of positions in the sequence.
         wrap: bool. Whether rounds are one circle of chunks.
 
     Returns:
-        int32 tensor `(..., query slots, key slots)`.
+        int32 tensor of the tokens' common shape.
     """
     count = tf.zeros((), tf.int32)
-    for index in range(query.ranks.shape[-1]):
+    for index in range(len(query.ranks)):
         if window.same_bucket:
             shown = _shown_in_bucket(window, query, key, index)
         elif wrap:
@@ -49,29 +50,26 @@ def times_shown(
 
 
 def _shown_in_bucket(window, query, key, index) -> tf.Tensor:
-    q = query.ranks[..., :, None, index]
-    k = key.ranks[..., None, :, index]
-    same = (
-        query.buckets[..., :, None, index] == key.buckets[..., None, :, index]
-    )
+    q, k = query.ranks[index], key.ranks[index]
+    same = query.buckets[index] == key.buckets[index]
     back = q - k <= window.before * window.chunk_length
     ahead = k - q <= window.after * window.chunk_length
     return same & back & ahead
 
 
 def _shown_in_chunks(window, query, key, index) -> tf.Tensor:
-    q = query.ranks[..., :, None, index] // window.chunk_length
-    k = key.ranks[..., None, :, index] // window.chunk_length
+    q = query.ranks[index] // window.chunk_length
+    k = key.ranks[index] // window.chunk_length
     return (k - q >= -window.before) & (k - q <= window.after)
 
 
 def _shown_on_circle(window, query, key, index, length) -> tf.Tensor:
     chunks = ceil_div(length, window.chunk_length)
-    num_hashes = query.ranks.shape[-1]
-    q = query.ranks[..., :, None, index] // window.chunk_length
+    num_hashes = len(query.ranks)
+    q = query.ranks[index] // window.chunk_length
     count = tf.zeros((), tf.int32)
     for other in range(num_hashes):
-        k = key.ranks[..., None, :, other] // window.chunk_length
+        k = key.ranks[other] // window.chunk_length
         ahead = k - q + (other - index) * chunks
         for offset in window.offsets:
             met = (ahead - offset) % (chunks * num_hashes) == 0
@@ -84,7 +82,7 @@ def attention_of_rows(
     orders: tf.Tensor,
     buckets: tf.Tensor,
     rows: tf.Tensor,
-    window: blocks.Window,
+    window: Window,
     *,
     mask: tf.Tensor | None = None,
     wrap: bool = False,
@@ -113,22 +111,22 @@ def attention_of_rows(
     query_key = tf.cast(query_key, dtype)
     keys = _all_tokens(orders, buckets, mask)
     queries = map_tensors(lambda x: tf.gather(x, rows, axis=2), keys)
+    queries, keys = queries.along(-2), keys.along(-1)
     count = times_shown(window, queries, keys, size(query_key, 2), wrap)
     if discount_duplicates:
         count = tf.minimum(count, 1)
-    count = tf.where(blocks.allowed(window, queries, keys), count, 0)
+    seen = blocks.allowed(window.causal, False, queries, keys)
+    count = tf.where(seen, count, 0)
     scores = tf.matmul(
         tf.gather(query_key, rows, axis=2),
-        blocks.unit_length(query_key),
+        query_key * blocks.inverse_length(query_key),
         transpose_b=True,
     )
     alone = tf.reduce_sum(count, axis=-1, keepdims=True) == 0
-    itself = queries.position[..., None] == keys.position[..., None, :]
-    count = tf.where(
-        alone & itself & (keys.position >= 0)[..., None, :], 1, count
-    )
+    itself = queries.position == keys.position
+    count = tf.where(alone & itself & (keys.position >= 0), 1, count)
     weights = tf.nn.softmax(scores + tf.math.log(tf.cast(count, dtype)))
-    return tf.where(queries.position[..., None] >= 0, weights, 0.0)
+    return tf.where(queries.position >= 0, weights, 0.0)
 
 
 def _all_tokens(orders, buckets, mask) -> blocks.Tokens:
@@ -141,12 +139,9 @@ def _all_tokens(orders, buckets, mask) -> blocks.Tokens:
     )
     if mask is not None:
         positions = tf.where(mask[:, None, :], positions, -1)
-    last = (0, 1, 3, 2)
     return blocks.Tokens(
         positions,
         None,
-        tf.ensure_shape(
-            tf.transpose(ranks, last), [None, None, None, orders.shape[2]]
-        ),
-        tf.transpose(buckets, last),
+        tuple(tf.unstack(ranks, orders.shape[2], axis=2)),
+        tuple(tf.unstack(buckets, orders.shape[2], axis=2)),
     )

@@ -26,12 +26,7 @@ def axial_positions(
     """
     sizes = [table.shape[0] for table in tables]
     if not isinstance(length, int):
-        # XLA drops the check, but knows all lengths while tracing.
-        tf.debugging.assert_less_equal(
-            length,
-            math.prod(sizes),
-            message="The inputs reach beyond the position table.",
-        )
+        length = _within_tables(length, math.prod(sizes))
     if not (isinstance(start_index, int) and start_index == 0):
         return _gather(tables, sizes, start_index + tf.range(length))
     inner = math.prod(sizes[1:])
@@ -46,6 +41,19 @@ def axial_positions(
         spread.append(tf.broadcast_to(part, [*grid, part.shape[-1]]))
     joined = tf.concat(spread, axis=-1)
     return tf.reshape(joined, [rows * inner, joined.shape[-1]])[:length]
+
+
+def _within_tables(length: tf.Tensor, most: int) -> tf.Tensor:
+    """The length, known only after the check, so that the check speaks first.
+
+    XLA drops the check, but knows all lengths while tracing.
+    """
+    check = tf.debugging.assert_less_equal(
+        length, most, message="The inputs reach beyond the position table."
+    )
+    # Eagerly a check is no operation, and has raised already.
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(length)
 
 
 def _gather(tables, sizes, positions) -> tf.Tensor:

@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.replay import Memory
+from keras_reformer.ops.waiting import zero_after
 
 Tensors = list[tf.Tensor]
 
@@ -160,24 +161,23 @@ def _backward(
         reversed(d_losses),
         strict=True,
     ):
+        (x2, sum_), (d_passed, d_sum) = streams, d_streams
         done = (*d_streams, *(gradients[-1] if gradients else ()))
-        x2, sum_ = streams
-        x2 += tf.cast(_zero_after(done), x2.dtype)
+        x2 += tf.cast(zero_after(done), x2.dtype)
         with memory.replay():
-            streams, d_streams, d_values = _half_backward(
-                branch, values, (x2, sum_), d_streams, d_loss
+            x1, d_x2, d_values = _half_backward(
+                branch, values, x2, sum_, d_sum, d_loss
             )
+        streams, d_streams = (x1, x2), (d_sum, d_passed + d_x2)
         gradients.append(d_values)
     return (*d_streams, *_flatten(reversed(gradients)))
 
 
-def _half_backward(branch, trainable, streams, d_streams, d_losses) -> tuple:
+def _half_backward(branch, trainable, x2, sum_, d_sum, d_losses) -> tuple:
     """Rebuilds one half's input and differentiates it there.
 
     Forward was `(x1, x2) -> (x2, x1 + f(x2))`.
     """
-    x2, sum_ = streams
-    d_passed, d_sum = d_streams
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch((x2, *trainable))
         y, _, losses = branch.run(trainable, _state(branch, x2), x2)
@@ -187,7 +187,7 @@ def _half_backward(branch, trainable, streams, d_streams, d_losses) -> tuple:
         output_gradients=(tf.cast(d_sum, y.dtype), *d_losses),
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
-    return (uncouple(y, sum_), x2), (d_sum, d_passed + d_x2), d_trainable
+    return uncouple(y, sum_), d_x2, d_trainable
 
 
 def _state(branch: Branch, x: tf.Tensor) -> Tensors:
@@ -197,35 +197,11 @@ def _state(branch: Branch, x: tf.Tensor) -> Tensors:
     blocks at once; and it is one expression in both passes, so a compiler
     that merges the two would keep it alive in between.
     """
-    zero = _zero_after((x,))
+    zero = zero_after((x,))
     return [
         value + tf.cast(zero, value.dtype) if value.dtype.is_integer else value
         for value in branch.state
     ]
-
-
-def _zero_after(others: Sequence[tf.Tensor]) -> tf.Tensor:
-    """An integer zero that is not there before the others are.
-
-    What it is added to stays the same, and waits for them.
-
-    Rebuilding does not need the gradients of the blocks above. Without this
-    a scheduler may rebuild all blocks first and keep what their gradients
-    need alive at once: memory would grow with depth again. A dependency of
-    data holds in graphs and under XLA alike. `min(|v|, 0) < 0` is false,
-    also for NaN, which no compiler sees; the loop, of one turn, keeps XLA
-    from computing the others' elements again for every element of a sum.
-    """
-    never = tf.constant(False)
-    for other in others:
-        first = tf.reduce_sum(tf.reshape(other, [-1])[:1])
-        never |= tf.minimum(tf.abs(first), tf.zeros_like(first)) < 0
-    (one,) = tf.while_loop(
-        lambda turn: turn < 1,
-        lambda turn: (turn + 1,),
-        (tf.cast(never, tf.int32),),
-    )
-    return one - 1
 
 
 def _flatten(parts) -> Tensors:

@@ -46,10 +46,19 @@ def take(x: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Rows of `x` by position, each batch row by its own index.
 
     Args:
-        x: Tensor of shape `(rows, length)` or `(rows, length, dim)`.
-        index: int32 tensor of shape `(rows, count)`.
+        x: Tensor of shape `(rows, length, ...)`.
+        index: int32 tensor of shape `(rows, ...)`.
 
     Returns:
-        Tensor of shape `(rows, count)` or `(rows, count, dim)`.
+        Tensor of `index`'s shape followed by `x.shape[2:]`.
     """
-    return tf.gather(x, index, batch_dims=1)
+    rows, length = size(x, 0), size(x, 1)
+    first = length * tf.range(rows)
+    first = tf.reshape(first, [-1] + [1] * (index.shape.rank - 1))
+    return tf.gather(flatten_rows(x), index + first)
+
+
+def flatten_rows(x: tf.Tensor) -> tf.Tensor:
+    """`(rows, length, ...)` to `(rows * length, ...)`."""
+    rest = x.shape[2:].as_list()
+    return tf.reshape(x, [size(x, 0) * size(x, 1), *rest])

@@ -10,7 +10,7 @@ import tensorflow as tf
 import keras_reformer
 from keras_reformer.ops import groups
 from keras_reformer.ops.attention import local_attention
-from keras_reformer.ops.blocks import Window
+from keras_reformer.ops.windows import Window
 from tests.models.tiny import make_backbone, make_ids, make_model
 
 

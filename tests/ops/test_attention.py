@@ -4,9 +4,10 @@ import tensorflow as tf
 
 from keras_reformer.ops import groups
 from keras_reformer.ops.attention import local_attention
-from keras_reformer.ops.blocks import Dropping, Window
+from keras_reformer.ops.blocks import Dropping
 from keras_reformer.ops.meetings import attention_of_rows
 from keras_reformer.ops.sorting import sort_by_bucket
+from keras_reformer.ops.windows import Window
 from tests import reference
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, CHUNK = 2, 3, 5, 7, 4

@@ -3,11 +3,12 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.ops import groups
-from keras_reformer.ops.blocks import Dropping, Window
+from keras_reformer.ops.blocks import Dropping
 from keras_reformer.ops.dropout import keep_scale
 from keras_reformer.ops.exact_attention import exact_shared_attention
 from keras_reformer.ops.lsh_attention import lsh_attention
 from keras_reformer.ops.sorting import sort_by_bucket
+from keras_reformer.ops.windows import Window
 from tests import reference
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, CHUNK = 2, 3, 5, 7, 4
@@ -138,12 +139,13 @@ def test_grouping_changes_nothing(
 
 def dropout_mask(rate, seed, num_hashes, length, width):
     """The mask that a reader of `Dropping`'s definition would build."""
-    stream = np.arange(BATCH * HEADS * num_hashes).reshape(-1, num_hashes)
+    rows = np.arange(BATCH * HEADS).reshape(BATCH, HEADS, 1, 1, 1)
+    ranks = np.arange(num_hashes * length).reshape(num_hashes, length, 1)
     masks = keep_scale(
         rate,
         tf.constant(seed),
-        stream.reshape(BATCH, HEADS, num_hashes, 1, 1),
-        np.arange(length)[:, None],
+        rows,
+        ranks,
         np.arange(width),
         dtype=tf.float64,
     )

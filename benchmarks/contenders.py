@@ -1,0 +1,231 @@
+"""Who is compared: one attention layer each, the same work as far as it goes.
+
+A contender makes of a case (`length`, `batch`, `mode`, `threads`) a step: a
+call without arguments that computes and waits for the result. All project to
+8 heads of 64 and back without biases, are causal, and have no dropout. The
+Reformer layers have 4 rounds, chunks of 64 and one matrix for queries and
+keys; the two exact ones have a matrix for each.
+
+`mode` is "forward", as at inference, or "forward+backward": the gradients of
+`sum(y * y)` by the inputs and all weights.
+
+Libraries are imported by the step's maker: no contender pays for another's.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from buckets import CHUNK
+
+WIDTH = 512
+HEADS = 8
+HEAD_SIZE = 64
+HASHES = 4
+MODES = ("forward", "forward+backward")
+
+
+class Contender(NamedTuple):
+    """How to make a step, what it needs, and how far it goes.
+
+    `largest_array` gives the bytes of the largest array that the algorithm
+    keeps for a case, if that is more than linear in the length.
+    """
+
+    make: Callable
+    packages: tuple[str, ...]
+    largest_array: Callable | None = None
+    quadratic_time: bool = False
+
+
+# === TensorFlow ===
+
+
+def _ours(case, jit_compile):
+    import keras_reformer
+
+    layer = keras_reformer.LSHSelfAttention(
+        HEADS,
+        HEAD_SIZE,
+        num_hashes=HASHES,
+        chunk_length=CHUNK,
+        causal=True,
+        seed=1,
+    )
+    layer.build(_shape(case))
+    return _tensorflow_step(layer, layer, case, jit_compile)
+
+
+def _ours_xla(case):
+    return _ours(case, True)
+
+
+def _ours_without_xla(case):
+    return _ours(case, False)
+
+
+def _keras_attention(case):
+    import keras
+
+    layer = keras.layers.MultiHeadAttention(HEADS, HEAD_SIZE, use_bias=False)
+    layer.build(_shape(case), _shape(case))
+
+    def call(x, training):
+        return layer(x, x, use_causal_mask=True, training=training)
+
+    return _tensorflow_step(layer, call, case, True)
+
+
+def _tensorflow_step(layer, call, case, jit_compile):
+    import tensorflow as tf
+
+    def forward(x):
+        return call(x, training=False)
+
+    def forward_and_backward(x):
+        weights = [variable.value for variable in layer.trainable_variables]
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = call(x, training=True)
+            loss = tf.reduce_sum(y * y)
+        return tape.gradient(loss, [x, *weights])
+
+    function = tf.function(
+        forward if case["mode"] == "forward" else forward_and_backward,
+        autograph=False,
+        jit_compile=jit_compile,
+    )
+    x = tf.random.stateless_normal(_shape(case), (1, 2))
+
+    def step():
+        for result in tf.nest.flatten(function(x)):
+            tf.reshape(result, [-1])[:1].numpy()
+
+    return step
+
+
+def _shape(case):
+    return case["batch"], case["length"], WIDTH
+
+
+# === PyTorch ===
+
+
+def _torch_sdpa(case):
+    import torch
+
+    layers = torch.nn.ModuleList(
+        torch.nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4)
+    )
+
+    def call(x):
+        query, key, value = (
+            layer(x).unflatten(-1, (HEADS, HEAD_SIZE)).transpose(1, 2)
+            for layer in layers[:3]
+        )
+        attended = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True
+        )
+        return layers[3](attended.transpose(1, 2).flatten(2))
+
+    return _torch_step(layers, call, case)
+
+
+def _transformers(case):
+    import torch
+    from transformers import ReformerConfig
+    from transformers.models.reformer import modeling_reformer
+
+    config = ReformerConfig(
+        hidden_size=WIDTH,
+        num_attention_heads=HEADS,
+        attention_head_size=HEAD_SIZE,
+        num_hashes=HASHES,
+        num_buckets=case["num_buckets"],
+        lsh_attn_chunk_length=CHUNK,
+        lsh_num_chunks_before=1,
+        lsh_num_chunks_after=0,
+        lsh_attention_probs_dropout_prob=0.0,
+        is_decoder=True,
+    )
+    attention = modeling_reformer.LSHSelfAttention(config)
+    output = torch.nn.Linear(WIDTH, WIDTH, bias=False)
+
+    def call(x):
+        return output(attention(x).hidden_states)
+
+    return _torch_step(torch.nn.ModuleList([attention, output]), call, case)
+
+
+def _reformer_pytorch(case):
+    import torch
+    from reformer_pytorch import LSHSelfAttention
+
+    layer = LSHSelfAttention(
+        WIDTH,
+        heads=HEADS,
+        dim_head=HEAD_SIZE,
+        n_hashes=HASHES,
+        bucket_size=CHUNK,
+        causal=True,
+    )
+    # The only projection that comes with a bias.
+    layer.to_out = torch.nn.Linear(WIDTH, WIDTH, bias=False)
+    return _torch_step(layer, layer, case)
+
+
+def _torch_step(module, call, case):
+    import torch
+
+    torch.set_num_threads(case["threads"])
+    x = torch.randn(_shape(case), requires_grad=True)
+
+    def forward():
+        with torch.inference_mode():
+            call(x).flatten()[:1].numpy()
+
+    def forward_and_backward():
+        y = call(x)
+        (y * y).sum().backward()
+        for tensor in (x, *module.parameters()):
+            tensor.grad.flatten()[:1].numpy()
+            tensor.grad = None
+
+    training = case["mode"] != "forward"
+    module.train(training)
+    return forward_and_backward if training else forward
+
+
+# === How far ===
+
+
+def _scores(case):
+    """All pairs of tokens, once for each head."""
+    return 4 * case["batch"] * HEADS * case["length"] ** 2
+
+
+def _rotated(case):
+    """Hashes all buckets at once: a column each for every token and round."""
+    tokens = case["batch"] * case["length"]
+    return 4 * tokens * HEADS * HASHES * (case["length"] // CHUNK)
+
+
+OURS = "ours, XLA"
+CONTENDERS = {
+    OURS: Contender(_ours_xla, ("tensorflow",)),
+    "ours, no XLA": Contender(_ours_without_xla, ("tensorflow",)),
+    "keras MultiHeadAttention": Contender(
+        _keras_attention, ("tensorflow",), largest_array=_scores
+    ),
+    "torch sdpa": Contender(_torch_sdpa, ("torch",), quadratic_time=True),
+    "transformers Reformer": Contender(
+        _transformers, ("torch", "transformers")
+    ),
+    "reformer-pytorch": Contender(
+        _reformer_pytorch, ("torch", "reformer_pytorch"), largest_array=_rotated
+    ),
+}
+
+
+def make_step(case):
+    """The step of a case, inputs and weights made."""
+    return CONTENDERS[case["contender"]].make(case)

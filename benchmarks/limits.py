@@ -1,0 +1,254 @@
+"""What this machine can do, and how fast our attention layer could be.
+
+    python benchmarks/limits.py [--lengths 4096 65536] [--measured FILE]
+
+Measures the rate of one large float32 product, of many small ones in the
+shapes and layouts of windowed attention, and of copying, each in a process of
+its own; the fastest of all tries counts. The bound of a layer is the time of
+its products at those rates: projections and hashing at the large product's,
+the rest at the small ones'. Sorting, softmax, gathers and all other traffic
+come for free, except that one column says what copying takes, which products
+may overlap. `--measured` takes what `attention.py --json` stored and says how
+far ours is from the bound. Saves `docs/limits.png`.
+"""
+
+import argparse
+import json
+import pathlib
+
+import buckets
+import contenders
+import measuring
+from contenders import CHUNK, HASHES, HEAD_SIZE, HEADS, WIDTH
+
+LARGE = "one 2048x2048x2048"
+COPY = "copy"
+# Rows, inner size, columns of a product; then which operand is transposed.
+# Scores are nt, contexts nn, gradients by keys and values tn.
+SHAPES = {LARGE: (2048, 2048, 2048, "nn")}
+for keys in (CHUNK, 2 * CHUNK):
+    name = f"64x{keys}x64"
+    SHAPES[f"many {name} nt"] = (CHUNK, HEAD_SIZE, keys, "nt")
+    SHAPES[f"many {name} nn"] = (CHUNK, keys, HEAD_SIZE, "nn")
+    SHAPES[f"many {name} tn"] = (keys, CHUNK, HEAD_SIZE, "tn")
+SMALL = {
+    layout: f"many 64x{2 * CHUNK}x64 {layout}" for layout in ("nt", "nn", "tn")
+}
+# How many products of each layout a pass has; backward repeats the scores.
+PRODUCTS = {
+    "forward": {"nt": 1, "nn": 1},
+    "forward+backward": {"nt": 3, "nn": 2, "tn": 2},
+}
+PARTS = ("projections", "hashing", "small products")
+MANY = 512
+COPIED = 2**28
+
+
+# === Rates ===
+
+
+def product_step(name):
+    """A step that multiplies, and its floating-point operations."""
+    import tensorflow as tf
+
+    rows, inner, columns, layout = SHAPES[name]
+    count = 1 if name == LARGE else MANY
+    left = (inner, rows) if layout[0] == "t" else (rows, inner)
+    right = (columns, inner) if layout[1] == "t" else (inner, columns)
+    left = tf.random.stateless_normal((count, *left), (0, 1))
+    right = tf.random.stateless_normal((count, *right), (0, 2))
+
+    @tf.function(jit_compile=True, autograph=False)
+    def multiply(left, right):
+        return tf.matmul(
+            left,
+            right,
+            transpose_a=layout[0] == "t",
+            transpose_b=layout[1] == "t",
+        )
+
+    def step():
+        tf.reshape(multiply(left, right), [-1])[:1].numpy()
+
+    return step, 2 * count * rows * inner * columns
+
+
+def copy_step():
+    """A step that copies on all cores, and the bytes it reads and writes."""
+    import tensorflow as tf
+
+    source = tf.random.stateless_normal((COPIED // 4,), (0, 1))
+
+    @tf.function(jit_compile=True, autograph=False)
+    def copy(source):
+        # XLA gives an untouched input back as it is.
+        return -source
+
+    return lambda: copy(source)[:1].numpy(), 2 * COPIED
+
+
+def work(case):
+    """What a worker does: prints the fastest rate, in 10^9 a second."""
+    name = case["name"]
+    step, amount = copy_step() if name == COPY else product_step(name)
+    _, seconds = measuring.time_steps(step, case["repeats"])
+    measuring.answer({"rate": amount / min(seconds) / 1e9})
+
+
+def measure_rates(options):
+    """The best rate of all rounds, by name."""
+    rates = {}
+    for _ in range(options.rounds):
+        for name in (*SHAPES, COPY):
+            found = measuring.run_worker(
+                __file__,
+                {"name": name, "repeats": options.repeats},
+                "generous",
+                options.threads,
+            )
+            rates[name] = max(rates.get(name, 0), found["rate"])
+            print(f"{name:<24}{found['rate']:8.1f} {unit(name)}", flush=True)
+    return rates
+
+
+def unit(name):
+    return "GB/s" if name == COPY else "GFLOP/s"
+
+
+# === Bounds ===
+
+
+def bound(length, num_buckets, mode, rates):
+    """Seconds of a layer's parts at a length, batch 1."""
+    passes = 1 if mode == "forward" else 3
+    rows = length * HEADS * HASHES
+    # Queries and keys are one matrix; values and outputs have one each.
+    projections = 3 * passes * 2 * length * WIDTH * HEADS * HEAD_SIZE
+    factors = num_buckets if isinstance(num_buckets, list) else [num_buckets]
+    columns = sum(factors) // 2
+    hashing = 2 * rows * HEAD_SIZE * columns
+    small = 2 * rows * 2 * CHUNK * HEAD_SIZE
+    # Each round gathers queries' and keys' vectors, values and contexts, and
+    # backward these and the gradients by the first two.
+    copied = (3 if mode == "forward" else 8) * 2 * 4 * rows * HEAD_SIZE
+    return {
+        "projections": projections / rates[LARGE] / 1e9,
+        "hashing": hashing / rates[LARGE] / 1e9,
+        "small products": sum(
+            count * small / rates[SMALL[layout]] / 1e9
+            for layout, count in PRODUCTS[mode].items()
+        ),
+        COPY: copied / rates[COPY] / 1e9,
+    }
+
+
+def tables(options, rates):
+    """The rates, then the bounds for each mode."""
+    yield (
+        "rates",
+        ("what", "rate", "unit"),
+        [(name, f"{rate:.1f}", unit(name)) for name, rate in rates.items()],
+    )
+    known = buckets.num_buckets(options.lengths)
+    measured = load_measured(options.measured)
+    for mode in contenders.MODES:
+        parts = {
+            length: bound(length, known[length], mode, rates)
+            for length in options.lengths
+        }
+        yield (
+            f"bound, {mode}",
+            (
+                "length",
+                *PARTS,
+                "bound, s",
+                "copies, s",
+                "ours, s",
+                "ours / bound",
+            ),
+            [
+                row(length, found, measured.get((length, mode)))
+                for length, found in parts.items()
+            ],
+        )
+
+
+def row(length, parts, ours):
+    """A length's row, with ours where it was measured."""
+    *products, copies = (parts[name] for name in (*PARTS, COPY))
+    total = sum(products)
+    return (
+        length,
+        *(f"{seconds:.4f}" for seconds in (*products, total, copies)),
+        f"{ours:.4f}" if ours else "",
+        f"{ours / total:.2f}" if ours else "",
+    )
+
+
+def load_measured(path):
+    """Seconds of our layer by length and mode, batch 1."""
+    chosen = [
+        record
+        for record in measuring.load_json([path] if path else [])
+        if record["contender"] == contenders.OURS
+        and record["allocator"] == "generous"
+        and record["batch"] == 1
+    ]
+    summaries = measuring.group(chosen, ("length", "mode"))
+    return {key: summary["seconds"] for key, summary in summaries.items()}
+
+
+def plot(rates, picture):
+    """A bar for each rate."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    names = list(rates)[::-1]
+    bars = axes.barh(
+        names,
+        [rates[name] for name in names],
+        color=["C1" if name == COPY else "C0" for name in names],
+    )
+    labels = [f"{rates[name]:.1f} {unit(name)}" for name in names]
+    axes.bar_label(bars, labels, padding=3, fontsize="small")
+    axes.margins(x=0.25)
+    axes.set(title="Rates of this machine, float32")
+    figure.savefig(picture, dpi=120)
+
+
+# === Command ===
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add(
+        "--lengths",
+        type=int,
+        nargs="+",
+        default=[1024, 4096, 16384, 65536, 131072],
+    )
+    add("--repeats", type=int, default=20)
+    add("--rounds", type=int, default=2)
+    add("--threads", type=int, default=measuring.num_cores())
+    add("--measured", type=pathlib.Path, help="raw results of attention.py")
+    add("--markdown", type=pathlib.Path, help="where to store the tables")
+    add("--picture", type=pathlib.Path, default=measuring.DOCS / "limits.png")
+    add("--worker", type=json.loads, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main():
+    chosen = options()
+    if chosen.worker:
+        work(chosen.worker)
+        return
+    print(measuring.describe_machine(), flush=True)
+    rates = measure_rates(chosen)
+    measuring.report(list(tables(chosen, rates)), chosen.markdown)
+    plot(rates, chosen.picture)
+    print(f"picture: {chosen.picture}")
+
+
+if __name__ == "__main__":
+    main()

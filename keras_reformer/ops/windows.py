@@ -1,0 +1,241 @@
+"""Windows of neighbouring chunks, from either side.
+
+A query's window is the `before` chunks of keys before its own chunk, its own
+and the `after` chunks after it. Turned round, a key is in view of the chunks
+of queries from `after` before its own to `before` after it. The forward pass
+looks from the queries (`by_query`), the backward pass from the keys
+(`by_key`): both get one product with a whole window, and whatever belongs to
+a chunk is complete where it is computed.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_reformer.ops import blocks
+from keras_reformer.ops.blocks import Dropping, Pairs, Tokens, allowed
+from keras_reformer.ops.dropout import keep_scale
+from keras_reformer.ops.shapes import Length, map_tensors, size
+
+
+class Window(NamedTuple):
+    """Which keys a query may see.
+
+    Attributes:
+        chunk_length: int. Positions in a chunk.
+        before: int. Chunks before the query's own.
+        after: int. Chunks after the query's own.
+        causal: bool. Later positions are hidden.
+        sees_itself: bool. Whether a token's own key is visible.
+        same_bucket: bool. Whether only keys of the query's bucket are, up to
+            `before * chunk_length` ranks back and `after * chunk_length`
+            forward.
+    """
+
+    chunk_length: int
+    before: int
+    after: int
+    causal: bool
+    sees_itself: bool
+    same_bucket: bool
+
+    @property
+    def offsets(self) -> range:
+        """The window's chunks, from the query's own."""
+        return range(-self.before, self.after + 1)
+
+    @property
+    def reach(self) -> int:
+        """Chunks in a window besides the own one."""
+        return self.before + self.after
+
+
+class Shape(NamedTuple):
+    """Pairs of one chunk and a window: a matrix of static numbers each.
+
+    Attributes:
+        query: the query's rank, from the start of its first chunk.
+        distance: ranks from the key to the query.
+        slot: the key's place in the query's window.
+    """
+
+    query: tf.Tensor
+    distance: tf.Tensor
+    slot: tf.Tensor
+
+
+def by_query(window: Window) -> Shape:
+    """A chunk of queries, and the keys in their windows."""
+    length = window.chunk_length
+    query = tf.range(length)[:, None]
+    slot = tf.range((window.reach + 1) * length)[None, :]
+    key = slot - window.before * length
+    return Shape(query, query - key, slot)
+
+
+def by_key(window: Window) -> Shape:
+    """A chunk of keys, and the queries whose windows hold them."""
+    length = window.chunk_length
+    key = tf.range(length)[:, None]
+    query = tf.range((window.reach + 1) * length)[None, :]
+    distance = query - key - window.after * length
+    slot = key + (window.reach - query // length) * length
+    return Shape(query, distance, slot)
+
+
+class WindowAttention(NamedTuple):
+    """Attention of chunks of queries to their windows, and its gradient.
+
+    Attributes:
+        window: the window.
+        circle: Number of ranks, after which they begin again.
+        dropping: dropout of the weights, or None.
+        bias: function of two Tokens, what to add to scores, or None.
+    """
+
+    window: Window
+    circle: Length
+    dropping: Dropping | None = None
+    bias: Callable[[Tokens, Tokens], tf.Tensor] | None = None
+
+    def attend(self, queries, keys, values, tokens, rows, chunk, scale=None):
+        """The forward pass of `n` chunks of queries.
+
+        Args:
+            queries: `(r, n, c, key_dim)`.
+            keys: `(r, n, (reach + 1) * c, key_dim)`: windows.
+            values: `(r, n, (reach + 1) * c, value_dim)`: windows.
+            tokens: of the keys, `(r, n + reach, c)`.
+            rows: int32 `(r,)`. Numbers of the rows.
+            chunk: Number of the first chunk of queries.
+            scale: factors of the keys' scores, `(r, n, (reach + 1) * c)`.
+
+        Returns:
+            output and log-sum-exp, as of `blocks.attend`.
+        """
+        window, chunks = self.window, size(queries, 1)
+        pairs = self._pairs(
+            by_query(window),
+            inner(tokens, window.before, chunks).along(-2),
+            windows(tokens, window).along(-1),
+            rows,
+            chunk + tf.range(chunks),
+            queries.dtype,
+        )
+        if scale is not None:
+            pairs = pairs._replace(scale=scale[..., None, :])
+        return blocks.attend(queries, keys, values, pairs)
+
+    def gradient(self, queries, keys, values, upstream, tokens, rows, chunk):
+        """The backward pass of `n` chunks of queries and of keys.
+
+        Keys need the queries around them and queries the keys around them,
+        so the arguments hold `reach` chunks besides, or twice as many.
+
+        Args:
+            queries: `(r, n + reach, (reach + 1) * c, key_dim)`: windows.
+            keys: `(r, n + reach, c, key_dim)`.
+            values: `(r, n + reach, c, value_dim)`.
+            upstream: of the queries: windows.
+            tokens: of the queries, `(r, n + 2 * reach, c)`.
+            rows: int32 `(r,)`. Numbers of the rows.
+            chunk: Number of the first of the `n` chunks.
+
+        Returns:
+            Gradients of the `n` chunks by queries, keys and values.
+        """
+        window, chunks = self.window, size(keys, 1)
+        pairs = self._pairs(
+            by_key(window),
+            windows(tokens, window).along(-1),
+            inner(tokens, window.after, chunks).along(-2),
+            rows,
+            chunk - window.reach + tf.range(chunks),
+            keys.dtype,
+        )
+        d_keys, d_values, d_scores = blocks.attend_gradient(
+            queries, keys, values, upstream, pairs
+        )
+        d_queries = _queries_gradient(d_scores, keys, window)
+        return d_queries, *inner(
+            (d_keys, d_values), window.before, chunks - window.reach
+        )
+
+    def _pairs(self, shape, query, key, rows, chunks, dtype) -> Pairs:
+        """Which pairs see each other; `chunks` holds each first query's."""
+        bias = None if self.bias is None else self.bias(query, key)
+        kept = None
+        if self.dropping is not None:
+            first = chunks[:, None, None] * self.window.chunk_length
+            kept = keep_scale(
+                self.dropping.rate,
+                self.dropping.seed,
+                rows[:, None, None, None],
+                (first + shape.query) % self.circle,
+                shape.slot,
+                dtype=dtype,
+            )
+        return Pairs(_seen(self.window, shape, query, key), bias, kept)
+
+
+def _seen(window: Window, shape: Shape, query: Tokens, key: Tokens):
+    if not window.same_bucket:
+        return allowed(window.causal, window.sees_itself, query, key)
+    # Ranks in a bucket are in the order of positions.
+    return _near(window, shape.distance) & (query.bucket == key.bucket)
+
+
+def _near(window: Window, distance: tf.Tensor) -> tf.Tensor:
+    near = distance <= window.before * window.chunk_length
+    if window.causal:
+        return near & (distance >= (0 if window.sees_itself else 1))
+    near &= distance >= -window.after * window.chunk_length
+    return near if window.sees_itself else near & (distance != 0)
+
+
+def windows(x, window: Window):
+    """`(r, n + reach, c, ...)` to `(r, n, (reach + 1) * c, ...)`."""
+    if not window.reach:
+        return x
+
+    def side_by_side(part):
+        chunks = size(part, 1) - window.reach
+        firsts = range(window.reach + 1)
+        return tf.concat([inner(part, i, chunks) for i in firsts], axis=2)
+
+    return map_tensors(side_by_side, x)
+
+
+def inner(x, first: int, chunks: Length):
+    """A run of chunks."""
+    return map_tensors(lambda part: part[:, first : first + chunks], x)
+
+
+def within(x: tf.Tensor, index: int, window: Window) -> tf.Tensor:
+    """The chunk at one place in windows."""
+    length = window.chunk_length
+    return x[:, :, index * length : (index + 1) * length]
+
+
+def _queries_gradient(
+    d_scores: tf.Tensor, keys: tf.Tensor, window: Window
+) -> tf.Tensor:
+    """Sums what every chunk of keys says of the queries that see it.
+
+    Args:
+        d_scores: `(r, n + reach, c, (reach + 1) * c)`, keys by rows.
+        keys: `(r, n + reach, c, d)`.
+        window: the window.
+
+    Returns:
+        Tensor of shape `(r, n, c, d)`.
+    """
+    length = window.chunk_length
+    chunks = size(keys, 1) - window.reach
+    total = 0.0
+    for first in range(window.reach + 1):
+        column = (window.reach - first) * length
+        block = inner(d_scores, first, chunks)[..., column : column + length]
+        total += tf.matmul(block, inner(keys, first, chunks), transpose_a=True)
+    return total
