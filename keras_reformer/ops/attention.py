@@ -17,6 +17,7 @@ from keras_reformer.ops.shapes import (
     softmax_dtype,
 )
 from keras_reformer.ops.sorting import flatten_rows
+from keras_reformer.ops.stacking import Result
 from keras_reformer.ops.windows import (
     Window,
     WindowAttention,
@@ -143,7 +144,7 @@ class _ChunkLoop:
             )
 
         halo = (window.before, window.after)
-        return self._over_groups(forward, halo, 2)
+        return self._over_groups(forward, halo, [value.shape[-1:], []], value)
 
     def gradient(self, query, key, value, upstream):
         window = self.window
@@ -170,9 +171,10 @@ class _ChunkLoop:
             )
 
         halo = (window.reach, window.reach)
-        return self._over_groups(backward, halo, 3)
+        shapes = [x.shape[-1:] for x in (query, key, value)]
+        return self._over_groups(backward, halo, shapes, vectors[1])
 
-    def _over_groups(self, function, halo, results):
+    def _over_groups(self, function, halo, shapes, after):
         plan = plan_groups(
             size(self.positions, 0),
             self.chunks,
@@ -180,9 +182,8 @@ class _ChunkLoop:
             max(halo),
         )
         tokens = blocks.Tokens(self._around(self.positions, halo))
-        chunked = over_groups(
-            function, tokens, plan, halo, (self.dtype,) * results
-        )
+        results = [Result(shape, self.dtype) for shape in shapes]
+        chunked = over_groups(function, tokens, plan, halo, results, after)
         return tuple(join_chunks(x, self.length) for x in chunked)
 
     def _chunked(self, x, padding=0):

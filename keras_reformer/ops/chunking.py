@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.shapes import ceil_div, pad_axis, size
+from keras_reformer.ops.stacking import Result, stack_steps
+from keras_reformer.ops.waiting import zeros_after
 
 
 def map_positions(
@@ -18,7 +20,7 @@ def map_positions(
     inputs: tf.Tensor,
     weights: Sequence[tf.Tensor],
     chunk_length: int,
-    output_dtype: tf.DType | None = None,
+    output: Result | None = None,
 ) -> tf.Tensor:
     """`function` of all positions, computed a chunk of them at a time.
 
@@ -29,8 +31,7 @@ def map_positions(
         inputs: Tensor of shape `(batch, length, dim)`.
         weights: tensors that get gradients.
         chunk_length: int. Positions in a chunk.
-        output_dtype: dtype of the function's outputs. Defaults to that of
-            the inputs.
+        output: what a position's output is like. Defaults to as its input.
 
     Returns:
         Tensor of shape `(batch, length, output_dim)`.
@@ -38,9 +39,8 @@ def map_positions(
     length = size(inputs, 1)
     if isinstance(length, int) and length <= chunk_length:
         return function(inputs, 0, list(weights))
-    loop = _PositionLoop(
-        function, length, chunk_length, output_dtype or inputs.dtype
-    )
+    output = output or Result(inputs.shape[2:], inputs.dtype)
+    loop = _PositionLoop(function, length, chunk_length, output)
 
     @first_order_gradient
     def mapped(inputs, *weights):
@@ -55,20 +55,20 @@ def map_positions(
 class _PositionLoop:
     """The two passes of `map_positions`, each a loop over chunks."""
 
-    def __init__(self, function, length, chunk_length, output_dtype):
+    def __init__(self, function, length, chunk_length, output):
         self.function = function
         self.length = length
         self.chunk_length = chunk_length
         self.chunks = ceil_div(length, chunk_length)
-        self.output_dtype = output_dtype
+        self.output = output
 
     def outputs(self, inputs, weights) -> tf.Tensor:
         chunks = self._split(inputs)
-        stacked = tf.map_fn(
-            lambda index: self._run(chunks[index], index, weights),
-            tf.range(self.chunks),
-            fn_output_signature=self.output_dtype,
-            parallel_iterations=1,
+        (stacked,), _ = stack_steps(
+            lambda index: (self._run(chunks[index], index, weights),),
+            self.chunks,
+            [self._result(inputs, self.output)],
+            inputs,
         )
         return self._join(stacked)
 
@@ -76,24 +76,25 @@ class _PositionLoop:
         """Gradients by the inputs and by the weights, which are summed."""
         chunks, d_chunks = self._split(inputs), self._split(d_outputs)
 
-        def step(index, d_inputs, *totals):
+        def step(index, *totals):
             d_chunk, d_weights = self._chunk_gradient(
                 chunks[index], index, weights, d_chunks[index]
             )
             totals = (a + b for a, b in zip(totals, d_weights, strict=True))
-            return index + 1, d_inputs.write(index, d_chunk), *totals
+            return d_chunk, *totals
 
-        _, d_inputs, *totals = tf.while_loop(
-            lambda index, *state: index < self.chunks,
+        (d_inputs,), totals = stack_steps(
             step,
-            (
-                tf.constant(0),
-                tf.TensorArray(inputs.dtype, self.chunks),
-                *map(tf.zeros_like, weights),
-            ),
-            parallel_iterations=1,
+            self.chunks,
+            [self._result(inputs, Result(inputs.shape[2:], inputs.dtype))],
+            d_outputs,
+            [zeros_after(d_outputs, x.shape, x.dtype) for x in weights],
         )
-        return self._join(d_inputs.stack()), *totals
+        return self._join(d_inputs), *totals
+
+    def _result(self, inputs, position: Result) -> Result:
+        shape = [size(inputs, 0), self.chunk_length, *position.shape]
+        return Result(shape, position.dtype)
 
     def _chunk_gradient(self, chunk, index, weights, d_outputs) -> tuple:
         with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -22,6 +22,8 @@ from keras_reformer.ops.shapes import (
     size,
     softmax_dtype,
 )
+from keras_reformer.ops.stacking import Result, stack_steps
+from keras_reformer.ops.waiting import zeros_after
 
 QUERY_CHUNK_LENGTH = 128
 
@@ -120,13 +122,8 @@ class _ChunkLoop:
             )
             return blocks.attend(queries, keys, value, pairs)
 
-        results = tf.map_fn(
-            forward,
-            tf.range(self.chunks),
-            fn_output_signature=(self.dtype, self.dtype),
-            parallel_iterations=1,
-        )
-        return tuple(map(self._join, results))
+        stacked, _ = self._over_chunks(forward, [value.shape[-1:], []], value)
+        return tuple(map(self._join, stacked))
 
     def gradient(self, query_key, value, upstream):
         query_key = self._cast(query_key)
@@ -135,7 +132,7 @@ class _ChunkLoop:
         own = [self._chunked(x) for x in (keys, self._cast(value))]
         own.append(self._chunked(self.positions, -1))
 
-        def backward(index, d_queries, d_keys, d_values):
+        def backward(index, d_queries):
             key, value, position = (x[:, index] for x in own)
             pairs = self._pairs(
                 blocks.Tokens(self.positions).along(-1),
@@ -146,29 +143,22 @@ class _ChunkLoop:
             d_key, d_value, d_scores = blocks.attend_gradient(
                 query_key, key, value, upstream, pairs
             )
-            return (
-                index + 1,
-                d_queries + tf.matmul(d_scores, key, transpose_a=True),
-                d_keys.write(index, d_key),
-                d_values.write(index, d_value),
-            )
+            d_queries += tf.matmul(d_scores, key, transpose_a=True)
+            return d_key, d_value, d_queries
 
-        _, d_queries, d_keys, d_values = tf.while_loop(
-            lambda index, *state: index < self.chunks,
+        (d_keys, d_values), (d_queries,) = self._over_chunks(
             backward,
-            (
-                tf.constant(0),
-                tf.zeros_like(query_key),
-                tf.TensorArray(self.dtype, self.chunks),
-                tf.TensorArray(self.dtype, self.chunks),
-            ),
-            parallel_iterations=1,
-            maximum_iterations=self.chunks,
+            [keys.shape[-1:], value.shape[-1:]],
+            upstream.output,
+            [zeros_after(upstream.output, tf.shape(keys), self.dtype)],
         )
-        d_keys = blocks.unit_length_gradient(
-            keys, inverse, self._join(d_keys.stack())
-        )
-        return d_queries + d_keys, self._join(d_values.stack())
+        d_keys = blocks.unit_length_gradient(keys, inverse, self._join(d_keys))
+        return d_queries + d_keys, self._join(d_values)
+
+    def _over_chunks(self, step, shapes, after, totals=()):
+        own = [size(self.positions, 0), self.chunk_length]
+        results = [Result([*own, *shape], self.dtype) for shape in shapes]
+        return stack_steps(step, self.chunks, results, after, totals)
 
     def _pairs(self, query, key, query_rank, key_rank) -> blocks.Pairs:
         seen = blocks.allowed(self.causal, False, query, key)

@@ -6,7 +6,7 @@ belongs to its own chunks. What it needs of a neighbour it computes again: a
 share of `1 / chunks in the group`, and nothing is left to be added up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -17,7 +17,9 @@ from keras_reformer.ops.shapes import (
     ceil_div,
     map_tensors,
     pad_axis,
+    size,
 )
+from keras_reformer.ops.stacking import Result, stack_steps
 
 # Tokens in a step, over all of its rows: a step's scores and vectors then
 # take a few MiB at the usual widths, near a core's share of the cache.
@@ -87,7 +89,8 @@ def over_groups(
     around: Any,
     plan: Plan,
     halo: tuple[int, int],
-    signature: tuple,
+    results: Sequence[Result],
+    after: tf.Tensor,
 ) -> tuple[tf.Tensor, ...]:
     """Maps a function over groups of chunks and puts its results together.
 
@@ -99,7 +102,8 @@ def over_groups(
             chunk_length, ...)`.
         plan: how to group.
         halo: Pair of ints. Neighbouring chunks before and after a group.
-        signature: dtypes of the function's results.
+        results: what the function's results are like, of a position.
+        after: Tensor that the loop waits for.
 
     Returns:
         The results, with the chunks of all groups.
@@ -119,13 +123,15 @@ def over_groups(
         )
         return function(group, Place(row, chunk))
 
-    results = tf.map_fn(
+    first = tf.nest.flatten(around)[0]
+    own = [plan.rows_in_step, plan.chunks_in_step, size(first, 2)]
+    stacked, _ = stack_steps(
         step,
-        tf.range(plan.num_steps),
-        fn_output_signature=signature,
-        parallel_iterations=1,
+        plan.num_steps,
+        [Result([*own, *shape], dtype) for shape, dtype in results],
+        after,
     )
-    return tuple(_join(x, plan) for x in results)
+    return tuple(_join(x, plan) for x in stacked)
 
 
 def _cut(x: tf.Tensor, row, rows, chunk, chunks) -> tf.Tensor:

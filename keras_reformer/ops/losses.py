@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_reformer.ops.chunking import map_positions
 from keras_reformer.ops.shapes import ceil_div, pad_axis, size, softmax_dtype
+from keras_reformer.ops.stacking import Result
 
 # Logits of a step, in elements: 32 MiB of float32.
 _LOGITS_IN_STEP = 2**23
@@ -50,5 +51,7 @@ def chunked_cross_entropy(
         correct = tf.argmax(logits, -1, tf.int32) == here
         return tf.stack([nats, tf.cast(correct, dtype)], axis=-1)
 
-    results = map_positions(positions, hidden, weights, chunk_length, dtype)
+    results = map_positions(
+        positions, hidden, weights, chunk_length, Result([2], dtype)
+    )
     return results[..., 0], results[..., 1]

@@ -39,6 +39,8 @@ from keras_reformer.ops.sorting import (
     invert_permutation,
     take,
 )
+from keras_reformer.ops.stacking import Result
+from keras_reformer.ops.waiting import zeros_after
 from keras_reformer.ops.windows import (
     Window,
     WindowAttention,
@@ -187,7 +189,7 @@ class _RoundLoop:
             part = self.attend(index, query_key, value)
             return _merge((output, log_sum_exp), part)
 
-        nothing = tf.zeros_like(value, self.dtype)
+        nothing = self._zeros_like(value, value)
         infinity = tf.constant(float("inf"), self.dtype)
         return self._over_rounds(
             merge_round, (nothing, nothing[..., 0] - infinity)
@@ -200,8 +202,12 @@ class _RoundLoop:
             parts = self.gradient(index, query_key, value, upstream)
             return tuple(a + b for a, b in zip(totals, parts, strict=True))
 
-        nothing = tf.zeros_like(query_key, self.dtype)
+        nothing = self._zeros_like(query_key, upstream.output)
         return self._over_rounds(add_round, (nothing, d_value))
+
+    def _zeros_like(self, x, after):
+        shape = [self.rows, self.length, x.shape[-1]]
+        return zeros_after(after, shape, self.dtype)
 
     def _over_rounds(self, function, start: tuple) -> tuple:
         """Folds `function(index, *state)` over the rounds."""
@@ -238,7 +244,7 @@ class _RoundLoop:
             )
 
         halo = (window.before, window.after)
-        return self._over_groups(forward, index, halo)
+        return self._over_groups(forward, index, halo, [value.shape[-1:], []])
 
     def gradient(self, index, query_key, value, upstream):
         """Gradients by query-key and value of one round, by position."""
@@ -266,9 +272,10 @@ class _RoundLoop:
             ), d_values
 
         halo = (window.reach, window.reach)
-        return self._over_groups(backward, index, halo)
+        shapes = [query_key.shape[-1:], value.shape[-1:]]
+        return self._over_groups(backward, index, halo, shapes)
 
-    def _over_groups(self, step, index, halo):
+    def _over_groups(self, step, index, halo, shapes):
         plan = plan_groups(
             self.rows, self.chunks, self.window.chunk_length, max(halo)
         )
@@ -278,7 +285,8 @@ class _RoundLoop:
             (order, self._tokens(index, order)),
             plan,
             halo,
-            (self.dtype,) * 2,
+            [Result(shape, self.dtype) for shape in shapes],
+            order,
         )
         ranks = invert_permutation(self.hashes.orders[:, index])
         return tuple(take(_join(x), ranks) for x in results)

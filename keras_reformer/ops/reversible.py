@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.replay import Memory
-from keras_reformer.ops.waiting import zero_after
+from keras_reformer.ops.waiting import settle, zero_after
 
 Tensors = list[tf.Tensor]
 
@@ -146,7 +146,7 @@ def _forward(branch: Branch, trainable: Tensors, streams) -> tuple:
     """One half of a block: the streams change places after it."""
     x1, x2 = streams
     y, changes, losses = branch.run(trainable, _state(branch, x2), x2)
-    return (x2, couple(y, x1)), changes, losses
+    return (x2, settle(couple(y, x1))), changes, losses
 
 
 def _backward(
@@ -162,8 +162,7 @@ def _backward(
         strict=True,
     ):
         (x2, sum_), (d_passed, d_sum) = streams, d_streams
-        done = (*d_streams, *(gradients[-1] if gradients else ()))
-        x2 += tf.cast(zero_after(done), x2.dtype)
+        x2 = settle(x2, (*d_streams, *(gradients[-1] if gradients else ())))
         with memory.replay():
             x1, d_x2, d_values = _half_backward(
                 branch, values, x2, sum_, d_sum, d_loss
@@ -197,7 +196,7 @@ def _state(branch: Branch, x: tf.Tensor) -> Tensors:
     blocks at once; and it is one expression in both passes, so a compiler
     that merges the two would keep it alive in between.
     """
-    zero = zero_after((x,))
+    zero = zero_after(x)
     return [
         value + tf.cast(zero, value.dtype) if value.dtype.is_integer else value
         for value in branch.state

@@ -4,24 +4,49 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_reformer.ops.shapes import Length
 
-def zero_after(others: Sequence[tf.Tensor]) -> tf.Tensor:
-    """An integer zero that is not there before the others are.
 
-    What it is added to stays the same, and waits for them. Rebuilding does
-    not need the gradients of the blocks above: without this a scheduler may
-    rebuild all blocks first and keep what their gradients need alive at once,
-    and memory would grow with depth again. A dependency of data holds in
-    graphs and under XLA alike. The loop, of one
-    turn, keeps XLA from computing the others' elements again for every
-    element of a sum.
+def settle(x: tf.Tensor, others: Sequence[tf.Tensor] = ()) -> tf.Tensor:
+    """A tensor as it is, computed once, and not before the others.
+
+    Two things that XLA does with sums undo what reversible blocks save, and
+    the loop, of one turn, stops both. A stream is a sum of all branches'
+    outputs: fused into whatever reads the stream, it keeps all outputs alive
+    and is added up again for every reader. And rebuilding needs no gradients
+    of the blocks above: a scheduler may rebuild all blocks first and keep
+    what their gradients need alive at once.
     """
-    (one,) = tf.while_loop(
-        lambda turn: turn < 1,
-        lambda turn: (turn + 1,),
-        (tf.cast(~_always(others), tf.int32),),
-    )
-    return one - 1
+
+    @tf.custom_gradient
+    def identity(x):
+        _, x = tf.while_loop(
+            lambda turn, x: turn < 1,
+            lambda turn, x: (turn + 1, x + tf.cast(turn, x.dtype)),
+            (tf.cast(~_always((x, *others)), tf.int32), x),
+        )
+        return x, lambda upstream: upstream
+
+    return identity(x)
+
+
+def zero_after(other: tf.Tensor) -> tf.Tensor:
+    """An integer zero that is not there before another tensor is.
+
+    What it is added to stays the same, and waits.
+    """
+    return settle(tf.constant(0), (other,))
+
+
+def zeros_after(
+    other: tf.Tensor, shape: Sequence[Length], dtype: tf.DType
+) -> tf.Tensor:
+    """Zeros that are not there before another tensor is.
+
+    What a loop begins with needs nothing, so XLA fills it for the loops of
+    all blocks before the first block runs, and memory grows with depth.
+    """
+    return tf.broadcast_to(tf.cast(~_always((other,)), dtype), shape)
 
 
 def _always(others: Sequence[tf.Tensor]) -> tf.Tensor:

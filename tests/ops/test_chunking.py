@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.ops.chunking import map_positions
+from keras_reformer.ops.stacking import Result
 
 BATCH, DIM, OUTPUT_DIM, LONGEST = 2, 3, 5, 17
 CHUNKS = [1, 4, 5, 16, 17, 18]
@@ -28,7 +29,13 @@ def plainly(inputs, kernel, bias):
 
 def in_chunks(chunk_length):
     def mapped(inputs, *weights):
-        return map_positions(function, inputs, weights, chunk_length)
+        return map_positions(
+            function,
+            inputs,
+            weights,
+            chunk_length,
+            Result([OUTPUT_DIM], inputs.dtype),
+        )
 
     return mapped
 
@@ -103,7 +110,9 @@ def test_weights_that_get_no_gradient():
         return chunk @ weights[0]
 
     def mapped(inputs, *weights):
-        return map_positions(half, inputs, weights, 4)
+        return map_positions(
+            half, inputs, weights, 4, Result([OUTPUT_DIM], inputs.dtype)
+        )
 
     run = with_gradients(mapped, tf.constant(1.0, tf.float64))
     *_, d_bias = run(*case)
@@ -117,7 +126,9 @@ def test_other_output_dtype():
         return tf.cast(plainly(chunk, *weights), tf.float64)
 
     def mapped(inputs, *weights):
-        return map_positions(wide, inputs, weights, 4, tf.float64)
+        return map_positions(
+            wide, inputs, weights, 4, Result([OUTPUT_DIM], tf.float64)
+        )
 
     run = with_gradients(mapped, tf.constant(1.0, tf.float64))
     outputs, d_inputs, *d_weights = run(inputs, *weights)
