@@ -3,8 +3,13 @@ import keras
 from keras_reformer.layers import checks
 from keras_reformer.layers.projecting_layer import ProjectingLayer
 from keras_reformer.layers.stateless import pure_function
-from keras_reformer.ops.chunking import map_positions
+from keras_reformer.ops.chunking import chunk_length_for, map_positions
 from keras_reformer.ops.dropout import dropout
+
+# Hidden units of a step, over the batch: 8 MiB of float32, of which the
+# backward pass needs about five at a time. Half as many took a CPU a few per
+# cent longer, more no less.
+_UNITS_IN_STEP = 2**21
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -19,8 +24,9 @@ class FeedForward(ProjectingLayer):
         gated: bool. A third dense layer multiplies the activation, as in
             gated linear units. Defaults to `False`.
         chunk_length: int. Positions computed at a time, so that memory does
-            not grow with `length * intermediate_dim`. `None` computes all at
-            once. Defaults to `None`.
+            not grow with `length * intermediate_dim`: the backward pass
+            computes them again. Defaults to `None`: of a sequence, as many
+            as have two million hidden units; else all.
         use_bias: bool. Whether the dense layers have biases. Defaults to
             `True`.
         kernel_initializer: Initializer of kernels. Defaults to
@@ -87,8 +93,13 @@ class FeedForward(ProjectingLayer):
         seed = None
         if training and self.dropout:
             seed = self.seed_generator.next()
-        if self.chunk_length is None:
-            return self._positions(inputs, seed)
+        chunk_length = self.chunk_length
+        if chunk_length is None:
+            if inputs.shape.rank != 3:
+                return self._positions(inputs, seed)
+            chunk_length = chunk_length_for(
+                inputs, self.intermediate_dim, _UNITS_IN_STEP
+            )
         function = pure_function(self, self._positions)
         return map_positions(
             lambda chunk, first, weights: function.run(
@@ -96,7 +107,7 @@ class FeedForward(ProjectingLayer):
             )[0],
             inputs,
             function.trainable,
-            self.chunk_length,
+            chunk_length,
         )
 
     def _positions(self, inputs, seed, first_position=0):

@@ -51,7 +51,8 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
         activation: Activation of the feed-forward layers. Defaults to
             `"gelu"`.
         feed_forward_chunk_length: int. Positions that feed-forward layers
-            compute at a time, or None for all. Defaults to `None`.
+            compute at a time. Defaults to `None`, which follows from the
+            sizes.
         epsilon: float. Added to variances in normalizations. Defaults to
             `1e-6`.
         position_embedding: `"axial"` or None. Defaults to `"axial"`.

@@ -10,16 +10,38 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from keras_reformer.ops.gradients import first_order_gradient
-from keras_reformer.ops.shapes import ceil_div, pad_axis, size
+from keras_reformer.ops.shapes import (
+    Length,
+    at_least,
+    ceil_div,
+    pad_axis,
+    size,
+)
 from keras_reformer.ops.stacking import Result, stack_steps
 from keras_reformer.ops.waiting import zeros_after
+
+
+def chunk_length_for(inputs: tf.Tensor, width: int, elements: int) -> Length:
+    """Length of chunks that hold at most so many elements, all equally long.
+
+    Args:
+        inputs: Tensor of shape `(batch, length, dim)`.
+        width: int. Elements that a position needs.
+        elements: int. Elements that a chunk may need, over the batch.
+
+    Returns:
+        At least one position; the whole length where that is not too much.
+    """
+    length = size(inputs, 1)
+    most = at_least(1, elements // at_least(1, size(inputs, 0) * width))
+    return at_least(1, ceil_div(length, at_least(1, ceil_div(length, most))))
 
 
 def map_positions(
     function: Callable[..., tf.Tensor],
     inputs: tf.Tensor,
     weights: Sequence[tf.Tensor],
-    chunk_length: int,
+    chunk_length: Length,
     output: Result | None = None,
 ) -> tf.Tensor:
     """`function` of all positions, computed a chunk of them at a time.
@@ -30,14 +52,15 @@ def map_positions(
             must be pure: what gets gradients comes in by its arguments.
         inputs: Tensor of shape `(batch, length, dim)`.
         weights: tensors that get gradients.
-        chunk_length: int. Positions in a chunk.
+        chunk_length: Positions in a chunk. Where all are known to fit into
+            one, the function is just called.
         output: what a position's output is like. Defaults to as its input.
 
     Returns:
         Tensor of shape `(batch, length, output_dim)`.
     """
     length = size(inputs, 1)
-    if isinstance(length, int) and length <= chunk_length:
+    if _is_static(length, chunk_length) and length <= chunk_length:
         return function(inputs, 0, list(weights))
     output = output or Result(inputs.shape[2:], inputs.dtype)
     loop = _PositionLoop(function, length, chunk_length, output)
@@ -50,6 +73,10 @@ def map_positions(
         return loop.outputs(inputs, weights), gradient
 
     return mapped(inputs, *weights)
+
+
+def _is_static(*lengths: Length) -> bool:
+    return all(isinstance(length, int) for length in lengths)
 
 
 class _PositionLoop:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from keras_reformer.ops.chunking import map_positions
+from keras_reformer.ops.chunking import chunk_length_for, map_positions
 from keras_reformer.ops.shapes import ceil_div, pad_axis, size, softmax_dtype
 from keras_reformer.ops.stacking import Result
 
@@ -37,8 +37,7 @@ def chunked_cross_entropy(
         correct: `(batch, length)`: 1 where the largest logit is the label's.
     """
     dtype = softmax_dtype(hidden.dtype)
-    rows = labels.shape[0] or 1
-    chunk_length = max(1, _LOGITS_IN_STEP // (vocabulary_size * rows))
+    chunk_length = chunk_length_for(hidden, vocabulary_size, _LOGITS_IN_STEP)
     length = size(labels, 1)
     spare = ceil_div(length, chunk_length) * chunk_length - length
     padded = pad_axis(tf.cast(labels, tf.int32), 1, 0, spare)

@@ -184,9 +184,10 @@ class _RoundLoop:
 
     def attend_all(self, query_key, value):
         """Output and log-sum-exp of all rounds, by position."""
+        inverse = blocks.inverse_length(tf.cast(query_key, self.dtype))
 
         def merge_round(index, output, log_sum_exp):
-            part = self.attend(index, query_key, value)
+            part = self.attend(index, query_key, value, inverse)
             return _merge((output, log_sum_exp), part)
 
         nothing = self._zeros_like(value, value)
@@ -197,9 +198,10 @@ class _RoundLoop:
 
     def gradient_all(self, query_key, value, upstream, d_value):
         """Gradients by query-key and value, added to one by value."""
+        inverse = blocks.inverse_length(tf.cast(query_key, self.dtype))
 
         def add_round(index, *totals):
-            parts = self.gradient(index, query_key, value, upstream)
+            parts = self.gradient(index, query_key, value, inverse, upstream)
             return tuple(a + b for a, b in zip(totals, parts, strict=True))
 
         nothing = self._zeros_like(query_key, upstream.output)
@@ -223,10 +225,9 @@ class _RoundLoop:
         )
         return tuple(state)
 
-    def attend(self, index, query_key, value):
+    def attend(self, index, query_key, value, inverse):
         """Output and log-sum-exp of one round, by position."""
         window = self.window
-        inverse = blocks.inverse_length(tf.cast(query_key, self.dtype))
 
         def forward(order, tokens, place):
             wide = windows(order, window)
@@ -246,10 +247,9 @@ class _RoundLoop:
         halo = (window.before, window.after)
         return self._over_groups(forward, index, halo, [value.shape[-1:], []])
 
-    def gradient(self, index, query_key, value, upstream):
+    def gradient(self, index, query_key, value, inverse, upstream):
         """Gradients by query-key and value of one round, by position."""
         window = self.window
-        inverse = blocks.inverse_length(tf.cast(query_key, self.dtype))
 
         def backward(order, tokens, place):
             wide = windows(order, window)

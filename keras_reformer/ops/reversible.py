@@ -146,7 +146,8 @@ def _forward(branch: Branch, trainable: Tensors, streams) -> tuple:
     """One half of a block: the streams change places after it."""
     x1, x2 = streams
     y, changes, losses = branch.run(trainable, _state(branch, x2), x2)
-    return (x2, settle(couple(y, x1))), changes, losses
+    (sum_,) = settle([couple(y, x1)])
+    return (x2, sum_), changes, losses
 
 
 def _backward(
@@ -161,8 +162,10 @@ def _backward(
         reversed(d_losses),
         strict=True,
     ):
-        (x2, sum_), (d_passed, d_sum) = streams, d_streams
-        x2 = settle(x2, (*d_streams, *(gradients[-1] if gradients else ())))
+        x2, sum_ = streams
+        x2, d_passed, d_sum = settle(
+            (x2, *d_streams), gradients[-1] if gradients else ()
+        )
         with memory.replay():
             x1, d_x2, d_values = _half_backward(
                 branch, values, x2, sum_, d_sum, d_loss

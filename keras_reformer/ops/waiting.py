@@ -7,8 +7,10 @@ import tensorflow as tf
 from keras_reformer.ops.shapes import Length
 
 
-def settle(x: tf.Tensor, others: Sequence[tf.Tensor] = ()) -> tf.Tensor:
-    """A tensor as it is, computed once, and not before the others.
+def settle(
+    tensors: Sequence[tf.Tensor], others: Sequence[tf.Tensor] = ()
+) -> list[tf.Tensor]:
+    """Tensors as they are, computed once, and not before the others.
 
     Two things that XLA does with sums undo what reversible blocks save, and
     the loop, of one turn, stops both. A stream is a sum of all branches'
@@ -19,15 +21,18 @@ def settle(x: tf.Tensor, others: Sequence[tf.Tensor] = ()) -> tf.Tensor:
     """
 
     @tf.custom_gradient
-    def identity(x):
-        _, x = tf.while_loop(
-            lambda turn, x: turn < 1,
-            lambda turn, x: (turn + 1, x + tf.cast(turn, x.dtype)),
-            (tf.cast(~_always((x, *others)), tf.int32), x),
+    def identity(*tensors):
+        _, *settled = tf.while_loop(
+            lambda turn, *xs: turn < 1,
+            lambda turn, *xs: (
+                turn + 1,
+                *(x + tf.cast(turn, x.dtype) for x in xs),
+            ),
+            (tf.cast(~_always((*tensors, *others)), tf.int32), *tensors),
         )
-        return x, lambda upstream: upstream
+        return settled, lambda *upstream: upstream
 
-    return identity(x)
+    return identity(*tensors)
 
 
 def zero_after(other: tf.Tensor) -> tf.Tensor:
@@ -35,7 +40,8 @@ def zero_after(other: tf.Tensor) -> tf.Tensor:
 
     What it is added to stays the same, and waits.
     """
-    return settle(tf.constant(0), (other,))
+    (zero,) = settle([tf.constant(0)], [other])
+    return zero
 
 
 def zeros_after(
