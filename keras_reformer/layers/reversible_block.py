@@ -5,8 +5,9 @@ from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
     pure_function,
+    recipe,
 )
-from keras_reformer.ops import reversible
+from keras_reformer.ops.walk import couple, uncouple
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -81,12 +82,8 @@ class ReversibleBlock(keras.layers.Layer):
     def call(self, inputs, mask=None, training=None):
         x1, x2 = map(self._stream, inputs)
         mask = one_mask(mask)
-        y1 = reversible.couple(
-            call_branch(self.attention, x2, mask, training), x1
-        )
-        y2 = reversible.couple(
-            call_branch(self.feed_forward, y1, mask, training), x2
-        )
+        y1 = couple(call_branch(self.attention, x2, mask, training), x1)
+        y2 = couple(call_branch(self.feed_forward, y1, mask, training), x2)
         return y1, y2
 
     def inverse(self, outputs, mask=None, training=None):
@@ -103,12 +100,8 @@ class ReversibleBlock(keras.layers.Layer):
             Pair of float tensors of the same shape.
         """
         y1, y2 = map(self._stream, outputs)
-        x2 = reversible.uncouple(
-            call_branch(self.feed_forward, y1, mask, training), y2
-        )
-        x1 = reversible.uncouple(
-            call_branch(self.attention, x2, mask, training), y1
-        )
+        x2 = uncouple(call_branch(self.feed_forward, y1, mask, training), y2)
+        x1 = uncouple(call_branch(self.attention, x2, mask, training), y1)
         return x1, x2
 
     def pure_branches(self, mask, training):
@@ -116,7 +109,9 @@ class ReversibleBlock(keras.layers.Layer):
 
         def pure(layer):
             return pure_function(
-                layer, lambda x: call_branch(layer, x, mask, training)
+                layer,
+                lambda x: call_branch(layer, x, mask, training),
+                recipe(layer, training),
             )
 
         return list(map(pure, self.branches))

@@ -1,4 +1,5 @@
 import keras
+import tensorflow as tf
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.reversible_block import (
@@ -91,16 +92,19 @@ class ReversibleSequence(keras.layers.Layer):
             for block in self.blocks
             for branch in block.pure_branches(one_mask(mask), training)
         ]
-        run = (
-            reversible.run_reversibly
-            if self.recompute
-            else reversible.run_plainly
-        )
-        output = run(branches, streams)
+        output = self._run(branches, streams, training)
         self._assign(output.changes)
         for losses in output.losses:
             self.add_loss(losses)
         return self._merge(output.streams)
+
+    def _run(self, branches, streams, training):
+        if not self.recompute:
+            return reversible.run_plainly(branches, streams)
+        # A loop pays where a graph is built, traced and compiled, for steps
+        # that take long enough for a copy of the weights not to count.
+        repeat = bool(training) and not tf.executing_eagerly()
+        return reversible.run_reversibly(branches, streams, repeat)
 
     def _assign(self, changes):
         """Keeps what running the blocks changed: seeds, statistics."""

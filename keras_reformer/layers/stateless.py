@@ -1,11 +1,12 @@
 import inspect
+import json
 
 import keras
 
-from keras_reformer.ops.reversible import Branch
+from keras_reformer.ops.walk import Branch
 
 
-def pure_function(layer, function):
+def pure_function(layer, function, recipe=None):
     """A layer's function with all it reads as explicit arguments.
 
     Keras's public `StatelessScope` stands in for the variables. Unlike
@@ -16,6 +17,7 @@ def pure_function(layer, function):
     Args:
         layer: a built Keras layer.
         function: reads variables of `layer` and of its sublayers only.
+        recipe: of the `Branch`.
 
     Returns:
         A `Branch` whose `run(trainable, state, *inputs)` returns outputs,
@@ -40,7 +42,45 @@ def pure_function(layer, function):
         }
         return outputs, changes, list(scope.losses)
 
-    return Branch(run, _values(trainable), _values(others))
+    return Branch(run, _values(trainable), _values(others), recipe)
+
+
+def recipe(layer, *options):
+    """What a call of the layer depends on, besides its variables' values.
+
+    Keras builds an equal layer from an equal config, so layers of equal
+    recipes run the same function. Names do not matter, and seeds are in the
+    state of `keras.random.SeedGenerator`.
+
+    Args:
+        layer: a built Keras layer.
+        *options: hashable arguments of the call.
+
+    Returns:
+        A hashable value, or None for a layer without a config.
+    """
+    try:
+        config = keras.saving.serialize_keras_object(layer)
+        text = json.dumps(_anonymous(config), sort_keys=True)
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+    signature = [
+        (tuple(v.shape), v.dtype, v.trainable) for v in layer.variables
+    ]
+    return text, tuple(signature), options
+
+
+def _anonymous(config):
+    """A config without names and seeds."""
+    if isinstance(config, dict):
+        return {
+            key: _anonymous(value)
+            for key, value in config.items()
+            if key not in ("name", "seed")
+        }
+    if isinstance(config, (list, tuple)):
+        return [_anonymous(value) for value in config]
+    return config
 
 
 def _values(variables):

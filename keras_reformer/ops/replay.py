@@ -13,7 +13,7 @@ This module's recorder is the package's one piece of global state: which
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 _running = threading.local()
@@ -22,8 +22,8 @@ _running = threading.local()
 class Memory:
     """What one run of a block decided, in the order it was decided."""
 
-    def __init__(self):
-        self.values: list[Any] = []
+    def __init__(self, values: Sequence[Any] = ()):
+        self.values: list[Any] = list(values)
         self._replayed: int | None = None
 
     @contextlib.contextmanager
