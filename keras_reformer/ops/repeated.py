@@ -91,18 +91,18 @@ class Repeated:
         d_losses: Sequence[Tensors],
     ) -> tuple[Streams, list[Tensors]]:
         """Gradients by the streams and by each branch's trainable values."""
-        stacked = self._stack(trainable)
         d_losses = self._stack(d_losses)
+        # A value is not read again once its turn has its gradient, which
+        # takes its place.
+        arrays = tf.nest.map_structure(_array_of, self._stack(trainable))
 
         def body(turn, state, arrays):
             index = self.count - 1 - turn
             streams, d_streams = state
-            values, states, d_loss = _at(
-                (stacked, self.states, d_losses), index
-            )
+            states, d_loss = _at((self.states, d_losses), index)
             streams, d_streams, d_values = walk_back(
                 self._branches(states),
-                values,
+                tf.nest.map_structure(lambda x: x.read(index), arrays),
                 [Memory(x) for x in _at(self.memories, index)],
                 streams,
                 d_streams,
@@ -114,14 +114,7 @@ class Repeated:
             return turn + 1, (streams, d_streams), arrays
 
         _, (_, d_streams), arrays = self._loop(
-            body,
-            (tuple(streams), tuple(d_streams)),
-            tf.nest.map_structure(
-                lambda x: tf.TensorArray(
-                    x.dtype, self.count, element_shape=x.shape[1:]
-                ),
-                stacked,
-            ),
+            body, (tuple(streams), tuple(d_streams)), arrays
         )
         gradients = tf.nest.map_structure(lambda array: array.stack(), arrays)
         return d_streams, self._unstack(gradients)
@@ -186,6 +179,16 @@ class Repeated:
         return [
             part for index in range(self.count) for part in _at(stacked, index)
         ]
+
+
+def _array_of(stacked: tf.Tensor) -> tf.TensorArray:
+    array = tf.TensorArray(
+        stacked.dtype,
+        stacked.shape[0],
+        element_shape=stacked.shape[1:],
+        clear_after_read=False,
+    )
+    return array.unstack(stacked)
 
 
 def _at(stacked, index):
