@@ -1,5 +1,4 @@
 import keras
-import tensorflow as tf
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.reversible_block import (
@@ -101,10 +100,11 @@ class ReversibleSequence(keras.layers.Layer):
     def _run(self, branches, streams, training):
         if not self.recompute:
             return reversible.run_plainly(branches, streams)
-        # A loop pays where a graph is built, traced and compiled, for steps
-        # that take long enough for a copy of the weights not to count.
-        repeat = bool(training) and not tf.executing_eagerly()
-        return reversible.run_reversibly(branches, streams, repeat)
+        # A loop copies the weights, which counts in the short calls that
+        # inference makes.
+        return reversible.run_reversibly(
+            branches, streams, repeat=bool(training)
+        )
 
     def _assign(self, changes):
         """Keeps what running the blocks changed: seeds, statistics."""

@@ -13,6 +13,8 @@ context is gone when the backward pass runs.
 
 from collections.abc import Sequence
 
+import tensorflow as tf
+
 from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.repeated import Repeated, repetitions
 from keras_reformer.ops.replay import Memory
@@ -45,14 +47,15 @@ def run_reversibly(
         branches: `f` and `g` of the first block, of the second, and so on.
         streams: `(x1, x2)`, float32 at least: rebuilding in lower precision
             is several per cent wrong after a few blocks.
-        repeat: bool. Whether blocks of equal recipes become one loop, which
-            is traced and compiled once. It copies their values.
+        repeat: bool. Whether blocks of equal recipes become one loop in a
+            graph, which is traced and compiled once. It copies their values.
 
     Returns:
         A `StackOutput`. Gradients flow to the streams and to every branch's
         `trainable`, from the streams and from the losses.
     """
     sizes = [len(branch.trainable) for branch in branches]
+    repeat = repeat and not tf.executing_eagerly()
     count = repetitions(branches) if repeat else 1
     passes = Repeated(branches, count) if count > 1 else _Unrolled(branches)
     shape_of: dict[str, list] = {}
