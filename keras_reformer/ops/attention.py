@@ -41,10 +41,13 @@ def token_positions(
     return tf.repeat(tf.where(mask, positions, -1), num_heads, axis=0)
 
 
-def split_into_chunks(x: tf.Tensor, chunk_length: int) -> tf.Tensor:
-    """`(g, n * c, ...)` to `(g, n, c, ...)`."""
-    rest = x.shape[2:].as_list()
-    chunks = size(x, 1) // chunk_length
+def split_into_chunks(
+    x: tf.Tensor, chunk_length: int, padding: int = 0
+) -> tf.Tensor:
+    """`(g, t, ...)` to `(g, n, c, ...)`, the last chunk filled up."""
+    length, rest = size(x, 1), x.shape[2:].as_list()
+    chunks = ceil_div(length, chunk_length)
+    x = pad_axis(x, 1, 0, chunks * chunk_length - length, padding)
     return tf.reshape(x, [size(x, 0), chunks, chunk_length, *rest])
 
 
@@ -53,6 +56,14 @@ def join_chunks(x: tf.Tensor, length: Length) -> tf.Tensor:
     rest = x.shape[3:].as_list()
     joined = tf.reshape(x, [size(x, 0), size(x, 1) * size(x, 2), *rest])
     return joined[:, :length]
+
+
+def take_from_circle(
+    chunks: tf.Tensor, first: Length, count: Length, halo: tuple[int, int]
+) -> tf.Tensor:
+    """A run of chunks and those around it, past the last chunk the first."""
+    index = first - halo[0] + tf.range(count + sum(halo))
+    return tf.gather(chunks, index % size(chunks, 1), axis=1)
 
 
 def local_attention(
@@ -122,7 +133,7 @@ class _ChunkLoop:
 
     def attend(self, query, key, value):
         window = self.window
-        query, key, value = map(self._chunked, (query, key, value))
+        query, key, value = self._chunked(query, key, value)
 
         def forward(tokens, place):
             chunks = size(tokens.position, 1) - window.reach
@@ -148,7 +159,7 @@ class _ChunkLoop:
 
     def gradient(self, query, key, value, upstream):
         window = self.window
-        vectors = [self._chunked(x) for x in (query, *upstream, key, value)]
+        vectors = self._chunked(query, *upstream, key, value)
 
         def backward(tokens, place):
             count = size(tokens.position, 1)
@@ -186,19 +197,16 @@ class _ChunkLoop:
         chunked = over_groups(function, tokens, plan, halo, results, after)
         return tuple(join_chunks(x, self.length) for x in chunked)
 
-    def _chunked(self, x, padding=0):
-        spare = self.chunks * self.window.chunk_length - self.length
-        return split_into_chunks(
-            pad_axis(x, 1, 0, spare, padding), self.window.chunk_length
-        )
+    def _chunked(self, *tensors):
+        length = self.window.chunk_length
+        return [split_into_chunks(x, length) for x in tensors]
 
     def _around(self, positions, halo):
         """Chunks with those around a row: its own other end, or none."""
-        chunks = self._chunked(positions, -1)
-        if not self.wrap:
-            return pad_axis(chunks, 1, *halo, -1)
-        index = tf.range(self.chunks + sum(halo)) - halo[0]
-        return tf.gather(chunks, index % self.chunks, axis=1)
+        chunks = split_into_chunks(positions, self.window.chunk_length, -1)
+        if self.wrap:
+            return take_from_circle(chunks, 0, self.chunks, halo)
+        return pad_axis(chunks, 1, *halo, -1)
 
     def _fetch(self, chunked, rows, first, count):
         """Takes a run of chunks of some rows, straight from where they lie.

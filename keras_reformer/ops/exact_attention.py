@@ -18,7 +18,6 @@ from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.shapes import (
     Length,
     ceil_div,
-    pad_axis,
     size,
     softmax_dtype,
 )
@@ -178,9 +177,7 @@ class _ChunkLoop:
         return tf.cast(x, self.dtype)
 
     def _chunked(self, x, padding=0):
-        spare = self.chunks * self.chunk_length - self.length
-        padded = pad_axis(x, 1, 0, spare, padding)
-        return split_into_chunks(padded, self.chunk_length)
+        return split_into_chunks(x, self.chunk_length, padding)
 
     def _join(self, stacked):
         """`(n, g, c, ...)` to `(g, t, ...)`."""

@@ -23,6 +23,7 @@ from keras_reformer.ops.attention import (
     merge_heads_into_batch,
     rows_at,
     split_into_chunks,
+    take_from_circle,
     token_positions,
 )
 from keras_reformer.ops.gradients import first_order_gradient
@@ -293,16 +294,14 @@ class _RoundLoop:
 
     def _order(self, index, halo) -> tf.Tensor:
         """A round's order in chunks, with those around; -1 is no token."""
-        length = self.window.chunk_length
-        spare = self.chunks * length - self.length
-        orders = pad_axis(self.hashes.orders, 2, 0, spare, -1)
+        orders, length = self.hashes.orders, self.window.chunk_length
         if not self.hashes.wrap:
-            order = split_into_chunks(orders[:, index], length)
-            return pad_axis(order, 1, *halo, -1)
-        orders = tf.reshape(orders, [self.rows, self.circle, length])
-        around = tf.range(self.chunks + sum(halo)) - halo[0]
-        around += index * self.chunks
-        return tf.gather(orders, around % self.circle, axis=1)
+            chunks = split_into_chunks(orders[:, index], length, -1)
+            return pad_axis(chunks, 1, *halo, -1)
+        chunks = split_into_chunks(flatten_rows(orders), length, -1)
+        circle = tf.reshape(chunks, [self.rows, self.circle, length])
+        first = index * self.chunks
+        return take_from_circle(circle, first, self.chunks, halo)
 
     def _tokens(self, index, order) -> blocks.Tokens:
         """What masks need of the tokens in an order."""

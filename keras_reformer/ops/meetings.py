@@ -115,7 +115,7 @@ def attention_of_rows(
     count = times_shown(window, queries, keys, size(query_key, 2), wrap)
     if discount_duplicates:
         count = tf.minimum(count, 1)
-    seen = blocks.allowed(window.causal, False, queries, keys)
+    seen = blocks.allowed(window.causal, window.sees_itself, queries, keys)
     count = tf.where(seen, count, 0)
     scores = tf.matmul(
         tf.gather(query_key, rows, axis=2),
