@@ -6,8 +6,8 @@ import keras
 from keras_reformer.ops.walk import Branch
 
 
-def pure_function(layer, function, recipe=None):
-    """A layer's function with all it reads as explicit arguments.
+def pure_function(layers, function, recipe=None):
+    """A function of layers with all it reads as explicit arguments.
 
     Keras's public `StatelessScope` stands in for the variables. Unlike
     `layer.stateless_call` this goes through `__call__` (casting, activity
@@ -15,16 +15,17 @@ def pure_function(layer, function, recipe=None):
     not to a call, stay out of the losses.
 
     Args:
-        layer: a built Keras layer.
-        function: reads variables of `layer` and of its sublayers only.
+        layers: a built Keras layer or a list of them.
+        function: reads variables of these and of their sublayers only.
         recipe: of the `Branch`.
 
     Returns:
         A `Branch` whose `run(trainable, state, *inputs)` returns outputs,
         what changed in `state` by index, and the losses that the call added.
     """
-    trainable = layer.trainable_variables
-    others = layer.non_trainable_variables
+    layers = layers if isinstance(layers, list) else [layers]
+    trainable = [v for layer in layers for v in layer.trainable_variables]
+    others = [v for layer in layers for v in layer.non_trainable_variables]
 
     def run(trainable_values, state_values, *inputs):
         mapping = [

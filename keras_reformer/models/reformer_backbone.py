@@ -158,6 +158,29 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
         return self._config["max_sequence_length"]
 
     def call(self, inputs, training=None, mask=None):
+        self._check_length(inputs)
+        return super().call(inputs, training=training, mask=mask)
+
+    def before_normalization(self, inputs, training=None):
+        """What `normalization` turns into the outputs.
+
+        A loss that is computed in chunks normalizes them in chunks too: at
+        half a million positions each tensor of this size is a gigabyte.
+
+        Args:
+            inputs: as the model takes them.
+            training: bool.
+
+        Returns:
+            Float tensor of the outputs' shape.
+        """
+        self._check_length(inputs)
+        trunk = _Trunk(
+            inputs=self.input, outputs=self.normalization.input, name="trunk"
+        )
+        return trunk(inputs, training=training)
+
+    def _check_length(self, inputs):
         length = complete(inputs)["token_ids"].shape[-1]
         # The position table may be longer, and there may be none.
         if length is not None and length > self.max_sequence_length:
@@ -166,7 +189,6 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
                 f"at most max_sequence_length={self.max_sequence_length}. "
                 f"Received: length={length}"
             )
-        return super().call(inputs, training=training, mask=mask)
 
     def embed(self, token_ids):
         """What the stack gets at inference.
@@ -193,3 +215,7 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return cls(**config)
+
+
+class _Trunk(TokenInputs, keras.Model):
+    """A backbone without its last layer."""

@@ -127,8 +127,11 @@ class ChunkedCrossEntropy:
         return x, labels, valid
 
     def _step_loss(self, x, labels, weights, training):
-        hidden = self.backbone(x, training=training)
-        function = pure_function(self.head, self.head)
+        hidden = self.backbone.before_normalization(x, training=training)
+        normalization = self.backbone.normalization
+        function = pure_function(
+            [normalization, self.head], lambda x: self.head(normalization(x))
+        )
 
         def logits_of(chunk, values):
             logits, _, _ = function.run(values, function.state, chunk)

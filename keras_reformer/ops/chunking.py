@@ -22,7 +22,7 @@ from keras_reformer.ops.waiting import zeros_after
 
 
 def chunk_length_for(inputs: tf.Tensor, width: int, elements: int) -> Length:
-    """Length of chunks that hold at most so many elements, all equally long.
+    """Length of about equal chunks that hold at most so many elements.
 
     Args:
         inputs: Tensor of shape `(batch, length, dim)`.
@@ -34,7 +34,13 @@ def chunk_length_for(inputs: tf.Tensor, width: int, elements: int) -> Length:
     """
     length = size(inputs, 1)
     most = at_least(1, elements // at_least(1, size(inputs, 0) * width))
-    return at_least(1, ceil_div(length, at_least(1, ceil_div(length, most))))
+    steps = at_least(1, ceil_div(length, most))
+    if _is_static(length, steps):
+        # Some more steps, where these divide the length: padding is a copy.
+        steps = next(
+            (n for n in range(steps, 2 * steps) if length % n == 0), steps
+        )
+    return at_least(1, ceil_div(length, steps))
 
 
 def map_positions(
