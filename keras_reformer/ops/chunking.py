@@ -96,9 +96,11 @@ class _PositionLoop:
         self.output = output
 
     def outputs(self, inputs, weights) -> tf.Tensor:
-        chunks = self._split(inputs)
+        inputs = self._padded(inputs)
         (stacked,), _ = stack_steps(
-            lambda index: (self._run(chunks[index], index, weights),),
+            lambda index: (
+                self._run(self._chunk(inputs, index), index, weights),
+            ),
             self.chunks,
             [self._result(inputs, self.output)],
             inputs,
@@ -107,11 +109,14 @@ class _PositionLoop:
 
     def gradient(self, inputs, weights, d_outputs) -> tuple:
         """Gradients by the inputs and by the weights, which are summed."""
-        chunks, d_chunks = self._split(inputs), self._split(d_outputs)
+        inputs, d_outputs = self._padded(inputs), self._padded(d_outputs)
 
         def step(index, *totals):
             d_chunk, d_weights = self._chunk_gradient(
-                chunks[index], index, weights, d_chunks[index]
+                self._chunk(inputs, index),
+                index,
+                weights,
+                self._chunk(d_outputs, index),
             )
             totals = (a + b for a, b in zip(totals, d_weights, strict=True))
             return d_chunk, *totals
@@ -144,12 +149,14 @@ class _PositionLoop:
     def _run(self, chunk, index, weights) -> tf.Tensor:
         return self.function(chunk, index * self.chunk_length, list(weights))
 
-    def _split(self, x) -> tf.Tensor:
-        """`(b, n * c, d)` to `(n, b, c, d)`."""
+    def _padded(self, x) -> tf.Tensor:
         spare = self.chunks * self.chunk_length - self.length
-        shape = [size(x, 0), self.chunks, self.chunk_length, x.shape[2]]
-        split = tf.reshape(pad_axis(x, 1, 0, spare), shape)
-        return tf.transpose(split, (1, 0, 2, 3))
+        return pad_axis(x, 1, 0, spare)
+
+    def _chunk(self, x, index) -> tf.Tensor:
+        """One chunk, straight from where it lies."""
+        shape = [size(x, 0), self.chunk_length, x.shape[2]]
+        return tf.slice(x, (0, index * self.chunk_length, 0), shape)
 
     def _join(self, x) -> tf.Tensor:
         """`(n, b, c, d)` to `(b, length, d)`."""
