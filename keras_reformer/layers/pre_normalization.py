@@ -1,8 +1,19 @@
+import math
+
 import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.dropout import Dropout
-from keras_reformer.layers.stateless import build_branch, call_branch
+from keras_reformer.layers.stateless import (
+    build_branch,
+    call_branch,
+    pure_function,
+)
+from keras_reformer.ops.chunking import chunk_length_for, map_positions
+
+# Of longer sequences (32 MiB of float32) parts are normalized, and again in
+# the backward pass, so that nothing in between is as long as the sequence.
+_ELEMENTS_AT_ONCE = 2**23
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -60,9 +71,24 @@ class PreNormalization(keras.layers.Layer):
 
     def call(self, inputs, mask=None, training=None):
         outputs = call_branch(
-            self.layer, self.normalization(inputs), mask, training
+            self.layer, self._normalized(inputs), mask, training
         )
         return self.dropout_layer(outputs, training=training)
+
+    def _normalized(self, inputs):
+        shape = inputs.shape
+        known = math.prod(size or 1 for size in shape)
+        if len(shape) != 3 or shape[1] is None or known <= _ELEMENTS_AT_ONCE:
+            return self.normalization(inputs)
+        function = pure_function(self.normalization, self.normalization)
+        return map_positions(
+            lambda chunk, first, weights: function.run(
+                weights, function.state, chunk
+            )[0],
+            inputs,
+            function.trainable,
+            chunk_length_for(inputs, shape[2], _ELEMENTS_AT_ONCE // 4),
+        )
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -114,7 +114,7 @@ def walk_back(
             (x2, *d_streams), gradients[-1] if gradients else ()
         )
         with memory.replay():
-            x1, d_x2, d_values = _half_backward(
+            x1, d_sum, d_x2, d_values = _half_backward(
                 branch, values, x2, sum_, d_sum, d_loss
             )
         streams, d_streams = (x1, x2), (d_sum, d_passed + d_x2)
@@ -130,13 +130,15 @@ def _half_backward(branch, trainable, x2, sum_, d_sum, d_losses) -> tuple:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch((x2, *trainable))
         y, _, losses = branch.run(trainable, _state(branch, x2), x2)
+    # The rebuilt stream first: then the sum and the branch's output are gone.
+    x1, d_sum = settle((uncouple(y, sum_), d_sum))
     d_x2, *d_trainable = tape.gradient(
         (y, *losses),
         (x2, *trainable),
         output_gradients=(tf.cast(d_sum, y.dtype), *d_losses),
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
-    return uncouple(y, sum_), d_x2, d_trainable
+    return x1, d_sum, d_x2, d_trainable
 
 
 def _state(branch: Branch, x: tf.Tensor) -> Tensors:
