@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 
@@ -11,7 +13,7 @@ from keras_reformer.ops.meetings import attention_of_rows
 from keras_reformer.ops.random import split_seed
 from keras_reformer.ops.replay import remember
 from keras_reformer.ops.shapes import choose_by_length, softmax_dtype
-from keras_reformer.ops.sorting import sort_by_bucket
+from keras_reformer.ops.sorting import compact, sort_by_bucket
 from keras_reformer.ops.windows import Window
 
 _NONE = -1
@@ -197,10 +199,8 @@ class LSHSelfAttention(ChunkedSelfAttention):
         if mask is not None:
             mask = keras.ops.cast(mask, "bool")
         rotation_seed, dropping = self._draw(training)
-        orders, buckets = remember(
-            lambda: self._sort(
-                query_key, mask, training, rotation_seed, rotations
-            )
+        orders, buckets = self._remember_sort(
+            query_key, mask, training, rotation_seed, rotations
         )
         options = {"mask": mask, "dropping": dropping}
         attended = choose_by_length(
@@ -288,6 +288,17 @@ class LSHSelfAttention(ChunkedSelfAttention):
         if not self.dropout:
             return rotation_seed, None
         return rotation_seed, Dropping(self.dropout, dropout_seed)
+
+    def _remember_sort(self, query_key, *arguments):
+        length = query_key.shape[2]
+        # One bucket more is that of masked positions.
+        num_buckets = math.prod(self._factors(length)) + 1
+
+        def decide():
+            orders, buckets = self._sort(query_key, *arguments)
+            return compact(orders, length), compact(buckets, num_buckets)
+
+        return [keras.ops.cast(x, "int32") for x in remember(decide)]
 
     def _sort(self, query_key, mask, training, rotation_seed, rotations):
         if mask is not None:

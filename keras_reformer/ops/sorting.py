@@ -24,6 +24,15 @@ def sort_by_bucket(buckets: tf.Tensor) -> tf.Tensor:
     return tf.argsort(buckets, axis=-1, stable=True)
 
 
+def compact(x: tf.Tensor, below: int | None) -> tf.Tensor:
+    """int32 numbers of `[0, below)` in half the bytes, where they fit.
+
+    What a block remembers for its backward pass is all that it keeps of a
+    sequence.
+    """
+    return tf.cast(x, tf.int16) if below and below <= 2**15 else x
+
+
 def invert_permutation(order: tf.Tensor) -> tf.Tensor:
     """The rank of every position: a scatter of iota, cheaper than a sort.
 

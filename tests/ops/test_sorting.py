@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_reformer.ops.sorting import (
+    compact,
     invert_permutation,
     sort_by_bucket,
     take,
@@ -48,3 +50,15 @@ def test_half_a_million_positions_do_not_overflow():
     np.testing.assert_array_equal(
         order, np.argsort(buckets, axis=-1, kind="stable")
     )
+
+
+@pytest.mark.parametrize(
+    "below, dtype",
+    [(None, "int32"), (2**15, "int16"), (2**15 + 1, "int32"), (1, "int16")],
+)
+def test_compact_keeps_numbers(below, dtype):
+    largest = (below or 2**20) - 1
+    x = tf.constant([0, largest], tf.int32)
+    found = compact(x, below)
+    assert found.dtype == dtype
+    tf.debugging.assert_equal(tf.cast(found, tf.int32), x)
