@@ -11,6 +11,7 @@ train` does; the sources of Python's own standard library are the default.
 
 import argparse
 import json
+import pathlib
 import time
 
 import measuring
@@ -79,7 +80,8 @@ class StepLog:
 def tables(case, found):
     yield (
         f"{case['length']:,} tokens, {found['parameters']:,} parameters, "
-        + ("XLA" if case["xla"] else "no XLA"),
+        f"{'XLA' if case['xla'] else 'no XLA'}: "
+        f"peak of the process {found['peak'] / 1024:.2f} GiB",
         ("step", "loss, nats", "s"),
         [
             (index, f"{step['loss']:.4f}", f"{step['seconds']:.1f}")
@@ -97,7 +99,7 @@ def main():
     add("--learning-rate", type=float, default=1e-3)
     add("--xla", type=int, default=0, choices=(0, 1))
     add("--threads", type=int, default=measuring.num_cores())
-    add("--markdown", default=None)
+    add("--markdown", type=pathlib.Path, help="where to store the table")
     add("--worker", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -108,7 +110,6 @@ def main():
     case = {name: getattr(options, name) for name in names}
     found = measuring.run_worker(__file__, case, threads=options.threads)
     measuring.report(list(tables(case, found)), options.markdown)
-    print(f"\npeak of the process: {found['peak'] / 1024:.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -80,9 +80,9 @@ def cases(options):
 
 def depth_cases(options):
     for recompute, blocks, length in itertools.product(
-        (True, False), options.depths, (options.length // 4, options.length)
+        options.recompute, options.depths, (options.length // 4, options.length)
     ):
-        yield model_case(options, blocks, length, recompute)
+        yield model_case(options, blocks, length, bool(recompute))
 
 
 def model_case(options, blocks, length, recompute=True):
@@ -313,7 +313,15 @@ def options():
     names = list(SWEEPS)
     add("--sweep", nargs="+", choices=names, default=names)
     add("--length", type=int, default=16384, help="of depth and rounds")
-    add("--depths", type=int, nargs="+", default=[2, 8])
+    add("--depths", type=int, nargs="+", default=[4, 12])
+    add(
+        "--recompute",
+        type=int,
+        nargs="+",
+        choices=[0, 1],
+        default=[1, 0],
+        help="of depth: reversible, plain or both; default both",
+    )
     add("--rounds", type=int, nargs="+", default=[2, 8])
     add("--vocabularies", type=int, nargs="+", default=[320, 32000])
     add("--tokens", type=int, default=65536, help="of vocabulary")

@@ -20,6 +20,7 @@ import json
 import pathlib
 import time
 
+import half_million
 import measuring
 
 CASES = ("depth", "dropout", "half-million", "enwik8")
@@ -34,14 +35,9 @@ SMALL = {
     "chunk_length": 64,
 }
 HALF_MILLION = {
+    **half_million.MODEL,
     "vocabulary_size": 320,
-    "num_layers": 6,
-    "num_heads": 2,
-    "hidden_dim": 256,
-    "intermediate_dim": 512,
-    "max_sequence_length": 524288,
-    "num_hashes": 1,
-    "chunk_length": 64,
+    "max_sequence_length": half_million.LENGTH,
 }
 ENWIK8 = {
     "vocabulary_size": 258,

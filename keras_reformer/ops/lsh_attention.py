@@ -5,7 +5,7 @@ keys that all rounds show (Kitaev et al. 2020, section 2, equations 3 to 6).
 So the forward pass loops over rounds with a running output and log-sum-exp,
 and the backward pass loops again, recomputing scores against the total.
 Between the passes live the output, the log-sum-exp, the orders and the
-buckets: a round adds 8 bytes a token and head, and no scores.
+buckets: a round adds 4 to 8 bytes a token and head, and no scores.
 
 One round, to be followed with a finger: `_fetch` takes a group of chunks'
 vectors in the round's order, `WindowAttention` attends, `over_groups` puts
