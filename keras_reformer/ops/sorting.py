@@ -69,5 +69,5 @@ def take(x: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 def flatten_rows(x: tf.Tensor) -> tf.Tensor:
     """`(rows, length, ...)` to `(rows * length, ...)`."""
-    rest = x.shape[2:].as_list()
+    rest = [size(x, axis) for axis in range(2, x.shape.rank)]
     return tf.reshape(x, [size(x, 0) * size(x, 1), *rest])

@@ -129,4 +129,4 @@ def test_no_more_logits_than_a_step_takes(monkeypatch):
 
     labels, (hidden, *weights) = make_case()
     chunked_cross_entropy(watched, hidden, weights, labels, VOCABULARY)
-    assert set(seen) == {4 * VOCABULARY}
+    assert max(seen) <= 4 * VOCABULARY
