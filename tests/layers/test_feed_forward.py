@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reformer.layers import FeedForward
+from keras_reformer.layers import FeedForward, feed_forward
 from tests.layer_checks import check_layer
 
 BATCH, LENGTH, DIM, INNER = 2, 13, 5, 7
@@ -147,3 +147,21 @@ def test_chunks_need_a_sequence(shape):
 def test_refuses_bad_arguments(options, received):
     with pytest.raises(ValueError, match=f"Received: {received}"):
         FeedForward(**{"intermediate_dim": INNER, **options})
+
+
+def test_long_sequences_are_chunked_by_themselves(monkeypatch, execution):
+    layer, x = make_layer(dtype="float64"), make_inputs()
+    layer.build(x.shape)
+    run = outputs_and_gradients(layer, np.ones(x.shape))
+    whole = execution(run)(x)
+    lengths, function = [], layer._positions
+
+    def counting(chunk, *arguments):
+        lengths.append(chunk.shape[1])
+        return function(chunk, *arguments)
+
+    monkeypatch.setattr(layer, "_positions", counting)
+    monkeypatch.setattr(feed_forward, "_UNITS_IN_STEP", 4 * BATCH * INNER)
+    for one, other in zip(execution(run)(x), whole, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+    assert lengths and max(lengths) <= 4

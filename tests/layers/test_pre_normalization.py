@@ -3,7 +3,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reformer.layers import FeedForward, PreNormalization
+from keras_reformer.layers import (
+    FeedForward,
+    PreNormalization,
+    pre_normalization,
+)
 from tests.layer_checks import check_layer
 
 SHAPE = (2, 13, 5)
@@ -90,3 +94,31 @@ def test_refuses_what_is_no_layer(layer):
 def test_refuses_a_bad_epsilon(epsilon):
     with pytest.raises(ValueError, match="Received: epsilon="):
         PreNormalization(Identity(), epsilon=epsilon)
+
+
+def test_parts_of_a_long_sequence_change_nothing(monkeypatch, execution):
+    layer = PreNormalization(FeedForward(7, bias_initializer="normal"))
+    x = make_inputs()
+    layer.build(x.shape)
+
+    def gradients(x):
+        variables = [v.value for v in layer.trainable_variables]
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            loss = tf.reduce_sum(y**3)
+        return y, *tape.gradient(loss, [x, *variables])
+
+    whole = execution(gradients)(x)
+    lengths = []
+    function = pre_normalization.map_positions
+
+    def counting(*arguments):
+        lengths.append(arguments[-1])
+        return function(*arguments)
+
+    monkeypatch.setattr(pre_normalization, "_ELEMENTS_AT_ONCE", 64)
+    monkeypatch.setattr(pre_normalization, "map_positions", counting)
+    for one, other in zip(execution(gradients)(x), whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert lengths and max(lengths) < 13
