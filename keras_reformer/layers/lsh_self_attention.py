@@ -47,7 +47,7 @@ class LSHSelfAttention(ChunkedSelfAttention):
         key_dim: int. Size of each head's query-keys.
         value_dim: int. Size of each head's values. Defaults to `key_dim`.
         num_hashes: int. Rounds of hashing; time is linear in it, memory
-            grows by 8 bytes a token, head and round. Defaults to `4`.
+            grows by 4 to 8 bytes a token, head and round. Defaults to `4`.
         num_buckets: even int, or list of even ints whose product is the
             number of buckets (then cheaper to compute). `None` follows the
             inputs' length: about one bucket a chunk for `scope="bucket"`,

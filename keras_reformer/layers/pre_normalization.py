@@ -10,6 +10,7 @@ from keras_reformer.layers.stateless import (
     pure_function,
 )
 from keras_reformer.ops.chunking import chunk_length_for, map_positions
+from keras_reformer.ops.stacking import Result
 
 # Of longer sequences (32 MiB of float32) parts are normalized, and again in
 # the backward pass, so that nothing in between is as long as the sequence.
@@ -88,6 +89,7 @@ class PreNormalization(keras.layers.Layer):
             inputs,
             function.trainable,
             chunk_length_for(inputs, shape[2], _ELEMENTS_AT_ONCE // 4),
+            Result(shape[2:], self.normalization.compute_dtype),
         )
 
     def compute_output_shape(self, input_shape):

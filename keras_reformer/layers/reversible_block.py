@@ -111,7 +111,7 @@ class ReversibleBlock(keras.layers.Layer):
             return pure_function(
                 layer,
                 lambda x: call_branch(layer, x, mask, training),
-                recipe(layer, training),
+                recipe(layer, training) if training else None,
             )
 
         return list(map(pure, self.branches))

@@ -63,21 +63,28 @@ def recipe(layer, *options):
     try:
         config = keras.saving.serialize_keras_object(layer)
         text = json.dumps(_anonymous(config), sort_keys=True)
-    except (NotImplementedError, TypeError, ValueError):
+    except Exception:  # A layer that cannot be saved can still be trained.
         return None
     signature = [
         (tuple(v.shape), v.dtype, v.trainable) for v in layer.variables
     ]
-    return text, tuple(signature), options
+    # A config holds functions and classes by their names alone.
+    kinds = [
+        (type(part), getattr(part, "activation", None))
+        for part in layer._flatten_layers()
+    ]
+    return text, tuple(signature), tuple(kinds), options
 
 
 def _anonymous(config):
-    """A config without names and seeds."""
+    """A config without the names and seeds of layers."""
     if isinstance(config, dict):
+        # What else has a name, such as a dtype policy, is what it is called.
+        dropped = ("name", "seed") if "trainable" in config else ("seed",)
         return {
             key: _anonymous(value)
             for key, value in config.items()
-            if key not in ("name", "seed")
+            if key not in dropped
         }
     if isinstance(config, (list, tuple)):
         return [_anonymous(value) for value in config]

@@ -65,11 +65,13 @@ def plan_groups(
         rows: Number of rows.
         chunks: Number of chunks in a row.
         chunk_length: int. Positions in a chunk.
-        halo: int. Most chunks that a window reaches to either side. Groups
-            are not made smaller, or most of a step would be neighbours.
+        halo: int. Most chunks that a window reaches to either side. There
+            are not more groups than if each had so many, or most of a step
+            would be neighbours.
     """
     most = max(TOKENS_IN_STEP // chunk_length, halo, 1)
     in_step = ceil_div(chunks, at_least(1, ceil_div(chunks, most)))
+    in_step = at_least(1, in_step)
     groups = ceil_div(chunks, in_step)
     rows_in_step = 1
     if isinstance(groups, int) and groups == 1 and isinstance(rows, int):

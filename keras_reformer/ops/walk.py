@@ -52,12 +52,18 @@ class StackOutput(NamedTuple):
 
 def couple(branch_output: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
     """`stream + branch_output`, in the stream's precision."""
-    return stream + tf.cast(branch_output, stream.dtype)
+    return stream + _like(branch_output, stream)
 
 
 def uncouple(branch_output: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
     """`stream - branch_output`, in the stream's precision."""
-    return stream - tf.cast(branch_output, stream.dtype)
+    return stream - _like(branch_output, stream)
+
+
+def _like(branch_output: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+    """In the stream's precision, and of its shape, which a layer may lose."""
+    cast = tf.cast(branch_output, stream.dtype)
+    return tf.ensure_shape(cast, stream.shape)
 
 
 def walk(
@@ -117,7 +123,7 @@ def walk_back(
             x1, d_sum, d_x2, d_values = _half_backward(
                 branch, values, x2, sum_, d_sum, d_loss
             )
-        streams, d_streams = (x1, x2), (d_sum, d_passed + d_x2)
+        streams, d_streams = (x1, x2), (d_sum, couple(d_x2, d_passed))
         gradients.append(d_values)
     return streams, d_streams, gradients[::-1]
 

@@ -106,8 +106,8 @@ def test_losses_and_changes_of_every_block(loops):
     assert calls == list(range(1, 9))
 
 
-@pytest.mark.parametrize("length", [5, LENGTH])
-def test_length_that_is_not_known_while_tracing(length, loops):
+@pytest.mark.parametrize("batch", [1, None])
+def test_length_that_is_not_known_while_tracing(batch, loops):
     sequence = built(make_sequence(2))
 
     def run(x):
@@ -117,8 +117,8 @@ def test_length_that_is_not_known_while_tracing(length, loops):
             loss = tf.reduce_sum(sequence(x, training=True) ** 2)
         return tape.gradient(loss, [x, *variables])
 
-    spec = tf.TensorSpec((None, None, SHAPE[-1]))
-    x = make_inputs()[:, :length]
+    spec = tf.TensorSpec((batch, None, SHAPE[-1]))
+    x = make_inputs()[:batch]
     check_against_plain(
         sequence,
         run,
@@ -167,7 +167,8 @@ def test_names_and_seeds_are_in_no_recipe():
 
 
 @pytest.mark.parametrize(
-    "options", [{"dropout": 0.2}, {"gated": True}, {"dtype": "float64"}, {}]
+    "options",
+    [{"dropout": 0.2}, {"gated": True}, {"dtype": "mixed_bfloat16"}, {}],
 )
 def test_other_options_are_another_recipe(options):
     one, other = FeedForward(7), FeedForward(7, **options)
@@ -176,6 +177,19 @@ def test_other_options_are_another_recipe(options):
         other.output_dense.trainable = False
     first, second = recipes(one)[0], recipe(other, True)
     assert first != second
+
+
+def test_functions_of_one_name_are_not_one():
+    def scaled(factor):
+        def activation(x):
+            return factor * x
+
+        return activation
+
+    one, other = recipes(
+        *(FeedForward(7, activation=scaled(factor)) for factor in (1.0, 2.0))
+    )
+    assert one != other or one is None
 
 
 def test_a_layer_without_a_config_has_no_recipe():
