@@ -2,7 +2,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.projecting_layer import ProjectingLayer
-from keras_reformer.layers.stateless import pure_function
+from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.ops.chunking import chunk_length_for, map_positions
 from keras_reformer.ops.dropout import dropout
 
@@ -25,8 +25,9 @@ class FeedForward(ProjectingLayer):
             gated linear units. Defaults to `False`.
         chunk_length: int. Positions computed at a time, so that memory does
             not grow with `length * intermediate_dim`: the backward pass
-            computes them again. Defaults to `None`: of a sequence, as many
-            as have two million hidden units; else all.
+            computes them again, and second-order gradients raise. Defaults
+            to `None`: of a sequence, as many as have two million hidden
+            units; else all.
         use_bias: bool. Whether the dense layers have biases. Defaults to
             `True`.
         kernel_initializer: Initializer of kernels. Defaults to
@@ -100,13 +101,11 @@ class FeedForward(ProjectingLayer):
             chunk_length = chunk_length_for(
                 inputs, self.intermediate_dim, _UNITS_IN_STEP
             )
-        function = pure_function(self, self._positions)
+        function, weights = pure_outputs(self, self._positions)
         return map_positions(
-            lambda chunk, first, weights: function.run(
-                weights, function.state, chunk, seed, first
-            )[0],
+            lambda chunk, first, values: function(values, chunk, seed, first),
             inputs,
-            function.trainable,
+            weights,
             chunk_length,
         )
 

@@ -7,7 +7,7 @@ from keras_reformer.layers.dropout import Dropout
 from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
-    pure_function,
+    pure_outputs,
 )
 from keras_reformer.ops.chunking import chunk_length_for, map_positions
 from keras_reformer.ops.stacking import Result
@@ -81,13 +81,11 @@ class PreNormalization(keras.layers.Layer):
         known = math.prod(size or 1 for size in shape)
         if len(shape) != 3 or shape[1] is None or known <= _ELEMENTS_AT_ONCE:
             return self.normalization(inputs)
-        function = pure_function(self.normalization, self.normalization)
+        function, weights = pure_outputs(self.normalization, self.normalization)
         return map_positions(
-            lambda chunk, first, weights: function.run(
-                weights, function.state, chunk
-            )[0],
+            lambda chunk, first, values: function(values, chunk),
             inputs,
-            function.trainable,
+            weights,
             chunk_length_for(inputs, shape[2], _ELEMENTS_AT_ONCE // 4),
             Result(shape[2:], self.normalization.compute_dtype),
         )

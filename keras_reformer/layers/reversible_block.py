@@ -5,7 +5,7 @@ from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
     pure_function,
-    recipe,
+    recipe_of,
 )
 from keras_reformer.ops.walk import couple, uncouple
 
@@ -111,7 +111,7 @@ class ReversibleBlock(keras.layers.Layer):
             return pure_function(
                 layer,
                 lambda x: call_branch(layer, x, mask, training),
-                recipe(layer, training) if training else None,
+                recipe_of(layer, training) if training else None,
             )
 
         return list(map(pure, self.branches))

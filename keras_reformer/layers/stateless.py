@@ -46,7 +46,30 @@ def pure_function(layers, function, recipe=None):
     return Branch(run, _values(trainable), _values(others), recipe)
 
 
-def recipe(layer, *options):
+def pure_outputs(layers, function):
+    """A `pure_function` of which only the outputs matter.
+
+    For calls on parts of a sequence: what such calls change or add to the
+    losses is dropped, since it would not be that of one call on the whole.
+
+    Args:
+        layers: a built Keras layer or a list of them.
+        function: reads variables of these and of their sublayers only.
+
+    Returns:
+        A function `(trainable, *inputs) -> outputs`, and the values of
+        `trainable`.
+    """
+    branch = pure_function(layers, function)
+
+    def run(trainable, *inputs):
+        outputs, *_ = branch.run(trainable, branch.state, *inputs)
+        return outputs
+
+    return run, branch.trainable
+
+
+def recipe_of(layer, *options):
     """What a call of the layer depends on, besides its variables' values.
 
     Keras builds an equal layer from an equal config, so layers of equal

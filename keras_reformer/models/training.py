@@ -11,7 +11,7 @@ import warnings
 import keras
 import tensorflow as tf
 
-from keras_reformer.layers.stateless import pure_function
+from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.metrics import BitsPerByte
 from keras_reformer.models.inputs import complete
 from keras_reformer.ops.losses import chunked_cross_entropy
@@ -129,18 +129,13 @@ class ChunkedCrossEntropy:
     def _step_loss(self, x, labels, weights, training):
         hidden = self.backbone.before_normalization(x, training=training)
         normalization = self.backbone.normalization
-        function = pure_function(
+        function, head_weights = pure_outputs(
             [normalization, self.head], lambda x: self.head(normalization(x))
         )
-
-        def logits_of(chunk, values):
-            logits, _, _ = function.run(values, function.state, chunk)
-            return logits
-
         nats, correct = chunked_cross_entropy(
-            logits_of,
+            lambda chunk, values: function(values, chunk),
             hidden,
-            function.trainable,
+            head_weights,
             labels,
             self.backbone.vocabulary_size,
         )

@@ -42,9 +42,10 @@ def _guard(gradient: tf.Tensor | None) -> tf.Tensor | None:
     return tf.raw_ops.PreventGradient(
         input=gradient,
         message=(
-            "Second-order gradients through keras_reformer's attention and "
-            "reversible layers are not supported. Expected one "
-            "differentiation only. Use `recompute=False` and "
-            "`keras.layers.MultiHeadAttention` where you need two."
+            "Second-order gradients through keras_reformer's attention, "
+            "reversible and chunked layers are not supported. Expected one "
+            "differentiation only. Where you need two, use "
+            "`recompute=False`, `keras.layers.MultiHeadAttention` and "
+            "`keras.layers.Dense`."
         ),
     )

@@ -51,7 +51,7 @@ class Repeated:
         self.count = count
         self.period = list(branches[: len(branches) // count])
         self.states = self._stack([branch.state for branch in branches])
-        self.memories: list[Any] = []
+        self.decisions: list[Any] = []
 
     def forward(
         self, trainable: Sequence[Tensors], streams: Streams
@@ -78,7 +78,7 @@ class Repeated:
             ],
         )
         found = _fill(template, [array.stack() for array in arrays])
-        changes, losses, self.memories = found
+        changes, losses, self.decisions = found
         return StackOutput(
             streams, self._unstack(changes), self._unstack(losses)
         )
@@ -103,7 +103,7 @@ class Repeated:
             streams, d_streams, d_values = walk_back(
                 self._branches(states),
                 tf.nest.map_structure(lambda x: x.read(index), arrays),
-                [Memory(x) for x in _at(self.memories, index)],
+                [Memory(x) for x in _at(self.decisions, index)],
                 streams,
                 d_streams,
                 d_loss,

@@ -58,13 +58,13 @@ def run_reversibly(
     repeat = repeat and not tf.executing_eagerly()
     count = repetitions(branches) if repeat else 1
     passes = Repeated(branches, count) if count > 1 else _Unrolled(branches)
-    shape_of: dict[str, list] = {}
+    structure: dict[str, list] = {}
 
     @first_order_gradient
     def stack(x1, x2, *flat):
         trainable = _unflatten(flat, sizes)
         output = passes.forward(trainable, (x1, x2))
-        shape_of.update(changes=output.changes, losses=output.losses)
+        structure.update(changes=output.changes, losses=output.losses)
 
         def gradient(*upstream):
             num_losses = sum(map(len, output.losses))
@@ -82,7 +82,7 @@ def run_reversibly(
 
     flat = _flatten(branch.trainable for branch in branches)
     y1, y2, *rest = stack(*streams, *flat)
-    return _rebuild((y1, y2), rest, **shape_of)
+    return _rebuild((y1, y2), rest, **structure)
 
 
 class _Unrolled:

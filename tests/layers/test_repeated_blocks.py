@@ -15,7 +15,7 @@ from keras_reformer.layers import (
     ReversibleBlock,
     ReversibleSequence,
 )
-from keras_reformer.layers.stateless import recipe
+from keras_reformer.layers.stateless import recipe_of
 from keras_reformer.ops import repeated
 from keras_reformer.ops.walk import Branch
 from tests.conftest import EXECUTIONS
@@ -155,7 +155,7 @@ def test_graph_does_not_grow_with_depth():
 def recipes(*layers):
     for layer in layers:
         layer.build(SHAPE)
-    return [recipe(layer, True) for layer in layers]
+    return [recipe_of(layer, True) for layer in layers]
 
 
 def test_names_and_seeds_are_in_no_recipe():
@@ -175,7 +175,7 @@ def test_other_options_are_another_recipe(options):
     other.build(SHAPE)
     if not options:
         other.output_dense.trainable = False
-    first, second = recipes(one)[0], recipe(other, True)
+    first, second = recipes(one)[0], recipe_of(other, True)
     assert first != second
 
 
