@@ -291,8 +291,7 @@ class LSHSelfAttention(ChunkedSelfAttention):
 
     def _remember_sort(self, query_key, *arguments):
         length = query_key.shape[2]
-        # One bucket more is that of masked positions.
-        num_buckets = math.prod(self._factors(length)) + 1
+        num_buckets = _num_buckets(self._factors(length))
 
         def decide():
             orders, buckets = self._sort(query_key, *arguments)
@@ -315,7 +314,7 @@ class LSHSelfAttention(ChunkedSelfAttention):
             factors,
             mask,
         )
-        return sort_by_bucket(buckets), buckets
+        return sort_by_bucket(buckets, _num_buckets(factors)), buckets
 
     def _choose_rotations(self, training, rotation_seed, factors):
         if not training and self._rotations is not None:
@@ -376,3 +375,8 @@ class LSHSelfAttention(ChunkedSelfAttention):
             "exact_below": self.exact_below,
             "discount_duplicates": self.discount_duplicates,
         }
+
+
+def _num_buckets(factors):
+    """Of all tokens: masked ones have a bucket of their own."""
+    return math.prod(factors) + 1

@@ -25,6 +25,8 @@ def test_sort_is_stable_and_inverts(rows, length, num_buckets, seed):
     order = sort_by_bucket(tf.constant(buckets))
     expected = np.argsort(buckets, axis=-1, kind="stable")
     np.testing.assert_array_equal(order, expected)
+    packed = sort_by_bucket(tf.constant(buckets), num_buckets)
+    np.testing.assert_array_equal(packed, expected)
     ranks = invert_permutation(order)
     np.testing.assert_array_equal(
         np.take_along_axis(ranks.numpy(), expected, -1),
@@ -35,18 +37,22 @@ def test_sort_is_stable_and_inverts(rows, length, num_buckets, seed):
     np.testing.assert_array_equal(back, vectors)
 
 
-def test_sort_in_graph_and_xla(execution):
+@pytest.mark.parametrize("num_buckets", [None, 9])
+def test_sort_in_graph_and_xla(num_buckets, execution):
     buckets = np.random.default_rng(0).integers(9, size=(4, 100))
-    order = execution(sort_by_bucket)(tf.constant(buckets, tf.int32))
+    sort = execution(lambda x: sort_by_bucket(x, num_buckets))
+    order = sort(tf.constant(buckets, tf.int32))
     np.testing.assert_array_equal(
         order, np.argsort(buckets, axis=-1, kind="stable")
     )
 
 
-def test_half_a_million_positions_do_not_overflow():
-    length, num_buckets = 2**19, 2**13
+@pytest.mark.parametrize("num_buckets", [2**12, 2**12 + 1, 2**13])
+def test_half_a_million_positions_do_not_overflow(num_buckets):
+    length = 2**19
     buckets = np.random.default_rng(0).integers(num_buckets, size=(1, length))
-    order = sort_by_bucket(tf.constant(buckets, tf.int32))
+    buckets[0, -1] = num_buckets - 1
+    order = sort_by_bucket(tf.constant(buckets, tf.int32), num_buckets)
     np.testing.assert_array_equal(
         order, np.argsort(buckets, axis=-1, kind="stable")
     )
