@@ -168,8 +168,12 @@ def plot_lines(records, panels, per_token):
     for panel, label in zip(
         panels, (time_name, "peak growth (MiB)"), strict=True
     ):
-        panel.set(xlabel="length", ylabel=label, yscale="log")
+        panel.set(xlabel="length", ylabel=label)
         panel.set_xscale("log", base=2)
+        if per_token:
+            panel.set_ylim(bottom=0)
+        else:
+            panel.set_yscale("log")
         panel.grid(alpha=0.3)
 
 

@@ -238,11 +238,19 @@ def depth_tables(records):
 
 
 def plot(records, picture):
-    """Time and memory against length; first steps against depth if many."""
+    """Time and memory against what varies; first steps against depth."""
     import matplotlib.pyplot as plt
 
-    axes = [("length", "seconds", "s/step"), ("length", "growth", "MiB")]
-    if len({record["depth"] for record in records}) > 1:
+    lengths, depths = (
+        len({record[axis] for record in records})
+        for axis in ("length", "depth")
+    )
+    across = "depth" if depths > 1 and lengths == 1 else "length"
+    axes = [
+        (across, "seconds", "s/step"),
+        (across, "growth", "peak growth (MiB)"),
+    ]
+    if depths > 1:
         axes.append(("depth", "first", "first step (s)"))
     figure, panels = plt.subplots(
         1, len(axes), figsize=(5 * len(axes), 4), layout="constrained"
