@@ -20,6 +20,11 @@ from keras_reformer.layers import ReversibleSequence as ReversibleSequence
 from keras_reformer.metrics import BitsPerByte as BitsPerByte
 from keras_reformer.models import ReformerBackbone as ReformerBackbone
 from keras_reformer.models import ReformerCausalLM as ReformerCausalLM
+from keras_reformer.models import ReformerClassifier as ReformerClassifier
+from keras_reformer.models import ReformerMaskedLM as ReformerMaskedLM
+from keras_reformer.models import (
+    ReformerQuestionAnswering as ReformerQuestionAnswering,
+)
 
 __version__ = _metadata.version("keras-reformer")
 
@@ -33,6 +38,9 @@ __all__ = [
     "PreNormalization",
     "ReformerBackbone",
     "ReformerCausalLM",
+    "ReformerClassifier",
+    "ReformerMaskedLM",
+    "ReformerQuestionAnswering",
     "ReversibleBlock",
     "ReversibleSequence",
     "__version__",

@@ -79,6 +79,7 @@ def _build_parser():
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_train_parser(subparsers)
+    _add_convert_parser(subparsers)
     return parser
 
 
@@ -128,6 +129,34 @@ def _add_switches(parser, defaults):
             default=defaults[name],
             help=text,
         )
+
+
+def _add_convert_parser(subparsers):
+    parser = subparsers.add_parser(
+        "convert", help="turn a published checkpoint into a Keras file, or back"
+    )
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        help="folder with config.json and weights (Hugging Face), .pkl.gz "
+        "(trax) or .keras",
+    )
+    parser.add_argument(
+        "target", metavar="OUT", help=".keras file; for a .keras IN, a folder"
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="JSON of what a trax checkpoint does not tell, by the names of "
+        "Hugging Face's config.json: chunk lengths, num_buckets, num_hashes",
+    )
+    parser.set_defaults(command=_convert)
+
+
+def _convert(options):
+    from keras_reformer.commands import convert
+
+    print(convert.run(**options))
 
 
 def _train(options):

@@ -6,5 +6,20 @@ from keras_reformer.models.reformer_backbone import (
 from keras_reformer.models.reformer_causal_lm import (
     ReformerCausalLM as ReformerCausalLM,
 )
+from keras_reformer.models.reformer_classifier import (
+    ReformerClassifier as ReformerClassifier,
+)
+from keras_reformer.models.reformer_masked_lm import (
+    ReformerMaskedLM as ReformerMaskedLM,
+)
+from keras_reformer.models.reformer_question_answering import (
+    ReformerQuestionAnswering as ReformerQuestionAnswering,
+)
 
-__all__ = ["ReformerBackbone", "ReformerCausalLM"]
+__all__ = [
+    "ReformerBackbone",
+    "ReformerCausalLM",
+    "ReformerClassifier",
+    "ReformerMaskedLM",
+    "ReformerQuestionAnswering",
+]

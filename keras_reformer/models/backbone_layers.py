@@ -17,6 +17,11 @@ from keras_reformer.layers import (
     checks,
 )
 from keras_reformer.layers.reversible_block import stream_dtype
+from keras_reformer.models.padding import (
+    CutToLength,
+    PadToMultiple,
+    published_multiple,
+)
 from keras_reformer.ops.hashing import resolve_num_buckets
 
 
@@ -105,6 +110,8 @@ class BackboneLayers(NamedTuple):
     position_embedding: keras.layers.Layer | None
     add: keras.layers.Layer
     dropout: keras.layers.Layer
+    pad: keras.layers.Layer | None
+    cut: keras.layers.Layer
     sequence: keras.layers.Layer
     normalization: keras.layers.Layer
 
@@ -128,6 +135,8 @@ def make_layers(config, policy):
             dtype=streams,
             name="dropout",
         ),
+        _pad_layer(config, streams),
+        CutToLength(dtype=streams, name="cut"),
         ReversibleSequence(
             [
                 _block(config, index, policy)
@@ -150,7 +159,12 @@ def connect(layers, inputs):
     if layers.position_embedding is not None:
         x = layers.add([x, layers.position_embedding(x)])
     x = layers.dropout(x)
-    x = layers.sequence(x, mask=inputs["padding_mask"])
+    mask = inputs["padding_mask"]
+    if layers.pad is None:
+        x = layers.sequence(x, mask=mask)
+    else:
+        padded, mask = layers.pad(x, mask)
+        x = layers.cut(layers.sequence(padded, mask=mask), x)
     return layers.normalization(x)
 
 
@@ -164,6 +178,13 @@ def _position_layer(config, dtype):
         dtype=dtype,
         name="position_embedding",
     )
+
+
+def _pad_layer(config, dtype):
+    multiple, above = published_multiple(config)
+    if multiple is None:
+        return None
+    return PadToMultiple(multiple, above, dtype=dtype, name="pad")
 
 
 def _block(config, index, policy):
@@ -209,7 +230,7 @@ def _lsh_layer(config, seed, policy):
         num_chunks_after=config["lsh_num_chunks_after"],
         scope=config["scope"],
         name="lsh_self_attention",
-        **_attention_arguments(config, seed, policy),
+        **_attention_arguments(config, "lsh", seed, policy),
     )
 
 
@@ -219,17 +240,18 @@ def _local_layer(config, seed, policy):
         num_chunks_before=config["local_num_chunks_before"],
         num_chunks_after=config["local_num_chunks_after"],
         name="local_self_attention",
-        **_attention_arguments(config, seed, policy),
+        **_attention_arguments(config, "local", seed, policy),
     )
 
 
-def _attention_arguments(config, seed, policy):
+def _attention_arguments(config, kind, seed, policy):
+    dropout = config[f"{kind}_dropout"]
     return {
         "num_heads": config["num_heads"],
         "key_dim": config["key_dim"],
         "causal": config["causal"],
         "wrap": config["wrap"],
-        "dropout": config["dropout"],
+        "dropout": config["dropout"] if dropout is None else dropout,
         "seed": seed,
         "dtype": policy,
     }

@@ -39,6 +39,10 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
             `"bucket"`.
         dropout: float in `[0, 1)`. Dropout of embeddings, attention weights,
             feed-forward and branch outputs. Defaults to `0.0`.
+        lsh_dropout: float in `[0, 1)`. Dropout of LSH layers' attention
+            weights. Defaults to `dropout`.
+        local_dropout: float in `[0, 1)`. The same of local layers. Defaults
+            to `dropout`.
         recompute: bool. Whether the backward pass rebuilds activations.
             Defaults to `True`.
         local_chunk_length: int. Chunk of local layers. Defaults to
@@ -121,6 +125,8 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
         axial_shape=None,
         axial_dims=None,
         merge="concat",
+        lsh_dropout=None,
+        local_dropout=None,
         seed=None,
         dtype=None,
         **kwargs,

@@ -2,14 +2,11 @@ import keras
 import numpy as np
 
 from keras_reformer import generation
-from keras_reformer.layers.reversible_block import stream_dtype
-from keras_reformer.models.inputs import TokenInputs, token_inputs
-from keras_reformer.models.reformer_backbone import ReformerBackbone
-from keras_reformer.models.training import ChunkedCrossEntropy
+from keras_reformer.models.language_model import LanguageModel
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReformerCausalLM(ChunkedCrossEntropy, TokenInputs, keras.Model):
+class ReformerCausalLM(LanguageModel):
     """A language model: token ids to logits of each next token.
 
     Compiled without a loss it trains on cross-entropy with integer labels,
@@ -54,50 +51,13 @@ class ReformerCausalLM(ChunkedCrossEntropy, TokenInputs, keras.Model):
     Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451).
     """
 
-    def __init__(
-        self,
-        vocabulary_size=None,
-        num_layers=None,
-        num_heads=None,
-        hidden_dim=None,
-        intermediate_dim=None,
-        max_sequence_length=None,
-        *,
-        backbone=None,
-        name=None,
-        **kwargs,
-    ):
-        trainable = kwargs.pop("trainable", True)
-        given = (
-            vocabulary_size,
-            num_layers,
-            num_heads,
-            hidden_dim,
-            intermediate_dim,
-            max_sequence_length,
-        )
-        sizes = dict(zip(_SIZES, given, strict=True))
-        backbone = _backbone(backbone, sizes, kwargs)
-        # === Layers ===
-        policy = backbone.dtype_policy
-        head = keras.layers.Dense(
-            backbone.vocabulary_size, dtype=policy, name="head"
-        )
-
-        # === Functional model ===
-        inputs = token_inputs()
-        logits = keras.layers.Activation(
-            "linear", dtype=stream_dtype(policy), name="logits"
-        )(head(backbone(inputs)))
-        super().__init__(
-            inputs=inputs, outputs=logits, name=name, trainable=trainable
-        )
-
-        # === Config ===
-        # The Functional constructor ignores `dtype`.
-        self.dtype_policy = policy
-        self.backbone = backbone
-        self.head = head
+    def _check_backbone(self, backbone):
+        if not backbone.get_config()["causal"]:
+            raise ValueError(
+                "A causal language model needs a causal backbone, or tokens "
+                "see what they are to predict. Expected causal=True. "
+                "Received: causal=False"
+            )
 
     def generate(
         self,
@@ -145,53 +105,3 @@ class ReformerCausalLM(ChunkedCrossEntropy, TokenInputs, keras.Model):
             {"token_ids": token_ids, "padding_mask": mask}
         )
         return logits[range(len(lengths)), lengths - 1]
-
-    def get_config(self):
-        return {
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        config["backbone"] = keras.saving.deserialize_keras_object(
-            config["backbone"], custom_objects=custom_objects
-        )
-        return cls(**config)
-
-
-_SIZES = (
-    "vocabulary_size",
-    "num_layers",
-    "num_heads",
-    "hidden_dim",
-    "intermediate_dim",
-    "max_sequence_length",
-)
-
-
-def _backbone(backbone, sizes, options):
-    """The backbone given, or one made of the other arguments."""
-    given = {k: v for k, v in sizes.items() if v is not None} | options
-    if backbone is None:
-        missing = sorted(k for k, v in sizes.items() if v is None)
-        if missing:
-            raise ValueError(
-                "A model needs all sizes, or a `backbone`. Missing: "
-                f"{missing}. Received: {sorted(given)}"
-            )
-        backbone = ReformerBackbone(**sizes, **options)
-    elif given:
-        raise ValueError(
-            "Either `backbone` or its arguments may be given, not both. "
-            f"Received: backbone={backbone.name} and {sorted(given)}"
-        )
-    if not backbone.get_config()["causal"]:
-        raise ValueError(
-            "A causal language model needs a causal backbone, or tokens see "
-            "what they are to predict. Expected causal=True. Received: "
-            "causal=False"
-        )
-    return backbone

@@ -41,6 +41,28 @@ def pad_axis(
     return tf.pad(x, widths, constant_values=tf.cast(value, x.dtype))
 
 
+def pad_to_multiple(
+    x: tf.Tensor, mask: tf.Tensor | None, multiple: int, above: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Zeros behind each row, and the mask that hides them.
+
+    Args:
+        x: Tensor of shape `(batch, length, ...)`.
+        mask: Boolean tensor `(batch, length)`, or None for all True.
+        multiple: int. What the length becomes a multiple of.
+        above: int. Rows of at most this length get no zeros.
+
+    Returns:
+        Both, padded.
+    """
+    length = size(x, 1)
+    spare = ceil_div(length, multiple) * multiple - length
+    spare = choose_by_length(length, above, lambda: 0, lambda: spare)
+    if mask is None:
+        mask = tf.ones([size(x, 0), length], tf.bool)
+    return pad_axis(x, 1, 0, spare), pad_axis(mask, 1, 0, spare, False)
+
+
 def softmax_dtype(dtype: tf.DType) -> tf.DType:
     """float32, or float64 where the inputs already are."""
     return tf.float64 if tf.as_dtype(dtype) == tf.float64 else tf.float32

@@ -1,0 +1,203 @@
+"""How near converted models are to the published one, over random cases.
+
+    pip install -e ".[cpu,benchmarks]"
+    python benchmarks/published.py [--cases 50] [--seed 0]
+
+Draws configurations of transformers' Reformer (kinds of layers, chunks,
+neighbours, buckets, rounds, activations, heads, lengths, padding), gives both
+the same random weights and rotations, and computes both in float64, where
+transformers' arithmetic has no rounding faults. Prints the largest error of
+each case, relative to the largest magnitude, at valid positions; for
+gradients, of every parameter, relative to its norm.
+"""
+
+import argparse
+import math
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+import numpy as np
+import tensorflow as tf
+import torch
+import transformers
+
+from keras_reformer import convert
+from keras_reformer.convert.huggingface import _expected
+
+VOCABULARY = 23
+KINDS = {
+    "lm": transformers.ReformerModelWithLMHead,
+    "mlm": transformers.ReformerForMaskedLM,
+    "qa": transformers.ReformerForQuestionAnswering,
+}
+
+
+def draw_config(rng):
+    """A configuration, and the length of its inputs."""
+    lsh_chunk, local_chunk = rng.choice([2, 4, 6, 8], 2)
+    multiple = math.lcm(lsh_chunk, local_chunk)
+    length = int(rng.integers(2, 60))
+    most = -(-length // multiple) * multiple
+    heads, size = int(rng.integers(1, 4)), int(rng.integers(2, 6))
+    dims = [int(n) for n in rng.integers(1, 9, 2)]
+    depth = int(rng.integers(1, 5))
+    kind = str(rng.choice(list(KINDS)))
+    causal = kind == "lm"
+    factor = [2, 4, 6, 8, 12]
+    buckets = rng.choice([0, 1])
+    return kind, length, {
+        "vocab_size": VOCABULARY,
+        "hidden_size": sum(dims),
+        "axial_pos_embds_dim": dims,
+        "axial_pos_shape": [-(-most // 4), 4],
+        "max_position_embeddings": -(-most // 4) * 4,
+        "num_attention_heads": heads,
+        "attention_head_size": size,
+        "feed_forward_size": int(rng.integers(1, 20)),
+        "attn_layers": [str(k) for k in rng.choice(["lsh", "local"], depth)],
+        "lsh_attn_chunk_length": int(lsh_chunk),
+        "local_attn_chunk_length": int(local_chunk),
+        "lsh_num_chunks_before": int(rng.integers(0, 3)),
+        "lsh_num_chunks_after": 0 if causal else int(rng.integers(0, 2)),
+        "local_num_chunks_before": int(rng.integers(0, 3)),
+        "local_num_chunks_after": 0 if causal else int(rng.integers(0, 2)),
+        "num_buckets": [int(n) for n in rng.choice(factor, 2)]
+        if buckets
+        else int(rng.choice(factor)),
+        "num_hashes": int(rng.integers(1, 5)),
+        "hidden_act": str(rng.choice(["relu", "gelu", "silu", "tanh"])),
+        "is_decoder": causal,
+        "hidden_dropout_prob": 0.0,
+        "lsh_attention_probs_dropout_prob": 0.0,
+        "local_attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": float(rng.choice([1e-12, 1e-5])),
+        "pad_token_id": 0,
+        "use_cache": False,
+    }
+
+
+class Rotations:
+    """Stands in for `torch.randn` while the published model hashes.
+
+    Each LSH layer draws its rotations once; they are kept, in the precision
+    in which our layers hold them.
+    """
+
+    def __init__(self, config, seed):
+        self.generator = torch.Generator().manual_seed(seed)
+        kinds = config["attn_layers"]
+        self.layers = [i for i, kind in enumerate(kinds) if kind == "lsh"]
+        self.drawn = {}
+
+    def __call__(self, shape, **options):
+        index = self.layers[len(self.drawn)]
+        value = torch.randn(shape, generator=self.generator)
+        self.drawn[index] = value.numpy()
+        return value.to(options["dtype"])
+
+
+def run_published(kind, config, ids, mask, seed):
+    """Outputs and gradients of transformers' model, and what it drew."""
+    torch.manual_seed(seed)
+    model = KINDS[kind](transformers.ReformerConfig(**config)).double()
+    # Blocks must be in training mode to have gradients; these two would then
+    # take whole chunks, or full tables, only.
+    model.reformer.training = False
+    model.reformer.embeddings.position_embeddings.training = False
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    rotations = Rotations(config, seed)
+    module = transformers.models.reformer.modeling_reformer
+    original, module.torch = module.torch, _Replaced(module.torch, rotations)
+    try:
+        outputs = model(
+            torch.tensor(ids), attention_mask=torch.tensor(mask).long()
+        )
+    finally:
+        module.torch = original
+    outputs = (
+        torch.stack([outputs.start_logits, outputs.end_logits], -1)
+        if kind == "qa"
+        else outputs.logits + model.lm_head.bias
+    )
+    weights = {n: p.detach().numpy() for n, p in model.state_dict().items()}
+    return model, outputs, weights, rotations.drawn
+
+
+class _Replaced:
+    """A module with another `randn`."""
+
+    def __init__(self, module, randn):
+        self._module = module
+        self.randn = randn
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
+
+
+def compare(index, seed):
+    """Largest errors of a case's outputs and gradients."""
+    rng = np.random.default_rng([seed, index])
+    kind, length, config = draw_config(rng)
+    ids = rng.integers(0, VOCABULARY, (2, length)).astype("int32")
+    mask = np.ones((2, length), bool)
+    if rng.random() < 0.5:
+        mask[1, rng.integers(1, length + 1) :] = False
+    model, theirs, weights, rotations = run_published(
+        kind, config, ids, mask, index
+    )
+    ours_model = convert.from_huggingface(config, weights, rotations)
+    upstream = rng.normal(size=theirs.shape) * mask[..., None]
+    with tf.GradientTape() as tape:
+        ours = ours_model({"token_ids": ids, "padding_mask": mask})
+        if kind == "qa":
+            ours = tf.stack([ours["start"], ours["end"]], -1)
+        loss = tf.reduce_sum(ours * upstream)
+    (theirs * torch.tensor(upstream)).sum().backward()
+    theirs = theirs.detach().numpy()[mask]
+    error = np.abs(ours.numpy()[mask] - theirs).max() / np.abs(theirs).max()
+    gradient = gradient_error(model, ours_model, tape, loss)
+    return config | {"kind": kind, "length": length}, error, gradient
+
+
+def gradient_error(model, ours, tape, loss):
+    """The largest error of a parameter's gradient, relative to its norm."""
+    expected = {n: p.grad for n, p in model.named_parameters()}
+    weights = _expected(ours, "reformer.")
+    found = tape.gradient(loss, [weight.variable.value for weight in weights])
+    errors = []
+    for weight, gradient in zip(weights, found, strict=True):
+        theirs = expected[weight.name].numpy()
+        gradient = tf.convert_to_tensor(gradient).numpy()
+        gradient = gradient.T if weight.transposed else gradient
+        difference = gradient.reshape(theirs.shape) - theirs
+        norm = max(np.linalg.norm(theirs), 1e-9)
+        errors.append(np.linalg.norm(difference) / norm)
+    return max(errors)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    keras.config.set_dtype_policy("float64")
+    worst = 0.0
+    for index in range(chosen.cases):
+        config, error, gradient = compare(index, chosen.seed)
+        worst = max(worst, error, gradient)
+        print(
+            f"case {index}: {config['kind']}, length {config['length']}, "
+            f"{'-'.join(config['attn_layers'])}: outputs {error:.1e}, "
+            f"gradients {gradient:.1e}",
+            flush=True,
+        )
+        keras.utils.clear_session(free_memory=False)
+    print(f"worst of {chosen.cases} cases: {worst:.1e}")
+
+
+if __name__ == "__main__":
+    main()

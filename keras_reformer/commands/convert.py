@@ -1,0 +1,63 @@
+"""What `keras-reformer convert` does."""
+
+import json
+import pathlib
+
+import keras
+
+from keras_reformer import convert
+
+
+def run(source, target, config=None):
+    """Turns a published checkpoint into a Keras file, or back.
+
+    Args:
+        source: path of a folder in Hugging Face's layout, of a trax
+            checkpoint (`.pkl.gz`), or of a Keras file (`.keras`).
+        target: path of the Keras file to write; of a folder if the source is
+            a Keras file.
+        config: path of a JSON file with what a trax checkpoint does not
+            tell, or None; see `convert.load_trax`.
+
+    Returns:
+        str. What was written, in a line.
+
+    Raises:
+        ValueError: if the source does not exist or its kind is not known.
+    """
+    source, target = pathlib.Path(source), pathlib.Path(target)
+    if not source.exists():
+        raise ValueError(f"There is no such file. Received: IN={str(source)!r}")
+    if source.suffix == ".keras":
+        model = keras.models.load_model(source)
+        convert.save_huggingface(model, target)
+        return _summary(model, target)
+    if target.suffix != ".keras":
+        raise ValueError(
+            "A checkpoint becomes a Keras file. Expected a name that ends in "
+            f".keras. Received: OUT={str(target)!r}"
+        )
+    model = _load(source, config)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    model.save(target)
+    return _summary(model, target)
+
+
+def _load(source, config):
+    if source.is_dir():
+        return convert.load_huggingface(source)
+    if source.name.endswith(".pkl.gz"):
+        text = "{}" if config is None else pathlib.Path(config).read_text()
+        return convert.load_trax(source, json.loads(text))
+    raise ValueError(
+        "This is no checkpoint that can be read. Expected a folder with "
+        "config.json, a .pkl.gz or a .keras file. Received: "
+        f"IN={str(source)!r}"
+    )
+
+
+def _summary(model, target):
+    return (
+        f"{type(model).__name__} of {model.count_params():,} parameters: "
+        f"{target}"
+    )

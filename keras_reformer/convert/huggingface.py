@@ -1,0 +1,270 @@
+"""Hugging Face's Reformer checkpoints to Keras models, and back."""
+
+import json
+import pathlib
+
+import numpy as np
+
+from keras_reformer.convert.configs import from_published, to_published
+from keras_reformer.convert.layout import is_buffer, published_weights
+from keras_reformer.convert.torch_files import read_torch_file
+from keras_reformer.models import (
+    ReformerBackbone,
+    ReformerCausalLM,
+    ReformerClassifier,
+    ReformerMaskedLM,
+    ReformerQuestionAnswering,
+)
+
+_PREFIX = "reformer."
+_LM_BIAS = "lm_head.bias"
+_OLD_LM_BIAS = "lm_head.decoder.bias"
+# By model, the published names of the head's layers, and ours.
+_HEADS = {
+    ReformerBackbone: {},
+    ReformerCausalLM: {"lm_head.decoder": "head"},
+    ReformerMaskedLM: {"lm_head.decoder": "head"},
+    ReformerClassifier: {
+        "classifier.dense": "pooler",
+        "classifier.out_proj": "head",
+    },
+    ReformerQuestionAnswering: {"qa_outputs": "head"},
+}
+
+
+def from_huggingface(config, weights, rotations=None):
+    """The published model as a Keras model, number for number.
+
+    The model hashes, pads and attends as published (`scope="chunk"`,
+    `wrap=True`). Which head it has follows from the names of the weights.
+    Unlike transformers 5, it adds the language model's bias.
+
+    Args:
+        config: dict, as in `config.json`. Keys left out take the defaults of
+            `ReformerConfig`.
+        weights: mapping of the state dict's names to arrays.
+        rotations: mapping of layer numbers to float arrays `(num_heads,
+            key_dim, num_hashes, sum(num_buckets) // 2)`, to hash with at
+            inference. Layers left out draw their own.
+
+    Returns:
+        `ReformerCausalLM` or, without `is_decoder`, `ReformerMaskedLM` for a
+        language model's head; `ReformerClassifier` and
+        `ReformerQuestionAnswering` for theirs; `ReformerBackbone` for none.
+
+    Raises:
+        ValueError: if weights are missing, left over or of another shape
+            (all are listed), or the configuration is not supported.
+
+    Example:
+
+    >>> backbone = keras_reformer.ReformerBackbone(
+    ...     vocabulary_size=11, num_layers=2, num_heads=2, hidden_dim=8,
+    ...     intermediate_dim=16, max_sequence_length=64, scope="chunk",
+    ...     wrap=True, activation="relu",
+    ... )
+    >>> model = keras_reformer.ReformerCausalLM(backbone=backbone)
+    >>> config, weights = keras_reformer.convert.to_huggingface(model)
+    >>> weights["lm_head.decoder.weight"].shape
+    (11, 16)
+    >>> copy = keras_reformer.convert.from_huggingface(config, weights)
+    >>> copy(np.ones((1, 50), "int32")).shape
+    TensorShape([1, 50, 11])
+
+    Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451), as
+    published in trax and in Hugging Face's transformers.
+    """
+    weights = {
+        name: np.asarray(array)
+        for name, array in weights.items()
+        if not is_buffer(name)
+    }
+    weights = _one_bias(weights)
+    model = _make_model(config, weights)
+    expected = _expected(model, _prefix(weights))
+    _check(expected, weights)
+    for weight in expected:
+        weight.assign(weights[weight.name])
+    _set_rotations(model, rotations or {})
+    return model
+
+
+def to_huggingface(model):
+    """A model's configuration and state dict in the published layout.
+
+    Args:
+        model: what `from_huggingface` returns, or a model like it.
+
+    Returns:
+        config: dict for `config.json`.
+        weights: dict of arrays by their names in the state dict.
+
+    Raises:
+        ValueError: if the published model has no such variant.
+    """
+    if type(model) not in _HEADS:
+        raise ValueError(
+            "The published layout has no place for this model. Expected one "
+            f"of {[kind.__name__ for kind in _HEADS]}. Received: "
+            f"model={type(model).__name__}"
+        )
+    config = to_published(_backbone(model).get_config())
+    prefix = _PREFIX if _HEADS[type(model)] else ""
+    expected = _expected(model, prefix)
+    return config, {weight.name: weight.array() for weight in expected}
+
+
+def load_huggingface(directory):
+    """The model of a checkpoint's folder.
+
+    Args:
+        directory: path of a folder with `config.json` and `model.safetensors`
+            (read by the safetensors package) or `pytorch_model.bin` (read
+            without running what it pickles).
+
+    Returns:
+        What `from_huggingface` returns.
+
+    Raises:
+        ValueError: if a file is missing, or holds what is not supported.
+    """
+    directory = pathlib.Path(directory)
+    config = json.loads(_existing(directory, ["config.json"]).read_text())
+    path = _existing(directory, ["model.safetensors", "pytorch_model.bin"])
+    return from_huggingface(config, _read_weights(path))
+
+
+def save_huggingface(model, directory):
+    """Writes `config.json` and `model.safetensors`.
+
+    Args:
+        model: what `to_huggingface` takes.
+        directory: path of a folder, which is made.
+    """
+    from safetensors.numpy import save_file
+
+    config, weights = to_huggingface(model)
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    (directory / "config.json").write_text(json.dumps(config, indent=2))
+
+
+def _existing(directory, names):
+    for name in names:
+        if (directory / name).is_file():
+            return directory / name
+    raise ValueError(
+        f"The folder lacks a file. Expected {' or '.join(names)}. Received: "
+        f"directory={str(directory)!r}"
+    )
+
+
+def _read_weights(path):
+    if path.suffix != ".safetensors":
+        return read_torch_file(path)
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def _one_bias(weights):
+    """The head's bias under one name; older checkpoints hold it twice."""
+    weights = dict(weights)
+    other = weights.pop(_OLD_LM_BIAS, None)
+    bias = weights.setdefault(_LM_BIAS, other)
+    if bias is None:
+        del weights[_LM_BIAS]
+    elif other is not None and not np.array_equal(bias, other):
+        raise ValueError(
+            "The language model's bias is held twice and differs. Expected "
+            f"equal arrays {_LM_BIAS} and {_OLD_LM_BIAS}. Received: arrays "
+            f"that begin {bias[:3]} and {other[:3]}. Leave out one."
+        )
+    return weights
+
+
+def _make_model(config, weights):
+    arguments = from_published(config)
+    heads = {name.split(".")[0] for name in weights}
+    if "lm_head" in heads:
+        causal = arguments["causal"]
+        return (ReformerCausalLM if causal else ReformerMaskedLM)(**arguments)
+    if "qa_outputs" in heads:
+        return ReformerQuestionAnswering(**arguments)
+    if "classifier" in heads:
+        classes = weights.get("classifier.out_proj.weight", np.zeros((1, 1)))
+        return ReformerClassifier(
+            num_classes=len(classes),
+            head_dropout=config.get("classifier_dropout"),
+            **arguments,
+        )
+    return ReformerBackbone(**arguments)
+
+
+def _expected(model, prefix):
+    """The published arrays of a model."""
+    heads = _HEADS[type(model)]
+    layers = {name: getattr(model, ours) for name, ours in heads.items()}
+    return [
+        weight._replace(name=_LM_BIAS)
+        if weight.name == _OLD_LM_BIAS
+        else weight
+        for weight in published_weights(_backbone(model), layers, prefix)
+    ]
+
+
+def _backbone(model):
+    return model if isinstance(model, ReformerBackbone) else model.backbone
+
+
+def _prefix(weights):
+    """A state dict of the bare model has no prefix."""
+    return _PREFIX if any(n.startswith(_PREFIX) for n in weights) else ""
+
+
+def _check(expected, weights):
+    """Raises unless each array has its place and each place its array."""
+    shapes = {weight.name: weight.shape for weight in expected}
+    given = {name: tuple(array.shape) for name, array in weights.items()}
+    faults = {
+        "missing": {n: s for n, s in shapes.items() if n not in given},
+        "left over": {n: s for n, s in given.items() if n not in shapes},
+        "of another shape": {
+            n: f"{given[n]} instead of {s}"
+            for n, s in shapes.items()
+            if n in given and given[n] != s
+        },
+    }
+    found = [
+        f"{what}: " + ", ".join(f"{name} {shape}" for name, shape in of.items())
+        for what, of in faults.items()
+        if of
+    ]
+    if found:
+        raise ValueError(
+            "The weights are not those of the configuration. Expected each "
+            "of the model's arrays once. Received: " + "; ".join(found)
+        )
+
+
+def _set_rotations(model, rotations):
+    blocks = _backbone(model).sequence.blocks
+    for index, value in rotations.items():
+        layer = None
+        if index in range(len(blocks)):
+            layer = blocks[index].attention.layer
+        if not hasattr(layer, "rotations"):
+            raise ValueError(
+                "Rotations belong to LSH layers. Expected numbers of layers "
+                f"among {_lsh_layers(blocks)}. Received: layer={index}"
+            )
+        layer.rotations = value
+
+
+def _lsh_layers(blocks):
+    return [
+        index
+        for index, block in enumerate(blocks)
+        if hasattr(block.attention.layer, "rotations")
+    ]

@@ -1,0 +1,112 @@
+"""PyTorch's checkpoint files as NumPy arrays, without PyTorch.
+
+Since version 1.6 a file is a zip archive of a pickle and one member for each
+storage; before, several pickles and the storages' bytes one after the other.
+"""
+
+import collections
+import zipfile
+
+import numpy as np
+
+from keras_reformer.convert.restricted_pickle import RestrictedUnpickler
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_STORAGES = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+
+
+def read_torch_file(path):
+    """A file's state dict.
+
+    Args:
+        path: path of a `.bin` or `.pt` file.
+
+    Returns:
+        dict of arrays.
+
+    Raises:
+        ValueError: if the file holds anything but arrays and containers.
+    """
+    with open(path, "rb") as file:
+        read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
+        file.seek(0)
+        return dict(read(file))
+
+
+def _read_zip(file):
+    with zipfile.ZipFile(file) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith("/data.pkl")]
+        folder = name.removesuffix("data.pkl")
+        arrays = {}
+
+        def load_storage(pid):
+            _, dtype, key, _, _ = pid
+            if key not in arrays:
+                data = archive.read(f"{folder}data/{key}")
+                arrays[key] = np.frombuffer(data, dtype)
+            return arrays[key]
+
+        with archive.open(name) as pickled:
+            return RestrictedUnpickler(pickled, _ALLOWED, load_storage).load()
+
+
+def _read_legacy(file):
+    arrays = {}
+
+    def load_storage(pid):
+        # The bytes come last; until then the tensors are views of nothing.
+        _, dtype, key, _, size, view = pid
+        if view is not None:
+            raise ValueError(
+                "Views of storages are not supported. Expected a state dict. "
+                f"Received: {view!r}"
+            )
+        return arrays.setdefault(key, np.empty(size, dtype))
+
+    def load():
+        return RestrictedUnpickler(file, _ALLOWED, load_storage).load()
+
+    if load() != _MAGIC:
+        raise ValueError(
+            "This is no PyTorch checkpoint. Expected its magic number. "
+            f"Received: file={file.name!r}"
+        )
+    load(), load()  # The protocol's version, and the machine's word sizes.
+    state = load()
+    for key in load():
+        (size,) = np.fromfile(file, np.int64, 1)
+        array = arrays[key]
+        array[:] = np.fromfile(file, array.dtype, size)
+    return state
+
+
+def _tensor(storage, offset, size, stride, *_):
+    """A tensor as a view of its storage; strides count elements."""
+    strides = [step * storage.itemsize for step in stride]
+    part = storage[offset:]
+    needed = sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 in size or not 0 <= needed < max(len(part), 1):
+        return part[:0].reshape(size)
+    return np.lib.stride_tricks.as_strided(part, size, strides)
+
+
+def _parameter(data, *_):
+    return data
+
+
+_ALLOWED = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    **{("torch", name): dtype for name, dtype in _STORAGES.items()},
+}

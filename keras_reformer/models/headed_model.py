@@ -1,0 +1,124 @@
+"""What the models made of a backbone and a head share."""
+
+import keras
+
+from keras_reformer.layers.reversible_block import stream_dtype
+from keras_reformer.models.inputs import TokenInputs, token_inputs
+from keras_reformer.models.reformer_backbone import ReformerBackbone
+
+
+class HeadedModel(TokenInputs, keras.Model):
+    """A Functional model of a backbone and the layers of `_make_head`.
+
+    Takes a `backbone` or its arguments; a subclass passes what its head
+    needs on as `head_options`, which are part of its config.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size=None,
+        num_layers=None,
+        num_heads=None,
+        hidden_dim=None,
+        intermediate_dim=None,
+        max_sequence_length=None,
+        *,
+        backbone=None,
+        name=None,
+        head_options=None,
+        **kwargs,
+    ):
+        trainable = kwargs.pop("trainable", True)
+        given = (
+            vocabulary_size,
+            num_layers,
+            num_heads,
+            hidden_dim,
+            intermediate_dim,
+            max_sequence_length,
+        )
+        sizes = dict(zip(_SIZES, given, strict=True))
+        head_options = head_options or {}
+        backbone = _backbone(backbone, sizes, kwargs)
+        self._check_backbone(backbone)
+        # === Layers ===
+        head = self._make_head(backbone, **head_options)
+
+        # === Functional model ===
+        inputs = token_inputs()
+        super().__init__(
+            inputs=inputs,
+            outputs=self._connect(head, backbone(inputs)),
+            name=name,
+            trainable=trainable,
+        )
+
+        # === Config ===
+        # The Functional constructor ignores `dtype`.
+        self.dtype_policy = backbone.dtype_policy
+        self.backbone = backbone
+        self._head_options = head_options
+        for attribute, layer in head.items():
+            setattr(self, attribute, layer)
+
+    def _check_backbone(self, backbone):
+        """Raises a `ValueError` for a backbone that the head cannot use."""
+
+    def _make_head(self, backbone):
+        """The head's layers, by attribute."""
+        raise NotImplementedError
+
+    def _connect(self, head, hidden):
+        """Logits for the backbone's outputs, float32 at least."""
+        raise NotImplementedError
+
+    def get_config(self):
+        return {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            **self._head_options,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["backbone"] = keras.saving.deserialize_keras_object(
+            config["backbone"], custom_objects=custom_objects
+        )
+        return cls(**config)
+
+
+def logits(x, policy, name="logits"):
+    """An output in float32 at least, whatever the policy computes in."""
+    dtype = stream_dtype(policy)
+    return keras.layers.Activation("linear", dtype=dtype, name=name)(x)
+
+
+_SIZES = (
+    "vocabulary_size",
+    "num_layers",
+    "num_heads",
+    "hidden_dim",
+    "intermediate_dim",
+    "max_sequence_length",
+)
+
+
+def _backbone(backbone, sizes, options):
+    """The backbone given, or one made of the other arguments."""
+    given = {k: v for k, v in sizes.items() if v is not None} | options
+    if backbone is None:
+        missing = sorted(k for k, v in sizes.items() if v is None)
+        if missing:
+            raise ValueError(
+                "A model needs all sizes, or a `backbone`. Missing: "
+                f"{missing}. Received: {sorted(given)}"
+            )
+        backbone = ReformerBackbone(**sizes, **options)
+    elif given:
+        raise ValueError(
+            "Either `backbone` or its arguments may be given, not both. "
+            f"Received: backbone={backbone.name} and {sorted(given)}"
+        )
+    return backbone

@@ -1,0 +1,72 @@
+import keras
+
+from keras_reformer.models.language_model import LanguageModel
+
+
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class ReformerMaskedLM(LanguageModel):
+    """A model of hidden tokens: token ids to logits of the token at each place.
+
+    For texts in which some tokens are replaced, to be predicted from both
+    sides. Compiled without a loss it trains on cross-entropy with integer
+    labels, computed in chunks: `fit(x, y, sample_weight)` takes the original
+    ids as `y` and weights `(batch, length)` that are zero where nothing was
+    replaced.
+
+    Args:
+        vocabulary_size: int. Number of token ids.
+        num_layers: int. Number of reversible blocks.
+        num_heads: int. Attention heads of each block.
+        hidden_dim: int. Width of each residual stream.
+        intermediate_dim: int. Width inside the feed-forward layers.
+        max_sequence_length: int. Greatest length.
+        backbone: `ReformerBackbone` to use instead of all other arguments.
+        **kwargs: further arguments of `ReformerBackbone`, of which `causal`
+            defaults to `False` here, and the base model argument `name`.
+
+    Call arguments:
+        inputs: dict of `token_ids`, int `(batch, length)`, and optionally
+            `padding_mask`, bool `(batch, length)`; or token ids alone.
+
+    Returns:
+        Logits, float tensor `(batch, length, vocabulary_size)`, float32 at
+        least.
+
+    Raises:
+        ValueError: if the backbone is causal, or both a backbone and its
+            arguments are given.
+
+    Example:
+
+    >>> model = keras_reformer.ReformerMaskedLM(
+    ...     vocabulary_size=258, num_layers=2, num_heads=2, hidden_dim=32,
+    ...     intermediate_dim=64, max_sequence_length=4096,
+    ... )
+    >>> model(keras.ops.ones((1, 300), dtype="int32")).shape
+    TensorShape([1, 300, 258])
+
+    Reference: [Devlin et al., 2018](https://arxiv.org/abs/1810.04805),
+    section 3.1; [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451).
+    """
+
+    def __init__(self, *args, backbone=None, **kwargs):
+        if backbone is None:
+            kwargs.setdefault("causal", False)
+        super().__init__(*args, backbone=backbone, **kwargs)
+
+    def _check_backbone(self, backbone):
+        if backbone.get_config()["causal"]:
+            raise ValueError(
+                "A masked language model sees both sides of a token. Expected "
+                "a backbone with causal=False. Received: causal=True"
+            )
+
+    def _unpack(self, data):
+        _, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if labels is None:
+            raise ValueError(
+                "A masked language model needs labels. Expected `fit(x, y, "
+                "sample_weight)` with the original token ids as `y`. "
+                "Received: y=None"
+            )
+        return super()._unpack(data)

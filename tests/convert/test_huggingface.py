@@ -1,0 +1,182 @@
+"""Checkpoints in Hugging Face's layout."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import keras_reformer
+from keras_reformer import convert
+from tests.convert import published
+from tests.convert.published import CONFIG
+
+IDS = np.random.default_rng(0).integers(0, 13, (2, 19)).astype("int32")
+RNG = np.random.default_rng(3)
+
+
+def heads():
+    """By kind of model, a configuration and a state dict."""
+    both = {**CONFIG, "is_decoder": False}
+
+    def dense(name, inputs, outputs):
+        return {
+            f"{name}.weight": RNG.normal(size=(outputs, inputs)),
+            f"{name}.bias": RNG.normal(size=outputs),
+        }
+
+    classifier = dense("classifier.dense", 24, 12)
+    classifier |= dense("classifier.out_proj", 12, 5)
+    answers = dense("qa_outputs", 24, 2)
+    return {
+        "ReformerCausalLM": (CONFIG, published.language_model()),
+        "ReformerMaskedLM": (both, published.language_model()),
+        "ReformerClassifier": (both, {**published.body(), **classifier}),
+        "ReformerQuestionAnswering": (both, {**published.body(), **answers}),
+        "ReformerBackbone": (CONFIG, published.without_prefix(published.body())),
+    }
+
+
+@pytest.mark.parametrize("kind", heads())
+def test_head_follows_from_the_weights(kind):
+    config, weights = heads()[kind]
+    model = convert.from_huggingface(config, weights)
+    assert type(model) is getattr(keras_reformer, kind)
+    outputs = keras.tree.map_structure(np.asarray, model(IDS))
+    for output in keras.tree.flatten(outputs):
+        assert np.isfinite(output).all()
+    _, back = convert.to_huggingface(model)
+    assert set(back) == set(weights)
+    for name, array in weights.items():
+        np.testing.assert_array_equal(back[name], array.astype("float32"))
+
+
+def test_the_classifier_reads_the_first_state():
+    config, weights = heads()["ReformerClassifier"]
+    model = convert.from_huggingface(config, weights)
+    first = np.asarray(model.backbone(IDS))[:, 0].astype("float64")
+    hidden = np.tanh(
+        first @ weights["classifier.dense.weight"].T
+        + weights["classifier.dense.bias"]
+    )
+    expected = (
+        hidden @ weights["classifier.out_proj.weight"].T
+        + weights["classifier.out_proj.bias"]
+    )
+    np.testing.assert_allclose(model(IDS), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_bias_of_the_head_is_added():
+    """D-9: transformers 5 forgets it."""
+    weights = published.language_model()
+    model = convert.from_huggingface(CONFIG, weights)
+    zero = {**weights, "lm_head.bias": np.zeros(13, "float32")}
+    without = convert.from_huggingface(CONFIG, zero)
+    difference = np.asarray(model(IDS)) - np.asarray(without(IDS))
+    np.testing.assert_allclose(
+        difference, np.broadcast_to(weights["lm_head.bias"], (2, 19, 13)),
+        atol=1e-4,
+    )
+
+
+def test_an_old_name_of_the_bias_and_buffers():
+    weights = published.language_model()
+    bias = weights["lm_head.bias"]
+    old = {k: v for k, v in weights.items() if k != "lm_head.bias"}
+    old["lm_head.decoder.bias"] = bias
+    name = "reformer.encoder.layers.1.attention.self_attention."
+    old[f"{name}self_mask_value_float16"] = np.array(-1e3)
+    model = convert.from_huggingface(CONFIG, old)
+    np.testing.assert_array_equal(model.head.bias, bias)
+    convert.from_huggingface(CONFIG, {**old, "lm_head.bias": bias})
+    with pytest.raises(ValueError, match="held twice"):
+        convert.from_huggingface(CONFIG, {**old, "lm_head.bias": bias + 1})
+
+
+def test_missing_left_over_and_misshapen_weights_are_listed():
+    weights = published.language_model()
+    name = "reformer.encoder.layer_norm.weight"
+    weights["reformer.extra"] = weights.pop(name)
+    weights["lm_head.bias"] = np.zeros(14)
+    with pytest.raises(ValueError) as error:
+        convert.from_huggingface(CONFIG, weights)
+    message = str(error.value)
+    assert f"missing: {name} (24,)" in message
+    assert "left over: reformer.extra (24,)" in message
+    assert "lm_head.bias (14,) instead of (13,)" in message
+
+
+def test_options_that_are_not_supported_are_refused():
+    config = {**CONFIG, "hidden_act": "prelu"}
+    with pytest.raises(ValueError, match="hidden_act"):
+        convert.from_huggingface(config, published.language_model())
+    with pytest.raises(ValueError, match="layer=0"):
+        rotations = {0: np.zeros((3, 4, 2, 2))}
+        convert.from_huggingface(
+            CONFIG, published.language_model(), rotations
+        )
+
+
+def test_learned_positions():
+    config = {**CONFIG, "axial_pos_embds": False}
+    weights = published.language_model()
+    name = "reformer.embeddings.position_embeddings."
+    for axis in range(2):
+        del weights[f"{name}weights.{axis}"]
+    table = RNG.normal(size=(32, 12)).astype("float32")
+    weights[f"{name}embedding.weight"] = table
+    model = convert.from_huggingface(config, weights)
+    embedded = model.backbone.embed(IDS)
+    words = weights["reformer.embeddings.word_embeddings.weight"]
+    np.testing.assert_allclose(
+        embedded, words[IDS] + table[: IDS.shape[1]], rtol=1e-6
+    )
+    back_config, back = convert.to_huggingface(model)
+    assert not back_config["axial_pos_embds"]
+    np.testing.assert_array_equal(back[f"{name}embedding.weight"], table)
+
+
+@pytest.mark.parametrize(
+    "length, chunk, expected",
+    [(4096, 64, 128), (64, 8, 16), (524288, 64, [128, 128])],
+)
+def test_number_of_buckets_that_a_configuration_leaves_out(
+    length, chunk, expected
+):
+    from keras_reformer.convert.configs import from_published
+
+    config = {"max_position_embeddings": length, "lsh_attn_chunk_length": chunk}
+    assert from_published(config)["num_buckets"] == expected
+
+
+def test_folders(tmp_path):
+    weights = published.language_model()
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="config.json"):
+        convert.load_huggingface(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    model = convert.load_huggingface(tmp_path)
+    convert.save_huggingface(model, tmp_path / "again")
+    again = convert.load_huggingface(tmp_path / "again")
+    np.testing.assert_array_equal(model(IDS), again(IDS))
+
+
+def test_a_converted_model_saves_trains_and_exports(tmp_path):
+    model = convert.from_huggingface(CONFIG, published.language_model())
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(IDS), model(IDS))
+    loaded.compile(keras.optimizers.Adam(1e-2))
+    history = loaded.fit(IDS, epochs=3, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    keras_reformer.export.export_saved_model(loaded, tmp_path / "saved")
+    assert (tmp_path / "saved" / "saved_model.pb").exists()
+
+
+def test_variants_that_were_never_published_are_refused():
+    model = keras_reformer.ReformerBackbone(13, 1, 2, 8, 8, 32)
+    with pytest.raises(ValueError, match="scope"):
+        convert.to_huggingface(model)
+    with pytest.raises(ValueError, match="Sequential"):
+        convert.to_huggingface(keras.Sequential())

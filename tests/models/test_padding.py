@@ -1,0 +1,50 @@
+"""Padding as the published model pads."""
+
+import numpy as np
+import pytest
+
+from keras_reformer.models import ReformerBackbone
+from keras_reformer.models.padding import published_multiple
+from tests.models.tiny import SIZES, make_ids
+
+PUBLISHED = {
+    **SIZES,
+    "scope": "chunk",
+    "wrap": True,
+    "causal": False,
+    "chunk_length": 8,
+    "local_chunk_length": 6,
+    "num_buckets": 4,
+}
+
+
+@pytest.mark.parametrize("length", [7, 9, 23, 24, 25])
+@pytest.mark.parametrize("masked", [False, True])
+def test_equals_padding_by_hand(length, masked, execution):
+    model, ids = ReformerBackbone(**PUBLISHED), make_ids(length=length)
+    mask = np.ones(ids.shape, bool)
+    if masked:
+        mask[0, length // 2 :] = False
+    spare = -length % 24
+    whole = {
+        "token_ids": np.pad(ids, ((0, 0), (0, spare)), constant_values=5),
+        "padding_mask": np.pad(mask, ((0, 0), (0, spare))),
+    }
+    part = {"token_ids": ids, "padding_mask": mask} if masked else ids
+    found = execution(model)(part).numpy()
+    expected = execution(model)(whole).numpy()[:, :length]
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found[mask], expected[mask], atol=1e-5)
+
+
+def test_inputs_within_the_smallest_chunk_stay_as_they_are():
+    assert published_multiple(PUBLISHED | {"attention_layers": ["lsh", "local"]}) == (24, 6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"wrap": False}, {"attention_layers": ["lsh"]}, {"local_chunk_length": 8}],
+)
+def test_layers_pad_to_their_own_chunks_otherwise(options):
+    config = {**PUBLISHED, "attention_layers": ["lsh", "local"], **options}
+    assert published_multiple(config)[0] is None
