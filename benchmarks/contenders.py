@@ -40,7 +40,7 @@ class Contender(NamedTuple):
 # === TensorFlow ===
 
 
-def _ours(case, jit_compile):
+def _ours(case, jit_compile, exact_below=None):
     import keras_reformer
 
     layer = keras_reformer.LSHSelfAttention(
@@ -49,6 +49,7 @@ def _ours(case, jit_compile):
         num_hashes=HASHES,
         chunk_length=CHUNK,
         causal=True,
+        exact_below=exact_below,
         seed=1,
     )
     layer.build(_shape(case))
@@ -57,6 +58,10 @@ def _ours(case, jit_compile):
 
 def _ours_xla(case):
     return _ours(case, True)
+
+
+def _ours_exact(case):
+    return _ours(case, True, exact_below=case["length"])
 
 
 def _ours_without_xla(case):
@@ -213,6 +218,7 @@ OURS = "ours, XLA"
 CONTENDERS = {
     OURS: Contender(_ours_xla, ("tensorflow",)),
     "ours, no XLA": Contender(_ours_without_xla, ("tensorflow",)),
+    "ours, exact": Contender(_ours_exact, ("tensorflow",), quadratic_time=True),
     "keras MultiHeadAttention": Contender(
         _keras_attention, ("tensorflow",), largest_array=_scores
     ),

@@ -21,14 +21,17 @@ _PROJECTIONS = {
     3: ("query_key", "value"),
     4: ("query", "key", "value"),
 }
+# What NumPy's own pickles call, under the names of its versions 1 and 2.
+_NUMPY = {
+    ("multiarray", "_reconstruct"): np.zeros(1).__reduce__()[0],
+    ("multiarray", "scalar"): np.float32(0).__reduce__()[0],
+    ("numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0],
+}
 _ALLOWED = {
     **{
-        (module, "_reconstruct"): np._core.multiarray._reconstruct
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-    },
-    **{
-        (module, "scalar"): np._core.multiarray.scalar
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+        (f"numpy.{core}.{module}", name): function
+        for core in ("core", "_core")
+        for (module, name), function in _NUMPY.items()
     },
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,

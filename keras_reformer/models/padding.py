@@ -47,8 +47,13 @@ class PadToMultiple(keras.layers.Layer):
 
     def __init__(self, multiple, above=0, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.multiple = multiple
         self.above = above
+
+    def compute_mask(self, inputs, previous_mask):
+        """The mask is an output; none is attached."""
+        return None
 
     def call(self, inputs, padding_mask=None):
         return pad_to_multiple(inputs, padding_mask, self.multiple, self.above)
@@ -73,6 +78,14 @@ class PadToMultiple(keras.layers.Layer):
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class CutToLength(keras.layers.Layer):
     """The first positions of its first input, as many as the second has."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def compute_mask(self, inputs, previous_mask):
+        """The mask of the padded sequence is not that of its beginning."""
+        return None
 
     def call(self, inputs, like):
         return inputs[:, : keras.ops.shape(like)[1]]

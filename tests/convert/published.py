@@ -84,6 +84,55 @@ def without_prefix(weights):
     }
 
 
+class _Trax:
+    """Parts of a state dict as trax nests them."""
+
+    def __init__(self, config, seed):
+        self.state = language_model(config, seed)
+        self.heads = config["num_attention_heads"]
+
+    def take(self, name):
+        return self.state[f"reformer.{name}"]
+
+    def pair(self, name):
+        return self.take(f"{name}.weight"), self.take(f"{name}.bias")
+
+    def dense(self, name):
+        kernel, bias = self.pair(name)
+        return kernel.T, bias
+
+    def projection(self, name):
+        array = self.take(f"{name}.weight")
+        array = array.reshape(self.heads, -1, array.shape[1])
+        return array.transpose(0, 2, 1)
+
+    def attention(self, layer, kind):
+        names = ["query_key", "value"]
+        names = names if kind == "lsh" else ["query", "key", "value"]
+        inside = f"{layer}attention.self_attention."
+        output = self.take(f"{layer}attention.output.dense.weight").T
+        return (
+            *(self.projection(f"{inside}{name}") for name in names),
+            output.reshape(self.heads, -1, output.shape[1]),
+        )
+
+    def block(self, index, kind, nested):
+        layer = f"encoder.layers.{index}."
+        forward = (
+            self.pair(f"{layer}feed_forward.layer_norm"),
+            self.dense(f"{layer}feed_forward.dense.dense"),
+            (),
+            (),
+            self.dense(f"{layer}feed_forward.output.dense"),
+            (),
+        )
+        if nested:
+            forward = ((), ((), (), forward))
+        norm = self.pair(f"{layer}attention.layer_norm")
+        attention = self.attention(layer, kind)
+        return ((norm, ()), attention), (), (forward, ()), ()
+
+
 def trax_weights(config=CONFIG, seed=0, nested=False):
     """trax's nested tuples of the same language model.
 
@@ -92,65 +141,17 @@ def trax_weights(config=CONFIG, seed=0, nested=False):
         seed: of the state dict.
         nested: bool. Feed-forward layers as in the published files.
     """
-    state = language_model(config, seed)
-
-    def take(name):
-        return state[f"reformer.{name}"]
-
-    def norm(name):
-        return take(f"{name}.weight"), take(f"{name}.bias")
-
-    def heads(array):
-        wide, dim = array.shape
-        count = config["num_attention_heads"]
-        return array.reshape(count, wide // count, dim).transpose(0, 2, 1)
-
-    entries = []
-    for index, kind in enumerate(config["attn_layers"]):
-        layer = f"encoder.layers.{index}."
-        names = ["query_key", "value"]
-        names = names if kind == "lsh" else ["query", "key", "value"]
-        inside = f"{layer}attention.self_attention."
-        output = take(f"{layer}attention.output.dense.weight").T
-        count = config["num_attention_heads"]
-        attention = (
-            *(heads(take(f"{inside}{each}.weight")) for each in names),
-            output.reshape(count, -1, output.shape[-1]),
-        )
-        dense = tuple(
-            (take(f"{name}.weight").T, take(f"{name}.bias"))
-            for name in (
-                f"{layer}feed_forward.dense.dense",
-                f"{layer}feed_forward.output.dense",
-            )
-        )
-        feed_forward = (
-            norm(f"{layer}feed_forward.layer_norm"),
-            dense[0],
-            (),
-            (),
-            dense[1],
-            (),
-        )
-        if nested:
-            feed_forward = ((), ((), (), feed_forward))
-        entries += [
-            ((norm(f"{layer}attention.layer_norm"), ()), attention),
-            (),
-            (feed_forward, ()),
-            (),
-        ]
-    name = "embeddings.position_embeddings.weights."
-    positions = tuple(take(f"{name}{axis}")[None] for axis in range(2))
-    return (
-        (),
-        take("embeddings.word_embeddings.weight"),
-        (),
-        positions,
-        (),
-        tuple(entries),
-        (),
-        norm("encoder.layer_norm"),
-        (),
-        (state["lm_head.decoder.weight"].T, state["lm_head.bias"]),
+    trax = _Trax(config, seed)
+    entries = [
+        entry
+        for index, kind in enumerate(config["attn_layers"])
+        for entry in trax.block(index, kind, nested)
+    ]
+    positions = tuple(
+        trax.take(f"embeddings.position_embeddings.weights.{axis}")[None]
+        for axis in range(2)
     )
+    head = trax.state["lm_head.decoder.weight"].T, trax.state["lm_head.bias"]
+    words = trax.take("embeddings.word_embeddings.weight")
+    norm = trax.pair("encoder.layer_norm")
+    return ((), words, (), positions, (), tuple(entries), (), norm, (), head)

@@ -66,7 +66,7 @@ def test_loss_and_every_gradient(golden, recompute):
     assert {weight.name for weight in weights} == set(golden.gradients)
     for weight, gradient in zip(weights, found, strict=True):
         expected = golden.gradients[weight.name]
-        gradient = gradient.numpy()
+        gradient = tf.convert_to_tensor(gradient).numpy()
         gradient = gradient.T if weight.transposed else gradient
         error = np.linalg.norm(gradient.reshape(expected.shape) - expected)
         assert error < 1e-4 * np.linalg.norm(expected), weight.name

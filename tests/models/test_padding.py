@@ -38,7 +38,9 @@ def test_equals_padding_by_hand(length, masked, execution):
 
 
 def test_inputs_within_the_smallest_chunk_stay_as_they_are():
-    assert published_multiple(PUBLISHED | {"attention_layers": ["lsh", "local"]}) == (24, 6)
+    assert published_multiple(
+        PUBLISHED | {"attention_layers": ["lsh", "local"]}
+    ) == (24, 6)
 
 
 @pytest.mark.parametrize(

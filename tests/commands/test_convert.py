@@ -1,0 +1,63 @@
+"""`keras-reformer convert`."""
+
+import gzip
+import json
+import pickle
+
+import keras
+import numpy as np
+import pytest
+
+from keras_reformer import convert
+from keras_reformer.cli import main
+from tests.convert import published
+from tests.convert.published import CONFIG
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A checkpoint in Hugging Face's layout."""
+    model = convert.from_huggingface(CONFIG, published.language_model())
+    convert.save_huggingface(model, tmp_path / "published")
+    return tmp_path
+
+
+def test_there_and_back(folder, capsys):
+    file = folder / "new" / "model.keras"
+    assert main(["convert", str(folder / "published"), str(file)]) == 0
+    assert "ReformerCausalLM of " in capsys.readouterr().out
+    assert main(["convert", str(file), str(folder / "back")]) == 0
+    for name in ("model.safetensors", "config.json"):
+        back = (folder / "back" / name).read_bytes()
+        assert back == (folder / "published" / name).read_bytes()
+
+
+def test_trax(tmp_path):
+    source, others = tmp_path / "model.pkl.gz", tmp_path / "others.json"
+    with gzip.open(source, "wb") as file:
+        pickle.dump({"weights": published.trax_weights()}, file)
+    keys = ("num_buckets", "num_hashes", "lsh_attn_chunk_length")
+    others.write_text(json.dumps({key: CONFIG[key] for key in keys}))
+    target = tmp_path / "model.keras"
+    arguments = [str(source), str(target), "--config", str(others)]
+    assert main(["convert", *arguments]) == 0
+    model = keras.models.load_model(target)
+    np.testing.assert_array_equal(
+        model.head.bias, published.language_model()["lm_head.bias"]
+    )
+    assert model.backbone.get_config()["num_buckets"] == 4
+
+
+@pytest.mark.parametrize(
+    "source, target, message",
+    [
+        ("nowhere", "model.keras", "no such file"),
+        ("published", "model.h5", "ends in .keras"),
+        ("published/config.json", "model.keras", "no checkpoint"),
+    ],
+)
+def test_bad_input_is_one_line(source, target, message, folder, capsys):
+    paths = [str(folder / source), str(folder / target)]
+    assert main(["convert", *paths]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
