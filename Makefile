@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 test: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -m slow

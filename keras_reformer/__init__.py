@@ -14,6 +14,7 @@ from keras_reformer.layers import Dropout as Dropout
 from keras_reformer.layers import FeedForward as FeedForward
 from keras_reformer.layers import LocalSelfAttention as LocalSelfAttention
 from keras_reformer.layers import LSHSelfAttention as LSHSelfAttention
+from keras_reformer.layers import MultiHeadAttention as MultiHeadAttention
 from keras_reformer.layers import PreNormalization as PreNormalization
 from keras_reformer.layers import ReversibleBlock as ReversibleBlock
 from keras_reformer.layers import ReversibleSequence as ReversibleSequence
@@ -35,6 +36,7 @@ __all__ = [
     "FeedForward",
     "LSHSelfAttention",
     "LocalSelfAttention",
+    "MultiHeadAttention",
     "PreNormalization",
     "ReformerBackbone",
     "ReformerCausalLM",

@@ -11,6 +11,9 @@ from keras_reformer.layers.local_self_attention import (
 from keras_reformer.layers.lsh_self_attention import (
     LSHSelfAttention as LSHSelfAttention,
 )
+from keras_reformer.layers.multi_head_attention import (
+    MultiHeadAttention as MultiHeadAttention,
+)
 from keras_reformer.layers.pre_normalization import (
     PreNormalization as PreNormalization,
 )
@@ -27,6 +30,7 @@ __all__ = [
     "FeedForward",
     "LSHSelfAttention",
     "LocalSelfAttention",
+    "MultiHeadAttention",
     "PreNormalization",
     "ReversibleBlock",
     "ReversibleSequence",

@@ -1,0 +1,198 @@
+import keras
+
+from keras_reformer.layers import checks
+from keras_reformer.layers.attention_layer import AttentionLayer
+from keras_reformer.ops.blocks import Dropping
+from keras_reformer.ops.exact_attention import (
+    QUERY_CHUNK_LENGTH,
+    exact_attention,
+    exact_shared_attention,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class MultiHeadAttention(AttentionLayer):
+    """Exact multi-head attention whose memory is linear in the length.
+
+    As `keras.layers.MultiHeadAttention`, for self- and cross-attention, but
+    scores exist for a chunk of queries at a time, in the backward pass of
+    keys, and are computed again there. Time is quadratic. Attention scores
+    are not returned, which would be quadratic in memory.
+
+    With `share_query_key` it is the function that `LSHSelfAttention`
+    approximates: keys are the queries at unit length, and a token sees
+    itself only when it sees nothing else.
+
+    Masking: nobody attends to masked tokens. Masked queries, and queries that
+    may see nothing, have the output of a zero context (Keras's layer spreads
+    the latter over all keys).
+
+    Args:
+        num_heads: int. Number of attention heads.
+        key_dim: int. Size of each head's queries and keys.
+        value_dim: int. Size of each head's values. Defaults to `key_dim`.
+        dropout: float in `[0, 1)`. Dropout of attention weights. Defaults to
+            `0.0`.
+        use_bias: bool. Whether projections have biases. Defaults to `True`.
+        share_query_key: bool. One projection makes queries and keys, for
+            self-attention only. Defaults to `False`.
+        query_chunk_length: int. Queries taken at a time: the largest tensor
+            is `(batch * num_heads, query_chunk_length, length)`. Defaults to
+            `128`.
+        causal: bool. Later tokens are hidden in every call. Defaults to
+            `False`.
+        kernel_initializer: Initializer of the projections. Defaults to
+            `"glorot_uniform"`.
+        bias_initializer: Initializer of biases. Defaults to `"zeros"`.
+        kernel_regularizer: Regularizer of the projections.
+        bias_regularizer: Regularizer of biases.
+        kernel_constraint: Constraint of the projections.
+        bias_constraint: Constraint of biases.
+        seed: int. Seed of dropout.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        query: Float tensor of shape `(batch, queries, dim)`.
+        value: Float tensor of shape `(batch, keys, value_dim)`. Defaults to
+            `query`: self-attention.
+        key: Float tensor of shape `(batch, keys, key_dim)`. Defaults to
+            `value`.
+        mask: Boolean tensor `(batch, queries)`: of self-attention's tokens.
+        query_mask: Boolean tensor `(batch, queries)`.
+        value_mask: Boolean tensor `(batch, keys)`.
+        key_mask: Boolean tensor `(batch, keys)`.
+        attention_mask: Boolean tensor `(batch, queries, keys)`, True where a
+            query may see a key.
+        training: bool. Whether to apply dropout.
+        use_causal_mask: bool. Whether later tokens are hidden.
+
+    Returns:
+        Float tensor of the query's shape.
+
+    Raises:
+        ValueError: if an argument is out of its range, or a layer with
+            `share_query_key` gets another value or key.
+
+    Example:
+
+    >>> layer = keras_reformer.MultiHeadAttention(num_heads=2, key_dim=16)
+    >>> x = keras.random.normal((1, 1000, 32))
+    >>> layer(x, use_causal_mask=True).shape
+    TensorShape([1, 1000, 32])
+    >>> layer(x[:, :10], x).shape
+    TensorShape([1, 10, 32])
+
+    Reference: [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762),
+    section 3.2; in chunks: [Rabe and Staats,
+    2021](https://arxiv.org/abs/2112.05682); shared query-keys: [Kitaev et
+    al., 2020](https://arxiv.org/abs/2001.04451), section 2.
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        key_dim,
+        value_dim=None,
+        dropout=0.0,
+        use_bias=True,
+        share_query_key=False,
+        query_chunk_length=QUERY_CHUNK_LENGTH,
+        causal=False,
+        **kwargs,
+    ):
+        super().__init__(
+            num_heads, key_dim, value_dim, dropout, use_bias, **kwargs
+        )
+        self.share_query_key = bool(share_query_key)
+        self.query_chunk_length = checks.positive_int(
+            "query_chunk_length", query_chunk_length
+        )
+        self.causal = bool(causal)
+
+    def build(self, query_shape, value_shape=None, key_shape=None):
+        value_shape = value_shape or query_shape
+        key_shape = key_shape or value_shape
+        if self.share_query_key:
+            shapes = {"query_key": query_shape}
+        else:
+            shapes = {"query": query_shape, "key": key_shape}
+        self._build_projections(query_shape, **shapes, value=value_shape)
+
+    def call(
+        self,
+        query,
+        value=None,
+        key=None,
+        mask=None,
+        query_mask=None,
+        value_mask=None,
+        key_mask=None,
+        attention_mask=None,
+        training=None,
+        use_causal_mask=False,
+    ):
+        own = value is None and key is None
+        options = {
+            "causal": self.causal or bool(use_causal_mask),
+            "attention_mask": _bool(attention_mask),
+            "dropping": self._dropping(training),
+            "query_chunk_length": self.query_chunk_length,
+        }
+        query_mask = _both(mask if own else None, query_mask)
+        key_mask = _both(key_mask, value_mask)
+        if self.share_query_key:
+            self._check_shared(own)
+            attended = exact_shared_attention(
+                self._split_heads(self.query_key(query)),
+                self._split_heads(self.value(query)),
+                mask=_both(query_mask, key_mask),
+                **options,
+            )
+        else:
+            value = query if value is None else value
+            key = value if key is None else key
+            attended = exact_attention(
+                self._split_heads(self.query(query)),
+                self._split_heads(self.key(key)) / self.key_dim**0.5,
+                self._split_heads(self.value(value)),
+                query_mask=query_mask,
+                mask=_both(query_mask, key_mask) if own else key_mask,
+                **options,
+            )
+        return self._merge_heads(attended)
+
+    def _dropping(self, training):
+        if not training or not self.dropout:
+            return None
+        return Dropping(self.dropout, self.seed_generator.next())
+
+    def _check_shared(self, own):
+        if not own:
+            raise ValueError(
+                "A layer with shared queries and keys attends to its own "
+                "inputs. Expected value=None and key=None. Received: another "
+                "value or key. Use `share_query_key=False`."
+            )
+
+    def compute_output_shape(self, query_shape, *other_shapes, **kwargs):
+        return tuple(query_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "share_query_key": self.share_query_key,
+            "query_chunk_length": self.query_chunk_length,
+            "causal": self.causal,
+        }
+
+
+def _bool(mask):
+    return None if mask is None else keras.ops.cast(mask, "bool")
+
+
+def _both(first, second):
+    """The masks' conjunction; None hides nothing."""
+    first, second = _bool(first), _bool(second)
+    if first is None or second is None:
+        return second if first is None else first
+    return keras.ops.logical_and(first, second)
