@@ -88,10 +88,13 @@ def loops(monkeypatch):
 
 @pytest.mark.parametrize("name", ["graph", "xla"])
 def test_equal_plain_backpropagation(name, loops):
+    # Float32's rounding of six blocks differs among processors.
+    keras.config.set_dtype_policy("float64")
     sequence = built(make_sequence(3))
     mask = tf.constant(np.arange(LENGTH) < np.array([[LENGTH], [9]]))
     run = gradient_function(sequence, mask=mask)
-    check_against_plain(sequence, run, [make_inputs()], EXECUTIONS[name])
+    inputs = tf.cast(make_inputs(), "float64")
+    check_against_plain(sequence, run, [inputs], EXECUTIONS[name], 1e-12)
     assert loops == [3]
 
 
