@@ -75,6 +75,7 @@ def lsh_attention(
     wrap=False,
     discount_duplicates=False,
     dropout_mask=None,
+    bias=None,
 ):
     """LSH attention: one softmax over the keys that a query meets.
 
@@ -104,6 +105,7 @@ def lsh_attention(
             (num_chunks_before + 1 + num_chunks_after)`: the query's sorted
             rank, and the key's place in the row of chunks [before, own,
             after]. A token's own value is never dropped.
+        bias: `(heads, length, length)`, added to the scores.
 
     Returns:
         `(batch, heads, length, value_dim)`.
@@ -130,7 +132,11 @@ def lsh_attention(
                 output[b, h, query] = value[b, h, query]
                 continue
             weights = _weigh(
-                query_key[b, h], query, meetings, discount_duplicates
+                query_key[b, h],
+                query,
+                meetings,
+                discount_duplicates,
+                None if bias is None else bias[h],
             )
             for (place, key), weight in zip(meetings, weights, strict=True):
                 if dropout_mask is not None:
@@ -139,12 +145,14 @@ def lsh_attention(
     return output
 
 
-def _weigh(query_key, query, meetings, discount_duplicates):
+def _weigh(query_key, query, meetings, discount_duplicates, bias):
     """Softmax over the meetings of one query."""
     keys = [key for _, key in meetings]
     scores = []
     for key in keys:
         score = query_key[query] @ unit_length(query_key[key])
+        if bias is not None:
+            score += bias[query, key]
         if discount_duplicates:
             score -= math.log(keys.count(key))
         scores.append(score)
@@ -218,7 +226,7 @@ def unit_length(key):
 # --- Exact attention -------------------------------------------------------
 
 
-def exact_shared_attention(query_key, value, *, causal, mask=None):
+def exact_shared_attention(query_key, value, *, causal, mask=None, bias=None):
     """What LSH attention approximates: every key, each once, self hidden."""
     query_key = np.asarray(query_key, np.float64)
     value = np.asarray(value, np.float64)
@@ -234,15 +242,19 @@ def exact_shared_attention(query_key, value, *, causal, mask=None):
         if not keys:
             output[b, h, query] = value[b, h, query]
             continue
-        scores = [
-            query_key[b, h, query] @ unit_length(query_key[b, h, key])
-            for key in keys
-        ]
+        scores = np.array(
+            [
+                query_key[b, h, query] @ unit_length(query_key[b, h, key])
+                for key in keys
+            ]
+        )
+        if bias is not None:
+            scores += bias[h, query, keys]
         output[b, h, query] = softmax(scores) @ value[b, h, keys]
     return output
 
 
-def exact_attention(query, key, value, *, causal, mask=None):
+def exact_attention(query, key, value, *, causal, mask=None, bias=None):
     """Scaled dot-product attention; with `causal`, up to and with itself.
 
     Masked keys are never seen, masked queries give zeros.
@@ -257,6 +269,7 @@ def exact_attention(query, key, value, *, causal, mask=None):
         num_chunks_after=0,
         causal=causal,
         mask=mask,
+        bias=bias,
     )
 
 
@@ -274,6 +287,7 @@ def local_attention(
     causal,
     mask=None,
     wrap=False,
+    bias=None,
 ):
     """Attention inside a chunk of positions and its neighbours.
 
@@ -284,6 +298,7 @@ def local_attention(
         mask: Bool `(batch, length)`: masked keys are never seen, masked
             queries give zeros. Positions that fill the last chunk are masked.
         wrap: Chunks lie on a circle. A key that is met twice counts twice.
+        bias: `(heads, length, length)`, added to the scaled scores.
 
     Returns:
         `(batch, heads, length, value_dim)`.
@@ -304,9 +319,11 @@ def local_attention(
                 if mask[b, s] and (s <= t or not causal):
                     seen.append(s)
         if seen:
-            scores = [query[b, h, t] @ key[b, h, s] for s in seen]
-            weights = softmax(np.array(scores) / math.sqrt(dim))
-            output[b, h, t] = weights @ value[b, h, seen]
+            scores = np.array([query[b, h, t] @ key[b, h, s] for s in seen])
+            scores /= math.sqrt(dim)
+            if bias is not None:
+                scores += bias[h, t, seen]
+            output[b, h, t] = softmax(scores) @ value[b, h, seen]
     return output
 
 

@@ -2,10 +2,13 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.projecting_layer import ProjectingLayer
+from keras_reformer.layers.stateless import pure_outputs
+from keras_reformer.ops.bias import PositionBias
+from keras_reformer.ops.blocks import Dropping
 
 
 class AttentionLayer(ProjectingLayer):
-    """What all attention layers share: heads, their widths and dropout.
+    """What all attention layers share: heads, biases, rotation, dropout.
 
     Inputs are projected into heads by dense layers, the heads' outputs back
     by `attention_output`. It takes `ProjectingLayer`'s arguments too.
@@ -18,6 +21,9 @@ class AttentionLayer(ProjectingLayer):
         value_dim=None,
         dropout=0.0,
         use_bias=False,
+        position_bias=None,
+        rotary_embedding=None,
+        shared_dropout=False,
         **kwargs,
     ):
         super().__init__(use_bias, **kwargs)
@@ -26,6 +32,13 @@ class AttentionLayer(ProjectingLayer):
         self.key_dim = checks.positive_int("key_dim", key_dim)
         self.value_dim = checks.positive_int("value_dim", value_dim)
         self.dropout = checks.rate("dropout", dropout)
+        self.position_bias = checks.layer_or_none(
+            "position_bias", position_bias
+        )
+        self.rotary_embedding = checks.layer_or_none(
+            "rotary_embedding", rotary_embedding
+        )
+        self.shared_dropout = bool(shared_dropout)
 
     def _build_projections(self, output_shape, **input_shapes):
         """Makes a projection into heads for each name, and the one back."""
@@ -35,6 +48,16 @@ class AttentionLayer(ProjectingLayer):
             self._build_dense(name, self.num_heads * dim, shape)
         merged_shape = (*output_shape[:-1], self.num_heads * self.value_dim)
         self._build_dense("attention_output", output_shape[-1], merged_shape)
+        self._build_positions()
+
+    def _build_positions(self):
+        if self.position_bias is not None and not self.position_bias.built:
+            integers = [keras.KerasTensor((None,), "int32") for _ in range(3)]
+            self.position_bias(*integers)
+        if self.rotary_embedding is not None:
+            self.rotary_embedding.build(
+                (None, self.num_heads, None, self.key_dim)
+            )
 
     def _split_heads(self, projected):
         """`(b, t, h * d)` to `(b, h, t, d)`."""
@@ -42,6 +65,27 @@ class AttentionLayer(ProjectingLayer):
         dim = projected.shape[-1] // self.num_heads
         split = keras.ops.reshape(projected, (-1, length, self.num_heads, dim))
         return keras.ops.transpose(split, (0, 2, 1, 3))
+
+    def _rotated_heads(self, projected):
+        """Heads of queries or keys, turned by their positions."""
+        heads = self._split_heads(projected)
+        if self.rotary_embedding is None:
+            return heads
+        return self.rotary_embedding(heads)
+
+    def _bias(self):
+        """What the kernels add to scores, and get the gradients of."""
+        if self.position_bias is None:
+            return None
+        function, values = pure_outputs(self.position_bias, self.position_bias)
+        return PositionBias(function, values, self.num_heads)
+
+    def _dropping(self, training):
+        """This call's dropout of attention weights."""
+        if not training or not self.dropout:
+            return None
+        seed = self.seed_generator.next()
+        return Dropping(self.dropout, seed, self.shared_dropout)
 
     def _merge_heads(self, attended):
         """`(b, h, t, d)` to the layer's output `(b, t, e)`."""
@@ -53,10 +97,24 @@ class AttentionLayer(ProjectingLayer):
         return self.attention_output(keras.ops.cast(merged, self.compute_dtype))
 
     def get_config(self):
+        serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
             "key_dim": self.key_dim,
             "value_dim": self.value_dim,
             "dropout": self.dropout,
+            "position_bias": serialize(self.position_bias),
+            "rotary_embedding": serialize(self.rotary_embedding),
+            "shared_dropout": self.shared_dropout,
         }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for name in ("position_bias", "rotary_embedding"):
+            if config.get(name) is not None:
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name]
+                )
+        return cls(**config)

@@ -51,6 +51,11 @@ def layer(name, value):
     return value
 
 
+def layer_or_none(name, value):
+    """Returns a Keras layer or None, or raises a `ValueError`."""
+    return value if value is None else layer(name, value)
+
+
 def choice(name, value, choices):
     """Returns one of the choices, or raises a `ValueError`."""
     if value not in choices:

@@ -2,7 +2,6 @@ import keras
 
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.ops.attention import local_attention
-from keras_reformer.ops.blocks import Dropping
 from keras_reformer.ops.windows import Window
 
 
@@ -31,6 +30,13 @@ class LocalSelfAttention(ChunkedSelfAttention):
         dropout: float in `[0, 1)`. Dropout of attention weights. Defaults to
             `0.0`.
         use_bias: bool. Whether projections have biases. Defaults to `False`.
+        position_bias: Keras layer, such as `AlibiBias` or
+            `RelativePositionBias`, called on int32 positions of queries and
+            of keys and on heads, which broadcast against each other; what it
+            returns for each is added to the score.
+        rotary_embedding: `RotaryEmbedding` of queries and keys.
+        shared_dropout: bool. One mask of attention weights serves all
+            chunks, heads and examples, as published. Defaults to `False`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -65,12 +71,9 @@ class LocalSelfAttention(ChunkedSelfAttention):
     _projections = ("query", "key", "value")
 
     def call(self, inputs, mask=None, training=None):
-        query = self._split_heads(self.query(inputs))
-        key = self._split_heads(self.key(inputs)) / self.key_dim**0.5
+        query = self._rotated_heads(self.query(inputs))
+        key = self._rotated_heads(self.key(inputs)) / self.key_dim**0.5
         value = self._split_heads(self.value(inputs))
-        dropping = None
-        if training and self.dropout:
-            dropping = Dropping(self.dropout, self.seed_generator.next())
         if mask is not None:
             mask = keras.ops.cast(mask, "bool")
         attended = local_attention(
@@ -80,7 +83,8 @@ class LocalSelfAttention(ChunkedSelfAttention):
             self._window(),
             mask=mask,
             wrap=self.wrap,
-            dropping=dropping,
+            dropping=self._dropping(training),
+            bias=self._bias(),
         )
         return self._merge_heads(attended)
 

@@ -75,6 +75,15 @@ class LSHSelfAttention(ChunkedSelfAttention):
         discount_duplicates: bool. A pair that N rounds show counts once
             instead of N times. Defaults to `False`.
         use_bias: bool. Whether projections have biases. Defaults to `False`.
+        position_bias: Keras layer, such as `AlibiBias` or
+            `RelativePositionBias`, called on int32 positions of queries and
+            of keys and on heads, which broadcast against each other; what it
+            returns for each is added to the score.
+        rotary_embedding: `RotaryEmbedding` of query-keys, before they are
+            hashed, so that hashing sees what attention sees.
+        shared_dropout: bool. One mask of attention weights serves all
+            chunks, rounds, heads and examples, as published. Defaults to
+            `False`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -194,7 +203,7 @@ class LSHSelfAttention(ChunkedSelfAttention):
         )
 
     def call(self, inputs, mask=None, training=None, rotations=None):
-        query_key = self._split_heads(self.query_key(inputs))
+        query_key = self._rotated_heads(self.query_key(inputs))
         value = self._split_heads(self.value(inputs))
         if mask is not None:
             mask = keras.ops.cast(mask, "bool")
@@ -202,7 +211,7 @@ class LSHSelfAttention(ChunkedSelfAttention):
         orders, buckets = self._remember_sort(
             query_key, mask, training, rotation_seed, rotations
         )
-        options = {"mask": mask, "dropping": dropping}
+        options = {"mask": mask, "dropping": dropping, "bias": self._bias()}
         attended = choose_by_length(
             keras.ops.shape(inputs)[1],
             self._longest_exact(),
@@ -232,7 +241,7 @@ class LSHSelfAttention(ChunkedSelfAttention):
         Returns:
             int32 tensor of shape `(batch, num_heads, num_hashes, length)`.
         """
-        query_key = self._split_heads(self.query_key(inputs))
+        query_key = self._rotated_heads(self.query_key(inputs))
         return self._sort(query_key, mask, False, None, None)[1]
 
     def attention_statistics(self, inputs, rows, mask=None):
@@ -251,7 +260,7 @@ class LSHSelfAttention(ChunkedSelfAttention):
             length)`, and `weights`, `(batch, num_heads, len(rows), length)`:
             the attention weights of those queries over all positions.
         """
-        query_key = self._split_heads(self.query_key(inputs))
+        query_key = self._rotated_heads(self.query_key(inputs))
         orders, buckets = self._sort(query_key, mask, False, None, None)
         weights = attention_of_rows(
             query_key,
@@ -262,6 +271,7 @@ class LSHSelfAttention(ChunkedSelfAttention):
             mask=mask,
             wrap=self.wrap,
             discount_duplicates=self.discount_duplicates,
+            bias=self._bias(),
         )
         return {"buckets": buckets, "weights": weights}
 
@@ -287,7 +297,8 @@ class LSHSelfAttention(ChunkedSelfAttention):
         rotation_seed, dropout_seed = split_seed(self.seed_generator.next(), 2)
         if not self.dropout:
             return rotation_seed, None
-        return rotation_seed, Dropping(self.dropout, dropout_seed)
+        dropping = Dropping(self.dropout, dropout_seed, self.shared_dropout)
+        return rotation_seed, dropping
 
     def _remember_sort(self, query_key, *arguments):
         length = query_key.shape[2]

@@ -2,7 +2,6 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.attention_layer import AttentionLayer
-from keras_reformer.ops.blocks import Dropping
 from keras_reformer.ops.exact_attention import (
     QUERY_CHUNK_LENGTH,
     exact_attention,
@@ -41,6 +40,13 @@ class MultiHeadAttention(AttentionLayer):
             `128`.
         causal: bool. Later tokens are hidden in every call. Defaults to
             `False`.
+        position_bias: Keras layer, such as `AlibiBias` or
+            `RelativePositionBias`, called on int32 positions of queries and
+            of keys and on heads, which broadcast against each other; what it
+            returns for each is added to the score.
+        rotary_embedding: `RotaryEmbedding` of queries and keys.
+        shared_dropout: bool. One mask of attention weights serves all
+            chunks, heads and examples, as published. Defaults to `False`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -63,6 +69,8 @@ class MultiHeadAttention(AttentionLayer):
         key_mask: Boolean tensor `(batch, keys)`.
         attention_mask: Boolean tensor `(batch, queries, keys)`, True where a
             query may see a key.
+        attention_bias: Float tensor `(batch or 1, num_heads or 1, queries,
+            keys)`, added to the scores; it gets a gradient too.
         training: bool. Whether to apply dropout.
         use_causal_mask: bool. Whether later tokens are hidden.
 
@@ -128,6 +136,7 @@ class MultiHeadAttention(AttentionLayer):
         value_mask=None,
         key_mask=None,
         attention_mask=None,
+        attention_bias=None,
         training=None,
         use_causal_mask=False,
     ):
@@ -135,6 +144,8 @@ class MultiHeadAttention(AttentionLayer):
         options = {
             "causal": self.causal or bool(use_causal_mask),
             "attention_mask": _bool(attention_mask),
+            "attention_bias": self._checked_bias(attention_bias),
+            "bias": self._bias(),
             "dropping": self._dropping(training),
             "query_chunk_length": self.query_chunk_length,
         }
@@ -143,7 +154,7 @@ class MultiHeadAttention(AttentionLayer):
         if self.share_query_key:
             self._check_shared(own)
             attended = exact_shared_attention(
-                self._split_heads(self.query_key(query)),
+                self._rotated_heads(self.query_key(query)),
                 self._split_heads(self.value(query)),
                 mask=_both(query_mask, key_mask),
                 **options,
@@ -152,8 +163,8 @@ class MultiHeadAttention(AttentionLayer):
             value = query if value is None else value
             key = value if key is None else key
             attended = exact_attention(
-                self._split_heads(self.query(query)),
-                self._split_heads(self.key(key)) / self.key_dim**0.5,
+                self._rotated_heads(self.query(query)),
+                self._rotated_heads(self.key(key)) / self.key_dim**0.5,
                 self._split_heads(self.value(value)),
                 query_mask=query_mask,
                 mask=_both(query_mask, key_mask) if own else key_mask,
@@ -161,10 +172,18 @@ class MultiHeadAttention(AttentionLayer):
             )
         return self._merge_heads(attended)
 
-    def _dropping(self, training):
-        if not training or not self.dropout:
+    def _checked_bias(self, bias):
+        if bias is None:
             return None
-        return Dropping(self.dropout, self.seed_generator.next())
+        bias = keras.ops.convert_to_tensor(bias)
+        if len(bias.shape) != 4 or bias.shape[1] not in (1, self.num_heads):
+            raise ValueError(
+                "`attention_bias` is added to the scores of each head. "
+                "Expected shape (batch or 1, num_heads or 1, queries, keys) "
+                f"with num_heads={self.num_heads}. Received: "
+                f"attention_bias.shape={tuple(bias.shape)}"
+            )
+        return bias
 
     def _check_shared(self, own):
         if not own:

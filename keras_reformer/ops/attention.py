@@ -4,9 +4,17 @@ Both are one softmax a query with the gradient written by hand in
 `ops/blocks.py`: memory is linear in the length.
 """
 
+import functools
+
 import tensorflow as tf
 
 from keras_reformer.ops import blocks
+from keras_reformer.ops.bias import (
+    PositionBias,
+    sums_of,
+    values_of,
+    with_values,
+)
 from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.groups import Place, over_groups, plan_groups
 from keras_reformer.ops.shapes import (
@@ -75,6 +83,7 @@ def local_attention(
     mask: tf.Tensor | None = None,
     wrap: bool = False,
     dropping: blocks.Dropping | None = None,
+    bias: PositionBias | None = None,
 ) -> tf.Tensor:
     """Attention of each position to its own and the neighbouring chunks.
 
@@ -86,6 +95,7 @@ def local_attention(
         mask: Boolean tensor `(batch, length)`, True at valid positions.
         wrap: bool. The first chunk's neighbour is the last.
         dropping: dropout of the attention weights.
+        bias: what to add to the scores.
 
     Returns:
         Tensor of shape `(batch, num_heads, length, value_dim)`, zero at
@@ -94,41 +104,50 @@ def local_attention(
     batch, num_heads, length = size(query, 0), query.shape[1], size(query, 2)
     rows = batch * num_heads
     positions = token_positions(mask, rows, num_heads, length)
-    loop = _ChunkLoop(
-        positions, window, wrap, dropping, softmax_dtype(query.dtype)
+    loop = functools.partial(
+        _ChunkLoop,
+        positions,
+        window,
+        wrap,
+        dropping,
+        softmax_dtype(query.dtype),
     )
-    output = _attention(*map(merge_heads_into_batch, (query, key, value)), loop)
+    vectors = map(merge_heads_into_batch, (query, key, value))
+    output = _attention(*vectors, bias, loop)
     output = tf.where(positions[..., None] >= 0, output, 0.0)
     return tf.reshape(output, [batch, num_heads, length, value.shape[-1]])
 
 
-def _attention(query, key, value, loop: "_ChunkLoop") -> tf.Tensor:
+def _attention(query, key, value, bias, make_loop) -> tf.Tensor:
     @first_order_gradient
-    def attention(query, key, value):
+    def attention(query, key, value, *bias_values):
+        loop = make_loop(with_values(bias, bias_values))
         output, log_sum_exp = loop.attend(query, key, value)
 
         def gradient(d_output):
             upstream = blocks.upstream_of(d_output, output, log_sum_exp)
             gradients = loop.gradient(query, key, value, upstream)
-            return blocks.cast_like(gradients, (query, key, value))
+            inputs = (query, key, value, *bias_values)
+            return blocks.cast_like(gradients, inputs)
 
         return output, gradient
 
-    return attention(query, key, value)
+    return attention(query, key, value, *values_of(bias))
 
 
 class _ChunkLoop:
     """One softmax a query over a window of chunks, in groups of chunks."""
 
-    def __init__(self, positions, window, wrap, dropping, dtype):
+    def __init__(self, positions, window, wrap, dropping, dtype, bias):
         self.positions = positions
         self.window = window
         self.wrap = wrap
         self.dtype = dtype
         self.length = size(positions, 1)
         self.chunks = ceil_div(self.length, window.chunk_length)
+        self.bias = bias
         self.attention = WindowAttention(
-            window, self.chunks * window.chunk_length, dropping
+            window, self.chunks * window.chunk_length, dropping, None, bias
         )
 
     def attend(self, query, key, value):
@@ -179,13 +198,16 @@ class _ChunkLoop:
                 tokens,
                 rows,
                 place.chunk,
+                place.count,
             )
 
         halo = (window.reach, window.reach)
         shapes = [x.shape[-1:] for x in (query, key, value)]
-        return self._over_groups(backward, halo, shapes, vectors[1])
+        return self._over_groups(
+            backward, halo, shapes, vectors[1], sums_of(self.bias)
+        )
 
-    def _over_groups(self, function, halo, shapes, after):
+    def _over_groups(self, function, halo, shapes, after, sums=()):
         plan = plan_groups(
             size(self.positions, 0),
             self.chunks,
@@ -194,8 +216,9 @@ class _ChunkLoop:
         )
         tokens = blocks.Tokens(self._around(self.positions, halo))
         results = [Result(shape, self.dtype) for shape in shapes]
-        chunked = over_groups(function, tokens, plan, halo, results, after)
-        return tuple(join_chunks(x, self.length) for x in chunked)
+        found = over_groups(function, tokens, plan, halo, results, after, sums)
+        chunked, totals = found[: len(results)], found[len(results) :]
+        return *(join_chunks(x, self.length) for x in chunked), *totals
 
     def _chunked(self, *tensors):
         length = self.window.chunk_length

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_reformer.ops.dropout import keep_scale
 from keras_reformer.ops.shapes import map_tensors
 
 
@@ -57,10 +58,19 @@ class Dropping(NamedTuple):
     Attributes:
         rate: float in `[0, 1)`.
         seed: integer tensor of shape `(2,)`.
+        shared: bool. One mask of a chunk serves all chunks, rounds, heads
+            and examples, as published.
     """
 
     rate: float
     seed: tf.Tensor
+    shared: bool = False
+
+    def kept(self, row, rank, slot, chunk_length, dtype) -> tf.Tensor:
+        """Factors of the weights of these rows, query ranks and key slots."""
+        if self.shared:
+            row, rank = tf.zeros((), tf.int32), rank % chunk_length
+        return keep_scale(self.rate, self.seed, row, rank, slot, dtype=dtype)
 
 
 class Pairs(NamedTuple):

@@ -13,11 +13,16 @@ from keras_reformer.ops.attention import (
     split_into_chunks,
     token_positions,
 )
-from keras_reformer.ops.dropout import keep_scale
+from keras_reformer.ops.bias import (
+    PairMatrix,
+    PositionBias,
+    sums_of,
+    values_of,
+    with_values,
+)
 from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.shapes import (
     ceil_div,
-    pad_axis,
     size,
     softmax_dtype,
 )
@@ -34,6 +39,8 @@ def exact_shared_attention(
     causal: bool,
     mask: tf.Tensor | None = None,
     attention_mask: tf.Tensor | None = None,
+    attention_bias: tf.Tensor | None = None,
+    bias: PositionBias | None = None,
     dropping: blocks.Dropping | None = None,
     query_chunk_length: int = QUERY_CHUNK_LENGTH,
 ) -> tf.Tensor:
@@ -48,6 +55,8 @@ def exact_shared_attention(
         causal: bool. Later tokens are hidden.
         mask: Boolean tensor `(batch, length)`, True at valid positions.
         attention_mask: Boolean tensor `(batch, length, length)`.
+        attention_bias: what to add to the scores, as in `exact_attention`.
+        bias: what else to add to the scores.
         dropping: dropout of the attention weights.
         query_chunk_length: int. Queries taken at a time: the largest tensor
             is `(batch * num_heads, query_chunk_length, length)`.
@@ -61,12 +70,14 @@ def exact_shared_attention(
         query_key,
         shared * blocks.inverse_length(shared),
         value,
+        attention_bias,
+        bias,
         causal=causal,
         sees_itself=False,
         mask=mask,
         attention_mask=attention_mask,
         dropping=dropping,
-        query_chunk_length=query_chunk_length,
+        chunk_length=query_chunk_length,
     )
     valid = tf.constant(True) if mask is None else mask[:, None, :]
     output = blocks.give_lonely_their_value(output, value, log_sum_exp, valid)
@@ -82,6 +93,8 @@ def exact_attention(
     query_mask: tf.Tensor | None = None,
     mask: tf.Tensor | None = None,
     attention_mask: tf.Tensor | None = None,
+    attention_bias: tf.Tensor | None = None,
+    bias: PositionBias | None = None,
     dropping: blocks.Dropping | None = None,
     query_chunk_length: int = QUERY_CHUNK_LENGTH,
 ) -> tf.Tensor:
@@ -97,6 +110,9 @@ def exact_attention(
         mask: Boolean tensor `(batch, keys)`, True at valid ones.
         attention_mask: Boolean tensor `(batch, queries, keys)`, True where a
             query may see a key.
+        attention_bias: Float tensor `(batch or 1, num_heads or 1, queries,
+            keys)`, added to the scores.
+        bias: what else to add to the scores.
         dropping: dropout of the attention weights.
         query_chunk_length: int. Queries taken at a time; in the backward
             pass, keys.
@@ -109,37 +125,50 @@ def exact_attention(
         query,
         key,
         value,
+        attention_bias,
+        bias,
         causal=causal,
         sees_itself=True,
         mask=mask,
         attention_mask=attention_mask,
         dropping=dropping,
-        query_chunk_length=query_chunk_length,
+        chunk_length=query_chunk_length,
     )
     if query_mask is None:
         return output
     return tf.where(query_mask[:, None, :, None], output, 0.0)
 
 
-def _attention(query, key, value, **options):
+def _attention(query, key, value, attention_bias, bias, **options):
     """Output and log-sum-exp; the latter without a gradient."""
-    loop = _ChunkLoop(query, key, **options)
+    num_heads = query.shape[1]
+    given = () if attention_bias is None else (attention_bias,)
 
     @first_order_gradient
-    def attention(query, key, value):
+    def attention(query, key, value, *others):
+        loop = _ChunkLoop(
+            query,
+            key,
+            num_heads,
+            attention_bias=others[0] if given else None,
+            bias=with_values(bias, others[len(given) :]),
+            **options,
+        )
         output, log_sum_exp = loop.attend(query, key, value)
 
         def gradient(d_output, _):
             upstream = blocks.upstream_of(d_output, output, log_sum_exp)
             gradients = loop.gradient(query, key, value, upstream)
-            return blocks.cast_like(gradients, (query, key, value))
+            return blocks.cast_like(gradients, (query, key, value, *others))
 
         return (output, log_sum_exp), gradient
 
     output, log_sum_exp = attention(
-        *map(merge_heads_into_batch, (query, key, value))
+        *map(merge_heads_into_batch, (query, key, value)),
+        *given,
+        *values_of(bias),
     )
-    shape = [size(query, 0), query.shape[1], size(query, 2)]
+    shape = [size(query, 0), num_heads, size(query, 2)]
     return (
         tf.reshape(output, [*shape, value.shape[-1]]),
         tf.stop_gradient(tf.reshape(log_sum_exp, shape)),
@@ -153,25 +182,30 @@ class _ChunkLoop:
         self,
         query,
         key,
+        num_heads,
         *,
         causal,
         sees_itself,
         mask,
         attention_mask,
+        attention_bias,
+        bias,
         dropping,
-        query_chunk_length,
+        chunk_length,
     ):
-        batch, self.num_heads = size(query, 0), query.shape[1]
-        rows = batch * self.num_heads
-        self.queries = token_positions(
-            None, rows, self.num_heads, size(query, 2)
-        )
-        self.keys = token_positions(mask, rows, self.num_heads, size(key, 2))
+        rows = size(query, 0)
+        self.queries = token_positions(None, rows, num_heads, size(query, 1))
+        self.keys = token_positions(mask, rows, num_heads, size(key, 1))
         self.causal = causal
         self.sees_itself = sees_itself
-        self.attention_mask = attention_mask
+        if attention_mask is not None:
+            attention_mask = attention_mask[:, None]
+        sizes = rows // num_heads, num_heads, chunk_length
+        self.mask = PairMatrix(attention_mask, *sizes)
+        self.matrix = PairMatrix(attention_bias, *sizes)
+        self.bias = bias
         self.dropping = dropping
-        self.chunk_length = query_chunk_length
+        self.chunk_length = chunk_length
         self.dtype = softmax_dtype(query.dtype)
 
     def attend(self, query, key, value):
@@ -185,82 +219,100 @@ class _ChunkLoop:
                 blocks.Tokens(self.keys).along(-1),
                 self._ranks(index)[:, None],
                 tf.range(size(self.keys, 1)),
-                self._seen(index, axis=1),
+                self.mask.of_queries(index),
+                self.matrix.of_queries(index),
             )
             return blocks.attend(self._cast(queries), key, value, pairs)
 
         shapes = [value.shape[-1:], []]
-        stacked, _ = self._over_chunks(forward, self.queries, shapes, value)
+        stacked, _ = self._over_chunks(
+            forward, self.queries, self._results(shapes), value
+        )
         length = size(query, 1)
         return tuple(self._join(x, length) for x in stacked)
 
     def gradient(self, query, key, value, upstream):
-        query = self._cast(query)
+        """Gradients by query, key, value and what the biases are made of."""
+        query, after = self._cast(query), upstream.output
         own = self._chunked(key), self._chunked(value)
         own = *own, self._chunked(self.keys, -1)
+        everyone = blocks.Tokens(self.queries).along(-1)
 
-        def backward(index, d_queries):
+        def backward(index, d_queries, *sums):
             keys, values, positions = (x[:, index] for x in own)
             keys = self._cast(keys)
+            here = blocks.Tokens(positions).along(-2)
             pairs = self._pairs(
-                blocks.Tokens(self.queries).along(-1),
-                blocks.Tokens(positions).along(-2),
+                everyone,
+                here,
                 tf.range(size(self.queries, 1)),
                 self._ranks(index)[:, None],
-                self._seen(index, axis=2),
+                self.mask.of_keys(index),
+                self.matrix.of_keys(index),
             )
             d_keys, d_values, d_scores = blocks.attend_gradient(
                 query, keys, self._cast(values), upstream, pairs
             )
             d_queries += tf.matmul(d_scores, keys, transpose_a=True)
-            return d_keys, d_values, d_queries
+            d_matrix = self.matrix.gradient_of_keys(d_scores)
+            sums = self._add_bias_gradient(sums, everyone, here, d_scores)
+            return d_keys, d_values, *d_matrix, d_queries, *sums
 
-        (d_keys, d_values), (d_queries,) = self._over_chunks(
+        shapes = [key.shape[-1:], value.shape[-1:]]
+        stacked, (d_queries, *sums) = self._over_chunks(
             backward,
             self.keys,
-            [key.shape[-1:], value.shape[-1:]],
-            upstream.output,
-            [zeros_after(upstream.output, tf.shape(query), self.dtype)],
+            [*self._results(shapes), *self.matrix.results(self.dtype)],
+            after,
+            [
+                zeros_after(after, tf.shape(query), self.dtype),
+                *(zeros_after(after, *x) for x in sums_of(self.bias)),
+            ],
         )
+        d_keys, d_values, *d_matrix = stacked
         length = size(key, 1)
         return (
             d_queries,
             self._join(d_keys, length),
             self._join(d_values, length),
+            *(self.matrix.join(x) for x in d_matrix),
+            *sums,
         )
 
-    def _over_chunks(self, step, positions, shapes, after, totals=()):
-        rows, length = size(positions, 0), size(positions, 1)
-        own = [rows, self.chunk_length]
-        results = [Result([*own, *shape], self.dtype) for shape in shapes]
-        count = ceil_div(length, self.chunk_length)
+    def _add_bias_gradient(self, sums, query, key, d_scores):
+        if self.bias is None:
+            return sums
+        parts = self.bias.gradient(query, key, self._rows(), d_scores)
+        return [a + b for a, b in zip(sums, parts, strict=True)]
+
+    def _over_chunks(self, step, positions, results, after, totals=()):
+        count = ceil_div(size(positions, 1), self.chunk_length)
         return stack_steps(step, count, results, after, totals)
 
-    def _pairs(self, query, key, query_rank, key_rank, seen) -> blocks.Pairs:
+    def _results(self, shapes):
+        own = [size(self.keys, 0), self.chunk_length]
+        return [Result([*own, *shape], self.dtype) for shape in shapes]
+
+    def _pairs(self, query, key, query_rank, key_rank, seen, matrix):
         visible = blocks.allowed(self.causal, self.sees_itself, query, key)
         visible = visible if seen is None else visible & seen
-        if self.dropping is None:
-            return blocks.Pairs(visible)
-        rows = tf.range(size(self.keys, 0))[:, None, None]
-        rate, seed = self.dropping
-        kept = keep_scale(
-            rate, seed, rows, query_rank, key_rank, dtype=self.dtype
-        )
-        return blocks.Pairs(visible, None, kept)
+        bias = None if matrix is None else self._cast(matrix)
+        if self.bias is not None:
+            added = self._cast(self.bias.of_rows(query, key, self._rows()))
+            bias = added if bias is None else bias + added
+        kept = None
+        if self.dropping is not None:
+            kept = self.dropping.kept(
+                self._rows()[:, None, None],
+                query_rank,
+                key_rank,
+                self.chunk_length,
+                self.dtype,
+            )
+        return blocks.Pairs(visible, bias, kept)
 
-    def _seen(self, index, axis):
-        """What the attention mask says of a chunk, its own axis first."""
-        if self.attention_mask is None:
-            return None
-        mask = self.attention_mask
-        length = size(mask, axis)
-        spare = ceil_div(length, self.chunk_length) * self.chunk_length
-        mask = pad_axis(mask, axis, 0, spare - length, False)
-        first, shape = [0, 0, 0], [size(mask, i) for i in range(3)]
-        first[axis], shape[axis] = index * self.chunk_length, self.chunk_length
-        part = tf.slice(mask, first, shape)
-        part = part if axis == 1 else tf.transpose(part, (0, 2, 1))
-        return tf.repeat(part, self.num_heads, axis=0)
+    def _rows(self):
+        return tf.range(size(self.keys, 0))
 
     def _ranks(self, index):
         return index * self.chunk_length + tf.range(self.chunk_length)

@@ -20,6 +20,7 @@ from keras_reformer.ops.shapes import (
     size,
 )
 from keras_reformer.ops.stacking import Result, stack_steps
+from keras_reformer.ops.waiting import zeros_after
 
 # Tokens in a step, over all of its rows: a step's scores and vectors then
 # take a few MiB at the usual widths, near a core's share of the cache.
@@ -27,10 +28,18 @@ TOKENS_IN_STEP = 4096
 
 
 class Place(NamedTuple):
-    """Where a group lies: its first row and its first chunk."""
+    """Where a group lies.
+
+    Attributes:
+        row: Number of its first row.
+        chunk: Number of its first chunk.
+        count: Number of its chunks that exist; more may fill up the last
+            group, whose results are cut off but for sums.
+    """
 
     row: Length
     chunk: Length
+    count: Length
 
 
 class Plan(NamedTuple):
@@ -92,29 +101,32 @@ def over_groups(
     halo: tuple[int, int],
     results: Sequence[Result],
     after: tf.Tensor,
+    sums: Sequence[Result] = (),
 ) -> tuple[tf.Tensor, ...]:
     """Maps a function over groups of chunks and puts its results together.
 
     Args:
         function: takes a group of `around` with its neighbours and the
             group's `Place`; returns a tuple of arrays of the group's own
-            chunks.
+            chunks, then of those that are to be summed, to which only the
+            `count` first chunks may contribute.
         around: structure of tensors `(rows, before + chunks + after,
             chunk_length, ...)`.
         plan: how to group.
         halo: Pair of ints. Neighbouring chunks before and after a group.
         results: what the function's results are like, of a position.
         after: Tensor that the loop waits for.
+        sums: what the arrays are like that are summed over groups.
 
     Returns:
-        The results, with the chunks of all groups.
+        The results, with the chunks of all groups, then the sums.
     """
     if plan.is_one_step:
-        return function(around, Place(0, 0))
+        return function(around, Place(0, 0, plan.chunks))
     spare = plan.groups_in_row * plan.chunks_in_step - plan.chunks
     around = map_tensors(lambda x: pad_axis(x, 1, 0, spare), around)
 
-    def step(index):
+    def step(index, *totals):
         row = index // plan.groups_in_row * plan.rows_in_step
         chunk = index % plan.groups_in_row * plan.chunks_in_step
 
@@ -122,17 +134,22 @@ def over_groups(
         group = map_tensors(
             lambda x: _cut(x, row, plan.rows_in_step, chunk, count), around
         )
-        return function(group, Place(row, chunk))
+        left = tf.minimum(plan.chunks_in_step, plan.chunks - chunk)
+        found = function(group, Place(row, chunk, left))
+        parts = found[len(results) :]
+        totals = (a + b for a, b in zip(totals, parts, strict=True))
+        return *found[: len(results)], *totals
 
     first = tf.nest.flatten(around)[0]
     own = [plan.rows_in_step, plan.chunks_in_step, size(first, 2)]
-    stacked, _ = stack_steps(
+    stacked, totals = stack_steps(
         step,
         plan.num_steps,
         [Result([*own, *shape], dtype) for shape, dtype in results],
         after,
+        [zeros_after(after, shape, dtype) for shape, dtype in sums],
     )
-    return tuple(_join(x, plan) for x in stacked)
+    return *(_join(x, plan) for x in stacked), *totals
 
 
 def _cut(x: tf.Tensor, row, rows, chunk, chunks) -> tf.Tensor:

@@ -26,6 +26,12 @@ from keras_reformer.ops.attention import (
     take_from_circle,
     token_positions,
 )
+from keras_reformer.ops.bias import (
+    PositionBias,
+    sums_of,
+    values_of,
+    with_values,
+)
 from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.groups import over_groups, plan_groups
 from keras_reformer.ops.meetings import times_shown
@@ -84,6 +90,7 @@ def lsh_attention(
     wrap: bool = False,
     discount_duplicates: bool = False,
     dropping: blocks.Dropping | None = None,
+    bias: PositionBias | None = None,
 ) -> tf.Tensor:
     """Shared-query-key attention within the windows that sorting brings.
 
@@ -102,6 +109,7 @@ def lsh_attention(
         discount_duplicates: bool. Subtract `log N` from the score of a pair
             that N rounds show (section 2, equation 16 of the appendix).
         dropping: dropout of the attention weights.
+        bias: what to add to the scores.
 
     Returns:
         Tensor of shape `(batch, num_heads, length, value_dim)` in float32 at
@@ -121,6 +129,7 @@ def lsh_attention(
     output = _attention(
         merge_heads_into_batch(query_key),
         merge_heads_into_batch(value),
+        bias,
         hashes,
         window,
         dropping,
@@ -129,13 +138,14 @@ def lsh_attention(
     return tf.reshape(output, [batch, num_heads, length, value.shape[-1]])
 
 
-def _attention(query_key, value, hashes, window, dropping) -> tf.Tensor:
+def _attention(query_key, value, bias, hashes, window, dropping) -> tf.Tensor:
     dtype = softmax_dtype(query_key.dtype)
     valid = hashes.positions >= 0
-    loop = _RoundLoop(hashes, window, dropping, dtype)
 
     @first_order_gradient
-    def attention(query_key, value):
+    def attention(query_key, value, *bias_values):
+        here = with_values(bias, bias_values)
+        loop = _RoundLoop(hashes, window, dropping, dtype, here)
         output, log_sum_exp = loop.attend_all(query_key, value)
 
         def gradient(d_output):
@@ -144,13 +154,14 @@ def _attention(query_key, value, hashes, window, dropping) -> tf.Tensor:
                 upstream.output, log_sum_exp, valid
             )
             totals = loop.gradient_all(query_key, value, upstream, alone)
-            return blocks.cast_like(totals, (query_key, value))
+            inputs = (query_key, value, *bias_values)
+            return blocks.cast_like(totals, inputs)
 
         return blocks.give_lonely_their_value(
             output, value, log_sum_exp, valid
         ), gradient
 
-    return attention(query_key, value)
+    return attention(query_key, value, *values_of(bias))
 
 
 def _merge(total: tuple, part: tuple) -> tuple[tf.Tensor, tf.Tensor]:
@@ -169,18 +180,20 @@ def _merge(total: tuple, part: tuple) -> tuple[tf.Tensor, tf.Tensor]:
 class _RoundLoop:
     """The two passes of one round, and the loop over rounds."""
 
-    def __init__(self, hashes, window, dropping, dtype):
+    def __init__(self, hashes, window, dropping, dtype, bias):
         self.hashes = hashes
         self.window = window
         self.dtype = dtype
         self.rows, _, self.length = (size(hashes.orders, i) for i in range(3))
         self.chunks = ceil_div(self.length, window.chunk_length)
         self.circle = self.chunks * hashes.num_hashes
+        self.bias = bias
         self.attention = WindowAttention(
             window,
             self.circle * window.chunk_length,
             dropping,
             self._discount if hashes.discount else None,
+            bias,
         )
 
     def attend_all(self, query_key, value):
@@ -198,15 +211,17 @@ class _RoundLoop:
         )
 
     def gradient_all(self, query_key, value, upstream, d_value):
-        """Gradients by query-key and value, added to one by value."""
+        """Gradients by query-key, value and bias, added to one by value."""
         inverse = blocks.inverse_length(tf.cast(query_key, self.dtype))
 
         def add_round(index, *totals):
             parts = self.gradient(index, query_key, value, inverse, upstream)
             return tuple(a + b for a, b in zip(totals, parts, strict=True))
 
-        nothing = self._zeros_like(query_key, upstream.output)
-        return self._over_rounds(add_round, (nothing, d_value))
+        after = upstream.output
+        nothing = self._zeros_like(query_key, after)
+        zeros = (zeros_after(after, *result) for result in sums_of(self.bias))
+        return self._over_rounds(add_round, (nothing, d_value, *zeros))
 
     def _zeros_like(self, x, after):
         shape = [self.rows, self.length, x.shape[-1]]
@@ -249,7 +264,7 @@ class _RoundLoop:
         return self._over_groups(forward, index, halo, [value.shape[-1:], []])
 
     def gradient(self, index, query_key, value, inverse, upstream):
-        """Gradients by query-key and value of one round, by position."""
+        """Gradients of one round: by query-key, value and bias."""
         window = self.window
 
         def backward(order, tokens, place):
@@ -258,7 +273,7 @@ class _RoundLoop:
             order = inner(order, window.after, size(wide, 1))
             values, own_inverse = self._fetch((value, inverse), order, place)
             keys = within(queries, window.after, window) * own_inverse
-            d_queries, d_keys, d_values = self.attention.gradient(
+            d_queries, d_keys, *d_others = self.attention.gradient(
                 queries,
                 keys,
                 values,
@@ -266,31 +281,35 @@ class _RoundLoop:
                 tokens,
                 rows_at(place, order),
                 index * self.chunks + place.chunk,
+                place.count,
             )
             own = inner((keys, own_inverse), window.before, size(d_keys, 1))
-            return d_queries + blocks.unit_length_gradient(
-                *own, d_keys
-            ), d_values
+            d_queries += blocks.unit_length_gradient(*own, d_keys)
+            return d_queries, *d_others
 
         halo = (window.reach, window.reach)
         shapes = [query_key.shape[-1:], value.shape[-1:]]
-        return self._over_groups(backward, index, halo, shapes)
+        return self._over_groups(
+            backward, index, halo, shapes, sums_of(self.bias)
+        )
 
-    def _over_groups(self, step, index, halo, shapes):
+    def _over_groups(self, step, index, halo, shapes, sums=()):
         plan = plan_groups(
             self.rows, self.chunks, self.window.chunk_length, max(halo)
         )
         order = self._order(index, halo)
-        results = over_groups(
+        found = over_groups(
             lambda around, place: step(*around, place),
             (order, self._tokens(index, order)),
             plan,
             halo,
             [Result(shape, self.dtype) for shape in shapes],
             order,
+            sums,
         )
+        results, totals = found[: len(shapes)], found[len(shapes) :]
         ranks = invert_permutation(self.hashes.orders[:, index])
-        return tuple(take(_join(x), ranks) for x in results)
+        return *(take(_join(x), ranks) for x in results), *totals
 
     def _order(self, index, halo) -> tf.Tensor:
         """A round's order in chunks, with those around; -1 is no token."""
@@ -309,7 +328,7 @@ class _RoundLoop:
         position, bucket, ranks, buckets = None, None, None, None
         if self.window.same_bucket:
             bucket = _take(hashes.buckets[:, index], order, -1)
-        else:
+        if self.bias is not None or not self.window.same_bucket:
             position = _take(hashes.positions, order, -1)
         if hashes.discount:
             rounds = range(hashes.num_hashes)

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_reformer.ops import blocks
+from keras_reformer.ops.bias import PositionBias
 from keras_reformer.ops.shapes import (
     Length,
     ceil_div,
@@ -87,6 +88,7 @@ def attention_of_rows(
     mask: tf.Tensor | None = None,
     wrap: bool = False,
     discount_duplicates: bool = False,
+    bias: PositionBias | None = None,
 ) -> tf.Tensor:
     """Attention weights of a few queries over all positions.
 
@@ -102,6 +104,7 @@ def attention_of_rows(
         mask: as in `lsh_attention`.
         wrap: as in `lsh_attention`.
         discount_duplicates: as in `lsh_attention`.
+        bias: as in `lsh_attention`.
 
     Returns:
         Tensor of shape `(batch, num_heads, count, length)`; each row sums to
@@ -122,6 +125,9 @@ def attention_of_rows(
         query_key * blocks.inverse_length(query_key),
         transpose_b=True,
     )
+    if bias is not None:
+        heads = tf.range(bias.num_heads)[:, None, None]
+        scores += tf.cast(bias.of(queries, keys, heads), dtype)
     alone = tf.reduce_sum(count, axis=-1, keepdims=True) == 0
     itself = queries.position == keys.position
     count = tf.where(alone & itself & (keys.position >= 0), 1, count)

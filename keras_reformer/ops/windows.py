@@ -14,8 +14,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_reformer.ops import blocks
+from keras_reformer.ops.bias import PositionBias
 from keras_reformer.ops.blocks import Dropping, Pairs, Tokens, allowed
-from keras_reformer.ops.dropout import keep_scale
 from keras_reformer.ops.shapes import Length, map_tensors, size
 
 
@@ -91,13 +91,15 @@ class WindowAttention(NamedTuple):
         window: the window.
         circle: Number of ranks, after which they begin again.
         dropping: dropout of the weights, or None.
-        bias: function of two Tokens, what to add to scores, or None.
+        discount: function of two Tokens, what to add to scores, or None.
+        bias: what else to add to scores, or None.
     """
 
     window: Window
     circle: Length
     dropping: Dropping | None = None
-    bias: Callable[[Tokens, Tokens], tf.Tensor] | None = None
+    discount: Callable[[Tokens, Tokens], tf.Tensor] | None = None
+    bias: PositionBias | None = None
 
     def attend(self, queries, keys, values, tokens, rows, chunk, scale=None):
         """The forward pass of `n` chunks of queries.
@@ -127,7 +129,9 @@ class WindowAttention(NamedTuple):
             pairs = pairs._replace(scale=scale[..., None, :])
         return blocks.attend(queries, keys, values, pairs)
 
-    def gradient(self, queries, keys, values, upstream, tokens, rows, chunk):
+    def gradient(
+        self, queries, keys, values, upstream, tokens, rows, chunk, count
+    ):
         """The backward pass of `n` chunks of queries and of keys.
 
         Keys need the queries around them and queries the keys around them,
@@ -141,15 +145,19 @@ class WindowAttention(NamedTuple):
             tokens: of the queries, `(r, n + 2 * reach, c)`.
             rows: int32 `(r,)`. Numbers of the rows.
             chunk: Number of the first of the `n` chunks.
+            count: Number of them that exist.
 
         Returns:
-            Gradients of the `n` chunks by queries, keys and values.
+            Gradients of the `n` chunks by queries, keys and values, and of
+            their keys' scores by what the bias is made of.
         """
         window, chunks = self.window, size(keys, 1)
+        query = windows(tokens, window).along(-1)
+        key = inner(tokens, window.after, chunks).along(-2)
         pairs = self._pairs(
             by_key(window),
-            windows(tokens, window).along(-1),
-            inner(tokens, window.after, chunks).along(-2),
+            query,
+            key,
             rows,
             chunk - window.reach + tf.range(chunks),
             keys.dtype,
@@ -158,25 +166,38 @@ class WindowAttention(NamedTuple):
             queries, keys, values, upstream, pairs
         )
         d_queries = _queries_gradient(d_scores, keys, window)
-        return d_queries, *inner(
-            (d_keys, d_values), window.before, chunks - window.reach
+        # Of the chunks around, other steps take account.
+        d_keys, d_values, d_scores, query, key = inner(
+            (d_keys, d_values, d_scores, query, key),
+            window.before,
+            chunks - window.reach,
         )
+        d_bias = []
+        if self.bias is not None:
+            there = tf.range(size(d_scores, 1)) < count
+            d_scores = tf.where(there[:, None, None], d_scores, 0.0)
+            d_bias = self.bias.gradient(query, key, rows, d_scores)
+        return d_queries, d_keys, d_values, *d_bias
 
     def _pairs(self, shape, query, key, rows, chunks, dtype) -> Pairs:
         """Which pairs see each other; `chunks` holds each first query's."""
-        bias = None if self.bias is None else self.bias(query, key)
-        kept = None
+        seen = _seen(self.window, shape, query, key)
+        bias, kept = None, None
+        if self.discount is not None:
+            bias = self.discount(query, key)
+        if self.bias is not None:
+            added = tf.cast(self.bias.of_rows(query, key, rows), dtype)
+            bias = added if bias is None else bias + added
         if self.dropping is not None:
             first = chunks[:, None, None] * self.window.chunk_length
-            kept = keep_scale(
-                self.dropping.rate,
-                self.dropping.seed,
+            kept = self.dropping.kept(
                 rows[:, None, None, None],
                 (first + shape.query) % self.circle,
                 shape.slot,
-                dtype=dtype,
+                self.window.chunk_length,
+                dtype,
             )
-        return Pairs(_seen(self.window, shape, query, key), bias, kept)
+        return Pairs(seen, bias, kept)
 
 
 def _seen(window: Window, shape: Shape, query: Tokens, key: Tokens):
