@@ -134,7 +134,7 @@ def loss_step(case):
     def gradients(hidden, kernel, bias, labels):
         with tf.GradientTape() as tape:
             tape.watch((hidden, kernel, bias))
-            nats, _ = chunked_cross_entropy(
+            _, nats, _ = chunked_cross_entropy(
                 lambda chunk, weights: chunk @ weights[0] + weights[1],
                 hidden,
                 [kernel, bias],

@@ -7,6 +7,7 @@ from keras_reformer import _requirements
 _requirements.check()
 
 # ruff: noqa: E402
+from keras_reformer.layers import AlibiBias as AlibiBias
 from keras_reformer.layers import (
     AxialPositionEmbedding as AxialPositionEmbedding,
 )
@@ -16,8 +17,11 @@ from keras_reformer.layers import LocalSelfAttention as LocalSelfAttention
 from keras_reformer.layers import LSHSelfAttention as LSHSelfAttention
 from keras_reformer.layers import MultiHeadAttention as MultiHeadAttention
 from keras_reformer.layers import PreNormalization as PreNormalization
+from keras_reformer.layers import RelativePositionBias as RelativePositionBias
 from keras_reformer.layers import ReversibleBlock as ReversibleBlock
 from keras_reformer.layers import ReversibleSequence as ReversibleSequence
+from keras_reformer.layers import RotaryEmbedding as RotaryEmbedding
+from keras_reformer.layers import SinePositionEncoding as SinePositionEncoding
 from keras_reformer.metrics import BitsPerByte as BitsPerByte
 from keras_reformer.models import ReformerBackbone as ReformerBackbone
 from keras_reformer.models import ReformerCausalLM as ReformerCausalLM
@@ -30,6 +34,7 @@ from keras_reformer.models import (
 __version__ = _metadata.version("keras-reformer")
 
 __all__ = [
+    "AlibiBias",
     "AxialPositionEmbedding",
     "BitsPerByte",
     "Dropout",
@@ -43,7 +48,10 @@ __all__ = [
     "ReformerClassifier",
     "ReformerMaskedLM",
     "ReformerQuestionAnswering",
+    "RelativePositionBias",
     "ReversibleBlock",
     "ReversibleSequence",
+    "RotaryEmbedding",
+    "SinePositionEncoding",
     "__version__",
 ]

@@ -66,6 +66,16 @@ _SAME = {
     "epsilon": "layer_norm_eps",
 }
 
+# What the published model has no choice of.
+_KEPT = {
+    "merge": "concat",
+    "scope": "chunk",
+    "wrap": True,
+    "position_embedding": "axial",
+    "position_bias": None,
+    "normalization": "layer_norm",
+}
+
 
 def from_published(config):
     """Arguments of a `ReformerBackbone` that computes the published model.
@@ -98,14 +108,11 @@ def from_published(config):
 
 def to_published(arguments):
     """The way back: a configuration for a backbone's arguments."""
-    kept = ("concat", "chunk", True, "axial")
-    names = ("merge", "scope", "wrap", "position_embedding")
-    given = tuple(arguments[name] for name in names)
-    if given != kept:
+    given = {name: arguments[name] for name in _KEPT}
+    if given != _KEPT:
         raise ValueError(
             "The published model has no such variant. Expected "
-            f"{dict(zip(names, kept, strict=True))}. Received: "
-            f"{dict(zip(names, given, strict=True))}"
+            f"{_KEPT}. Received: {given}"
         )
     config = {theirs: arguments[ours] for ours, theirs in _SAME.items()}
     for name in ("lsh_dropout", "local_dropout"):

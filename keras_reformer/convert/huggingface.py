@@ -108,6 +108,11 @@ def to_huggingface(model):
             f"of {[kind.__name__ for kind in _HEADS]}. Received: "
             f"model={type(model).__name__}"
         )
+    if model.get_config().get("tie_embeddings"):
+        raise ValueError(
+            "The published head has a kernel of its own. Expected "
+            "tie_embeddings=False. Received: tie_embeddings=True"
+        )
     config = to_published(_backbone(model).get_config())
     prefix = _PREFIX if _HEADS[type(model)] else ""
     expected = _expected(model, prefix)

@@ -1,5 +1,6 @@
 """Keras layers: variables, masks, dtypes and config around `ops`."""
 
+from keras_reformer.layers.alibi_bias import AlibiBias as AlibiBias
 from keras_reformer.layers.axial_position_embedding import (
     AxialPositionEmbedding as AxialPositionEmbedding,
 )
@@ -17,14 +18,24 @@ from keras_reformer.layers.multi_head_attention import (
 from keras_reformer.layers.pre_normalization import (
     PreNormalization as PreNormalization,
 )
+from keras_reformer.layers.relative_position_bias import (
+    RelativePositionBias as RelativePositionBias,
+)
 from keras_reformer.layers.reversible_block import (
     ReversibleBlock as ReversibleBlock,
 )
 from keras_reformer.layers.reversible_sequence import (
     ReversibleSequence as ReversibleSequence,
 )
+from keras_reformer.layers.rotary_embedding import (
+    RotaryEmbedding as RotaryEmbedding,
+)
+from keras_reformer.layers.sine_position_encoding import (
+    SinePositionEncoding as SinePositionEncoding,
+)
 
 __all__ = [
+    "AlibiBias",
     "AxialPositionEmbedding",
     "Dropout",
     "FeedForward",
@@ -32,6 +43,9 @@ __all__ = [
     "LocalSelfAttention",
     "MultiHeadAttention",
     "PreNormalization",
+    "RelativePositionBias",
     "ReversibleBlock",
     "ReversibleSequence",
+    "RotaryEmbedding",
+    "SinePositionEncoding",
 ]

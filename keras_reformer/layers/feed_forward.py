@@ -30,6 +30,8 @@ class FeedForward(ProjectingLayer):
             units; else all.
         use_bias: bool. Whether the dense layers have biases. Defaults to
             `True`.
+        shared_dropout: bool. One draw of dropout counts for all positions.
+            Defaults to `False`.
         kernel_initializer: Initializer of kernels. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -68,6 +70,7 @@ class FeedForward(ProjectingLayer):
         gated=False,
         chunk_length=None,
         use_bias=True,
+        shared_dropout=False,
         **kwargs,
     ):
         super().__init__(use_bias, **kwargs)
@@ -77,6 +80,7 @@ class FeedForward(ProjectingLayer):
         self.activation = keras.activations.get(activation)
         self.dropout = checks.rate("dropout", dropout)
         self.gated = bool(gated)
+        self.shared_dropout = bool(shared_dropout)
         if chunk_length is not None:
             checks.positive_int("chunk_length", chunk_length)
         self.chunk_length = chunk_length
@@ -118,6 +122,7 @@ class FeedForward(ProjectingLayer):
                 hidden,
                 self.dropout,
                 seed,
+                shared_axes=(1,) if self.shared_dropout else (),
                 first_position=first_position,
             )
         return self.output_dense(hidden)
@@ -130,4 +135,5 @@ class FeedForward(ProjectingLayer):
             "dropout": self.dropout,
             "gated": self.gated,
             "chunk_length": self.chunk_length,
+            "shared_dropout": self.shared_dropout,
         }

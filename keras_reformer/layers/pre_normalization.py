@@ -28,7 +28,15 @@ class PreNormalization(keras.layers.Layer):
         layer: Keras layer of equal input and output shape.
         epsilon: float. Added to the variance. Defaults to `1e-6`.
         dropout: float in `[0, 1)`. Dropout of the output. Defaults to `0.0`.
-        seed: int. Seed of dropout.
+        normalization: `"layer_norm"` or `"rms_norm"`. Defaults to
+            `"layer_norm"`.
+        shared_dropout: bool. One draw counts for all positions. Defaults to
+            `False`.
+        stochastic_depth: float in `[0, 1)`. Share of examples of which
+            training drops the whole branch; the others' outputs are scaled
+            up. Defaults to `0.0`.
+        stochastic_depth_seed: int. Branches of equal rate and seed, each
+            called once a step, drop the same examples.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -46,35 +54,67 @@ class PreNormalization(keras.layers.Layer):
     >>> branch(keras.random.normal((1, 10, 4))).shape
     TensorShape([1, 10, 4])
 
-    Reference: [Xiong et al., 2020](https://arxiv.org/abs/2002.04745).
+    Reference: [Xiong et al., 2020](https://arxiv.org/abs/2002.04745);
+    stochastic depth: [Huang et al., 2016](https://arxiv.org/abs/1603.09382);
+    RMS: [Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467).
     """
 
-    def __init__(self, layer, epsilon=1e-6, dropout=0.0, seed=None, **kwargs):
+    def __init__(
+        self,
+        layer,
+        epsilon=1e-6,
+        dropout=0.0,
+        seed=None,
+        normalization="layer_norm",
+        shared_dropout=False,
+        stochastic_depth=0.0,
+        stochastic_depth_seed=None,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.layer = checks.layer("layer", layer)
         self.epsilon = checks.positive("epsilon", epsilon)
         self.dropout = checks.rate("dropout", dropout)
         self.seed = seed
-        self.normalization = keras.layers.LayerNormalization(
+        self.normalization_type = normalization
+        self.shared_dropout = bool(shared_dropout)
+        self.stochastic_depth = checks.rate(
+            "stochastic_depth", stochastic_depth
+        )
+        self.stochastic_depth_seed = stochastic_depth_seed
+        self.normalization = make_normalization(
+            normalization,
             epsilon=self.epsilon,
             dtype="float64" if self.dtype == "float64" else "float32",
-            name="normalization",
         )
         self.dropout_layer = Dropout(
-            self.dropout, seed=seed, dtype=self.dtype_policy, name="dropout"
+            self.dropout,
+            shared_axes=1 if self.shared_dropout else None,
+            seed=seed,
+            dtype=self.dtype_policy,
+            name="dropout",
+        )
+        self.drop_branch = Dropout(
+            self.stochastic_depth,
+            shared_axes=(1, 2),
+            seed=stochastic_depth_seed,
+            dtype=self.dtype_policy,
+            name="stochastic_depth",
         )
 
     def build(self, input_shape):
         self.normalization.build(input_shape)
         build_branch(self.layer, input_shape, self.normalization.dtype)
         self.dropout_layer.build(input_shape)
+        self.drop_branch.build(input_shape)
 
     def call(self, inputs, mask=None, training=None):
         outputs = call_branch(
             self.layer, self._normalized(inputs), mask, training
         )
-        return self.dropout_layer(outputs, training=training)
+        outputs = self.dropout_layer(outputs, training=training)
+        return self.drop_branch(outputs, training=training)
 
     def _normalized(self, inputs):
         shape = inputs.shape
@@ -100,6 +140,10 @@ class PreNormalization(keras.layers.Layer):
             "epsilon": self.epsilon,
             "dropout": self.dropout,
             "seed": self.seed,
+            "normalization": self.normalization_type,
+            "shared_dropout": self.shared_dropout,
+            "stochastic_depth": self.stochastic_depth,
+            "stochastic_depth_seed": self.stochastic_depth_seed,
         }
 
     @classmethod
@@ -107,3 +151,19 @@ class PreNormalization(keras.layers.Layer):
         config = dict(config)
         config["layer"] = keras.saving.deserialize_keras_object(config["layer"])
         return cls(**config)
+
+
+def make_normalization(kind, epsilon, dtype):
+    """The normalization layer of a name.
+
+    Args:
+        kind: `"layer_norm"` or `"rms_norm"`.
+        epsilon: float. Added to the variance, or to the mean square.
+        dtype: dtype to compute in.
+    """
+    checks.choice("normalization", kind, ("layer_norm", "rms_norm"))
+    make = {
+        "layer_norm": keras.layers.LayerNormalization,
+        "rms_norm": keras.layers.RMSNormalization,
+    }[kind]
+    return make(epsilon=epsilon, dtype=dtype, name="normalization")

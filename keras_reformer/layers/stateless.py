@@ -103,11 +103,11 @@ def _anonymous(config):
     """A config without the names and seeds of layers."""
     if isinstance(config, dict):
         # What else has a name, such as a dtype policy, is what it is called.
-        dropped = ("name", "seed") if "trainable" in config else ("seed",)
+        named = "trainable" in config
         return {
             key: _anonymous(value)
             for key, value in config.items()
-            if key not in dropped
+            if not key.endswith("seed") and not (named and key == "name")
         }
     if isinstance(config, (list, tuple)):
         return [_anonymous(value) for value in config]

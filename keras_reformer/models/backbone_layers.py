@@ -1,21 +1,27 @@
 """From a backbone's arguments to its layers."""
 
 import math
+import random
 from typing import NamedTuple
 
 import keras
 
 from keras_reformer.layers import (
+    AlibiBias,
     AxialPositionEmbedding,
     Dropout,
     FeedForward,
     LocalSelfAttention,
     LSHSelfAttention,
     PreNormalization,
+    RelativePositionBias,
     ReversibleBlock,
     ReversibleSequence,
+    RotaryEmbedding,
+    SinePositionEncoding,
     checks,
 )
+from keras_reformer.layers.pre_normalization import make_normalization
 from keras_reformer.layers.reversible_block import stream_dtype
 from keras_reformer.models.padding import (
     CutToLength,
@@ -23,6 +29,9 @@ from keras_reformer.models.padding import (
     published_multiple,
 )
 from keras_reformer.ops.hashing import resolve_num_buckets
+
+_POSITIONS = ("axial", "learned", "sinusoidal", "rotary", None)
+_BIASES = ("alibi", "relative", None)
 
 
 def resolve(config):
@@ -53,11 +62,29 @@ def resolve(config):
         if config[f"{kind}_num_chunks_after"] is None:
             config[f"{kind}_num_chunks_after"] = 0 if config["causal"] else 1
     checks.choice(
-        "position_embedding", config["position_embedding"], ("axial", None)
+        "position_embedding", config["position_embedding"], _POSITIONS
     )
+    checks.choice("position_bias", config["position_bias"], _BIASES)
     checks.choice("merge", config["merge"], ("concat", "mean"))
-    config["axial_shape"], config["axial_dims"] = _axes(config)
+    if config["position_embedding"] == "axial":
+        config["axial_shape"], config["axial_dims"] = _axes(config)
+    else:
+        _check_no_axes(config)
+    for kind in ("initializer", "regularizer"):
+        name, module = f"kernel_{kind}", getattr(keras, f"{kind}s")
+        config[name] = module.serialize(module.get(config[name]))
     return config
+
+
+def _check_no_axes(config):
+    for name in ("axial_shape", "axial_dims"):
+        if config[name] is not None:
+            raise ValueError(
+                f"`{name}` is for axial positions. Expected None, or "
+                f"position_embedding='axial'. Received: {name}="
+                f"{config[name]}, position_embedding="
+                f"{config['position_embedding']!r}"
+            )
 
 
 def _check_attention(attention_layers):
@@ -120,10 +147,11 @@ def make_layers(config, policy):
     """Layers for a resolved config; nothing is connected yet."""
     streams = stream_dtype(policy)
     return BackboneLayers(
-        keras.layers.Embedding(
+        keras.layers.ReversibleEmbedding(
             config["vocabulary_size"],
             config["hidden_dim"],
             embeddings_initializer=keras.initializers.RandomNormal(0.0, 1.0),
+            reverse_dtype=keras.dtype_policies.get(policy).compute_dtype,
             dtype=streams,
             name="token_embedding",
         ),
@@ -131,6 +159,7 @@ def make_layers(config, policy):
         keras.layers.Add(dtype=streams, name="embedding"),
         Dropout(
             config["dropout"],
+            shared_axes=1 if config["shared_dropout"] else None,
             seed=_seed(config["seed"], 0),
             dtype=streams,
             name="dropout",
@@ -147,9 +176,7 @@ def make_layers(config, policy):
             dtype=policy,
             name="sequence",
         ),
-        keras.layers.LayerNormalization(
-            epsilon=config["epsilon"], dtype=streams, name="normalization"
-        ),
+        make_normalization(config["normalization"], config["epsilon"], streams),
     )
 
 
@@ -169,14 +196,22 @@ def connect(layers, inputs):
 
 
 def _position_layer(config, dtype):
-    if config["position_embedding"] is None:
+    """What makes positions to add to embeddings, or None."""
+    kind, name = config["position_embedding"], "position_embedding"
+    if kind == "sinusoidal":
+        return SinePositionEncoding(dtype=dtype, name=name)
+    if kind not in ("axial", "learned"):
         return None
+    shape, dims = config["axial_shape"], config["axial_dims"]
+    if kind == "learned":
+        # A learned table is a grid of one axis.
+        shape, dims = [config["max_sequence_length"]], [config["hidden_dim"]]
     return AxialPositionEmbedding(
-        config["axial_shape"],
-        config["axial_dims"],
+        shape,
+        dims,
         embeddings_initializer=keras.initializers.RandomNormal(0.0, 1.0),
         dtype=dtype,
-        name="position_embedding",
+        name=name,
     )
 
 
@@ -198,10 +233,11 @@ def _block(config, index, policy):
         activation=config["activation"],
         dropout=config["dropout"],
         chunk_length=config["feed_forward_chunk_length"],
-        seed=seeds[1],
-        dtype=policy,
         name="feed_forward",
+        **_common_arguments(config, seeds[1], policy),
     )
+    # Both branches draw alike, so that whole blocks are dropped.
+    depth_seed = random.randint(1, 10**9) if seeds[0] is None else seeds[0]
 
     def branch(layer, seed, name):
         return PreNormalization(
@@ -209,6 +245,10 @@ def _block(config, index, policy):
             epsilon=config["epsilon"],
             dropout=config["dropout"],
             seed=seed,
+            normalization=config["normalization"],
+            shared_dropout=config["shared_dropout"],
+            stochastic_depth=config["stochastic_depth"],
+            stochastic_depth_seed=depth_seed,
             dtype=policy,
             name=name,
         )
@@ -252,9 +292,37 @@ def _attention_arguments(config, kind, seed, policy):
         "causal": config["causal"],
         "wrap": config["wrap"],
         "dropout": config["dropout"] if dropout is None else dropout,
+        "position_bias": _bias_layer(config),
+        "rotary_embedding": _rotary_layer(config, policy),
+        **_common_arguments(config, seed, policy),
+    }
+
+
+def _common_arguments(config, seed, policy):
+    """What layers made of projections take."""
+    return {
+        "shared_dropout": config["shared_dropout"],
+        "kernel_initializer": config["kernel_initializer"],
+        "kernel_regularizer": config["kernel_regularizer"],
         "seed": seed,
         "dtype": policy,
     }
+
+
+def _bias_layer(config):
+    if config["position_bias"] is None:
+        return None
+    if config["position_bias"] == "alibi":
+        return AlibiBias(config["num_heads"], name="position_bias")
+    return RelativePositionBias(
+        config["num_heads"], causal=config["causal"], name="position_bias"
+    )
+
+
+def _rotary_layer(config, policy):
+    if config["position_embedding"] != "rotary":
+        return None
+    return RotaryEmbedding(dtype=policy, name="rotary_embedding")
 
 
 def _seed(seed, index):

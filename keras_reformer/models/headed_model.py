@@ -10,9 +10,14 @@ from keras_reformer.models.reformer_backbone import ReformerBackbone
 class HeadedModel(TokenInputs, keras.Model):
     """A Functional model of a backbone and the layers of `_make_head`.
 
-    Takes a `backbone` or its arguments; a subclass passes what its head
-    needs on as `head_options`, which are part of its config.
+    Takes a `backbone` or its arguments, and those of the head. (An `__init__`
+    with `*args` in a subclass would make Keras take it for one with the
+    arguments of `keras.Model`.)
     """
+
+    # What a head takes, and what it leaves out of a backbone's defaults.
+    _head_defaults = {}
+    _backbone_defaults = {}
 
     def __init__(
         self,
@@ -25,10 +30,13 @@ class HeadedModel(TokenInputs, keras.Model):
         *,
         backbone=None,
         name=None,
-        head_options=None,
         **kwargs,
     ):
         trainable = kwargs.pop("trainable", True)
+        head_options = {
+            option: kwargs.pop(option, default)
+            for option, default in self._head_defaults.items()
+        }
         given = (
             vocabulary_size,
             num_layers,
@@ -38,8 +46,7 @@ class HeadedModel(TokenInputs, keras.Model):
             max_sequence_length,
         )
         sizes = dict(zip(_SIZES, given, strict=True))
-        head_options = head_options or {}
-        backbone = _backbone(backbone, sizes, kwargs)
+        backbone = _backbone(backbone, sizes, kwargs, self._backbone_defaults)
         self._check_backbone(backbone)
         # === Layers ===
         head = self._make_head(backbone, **head_options)
@@ -105,7 +112,7 @@ _SIZES = (
 )
 
 
-def _backbone(backbone, sizes, options):
+def _backbone(backbone, sizes, options, defaults):
     """The backbone given, or one made of the other arguments."""
     given = {k: v for k, v in sizes.items() if v is not None} | options
     if backbone is None:
@@ -115,7 +122,7 @@ def _backbone(backbone, sizes, options):
                 "A model needs all sizes, or a `backbone`. Missing: "
                 f"{missing}. Received: {sorted(given)}"
             )
-        backbone = ReformerBackbone(**sizes, **options)
+        backbone = ReformerBackbone(**{**defaults, **sizes, **options})
     elif given:
         raise ValueError(
             "Either `backbone` or its arguments may be given, not both. "

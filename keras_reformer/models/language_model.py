@@ -7,17 +7,55 @@ from keras_reformer.models.training import ChunkedCrossEntropy
 
 
 class LanguageModel(ChunkedCrossEntropy, HeadedModel):
-    """A dense layer over the vocabulary, and a loss in chunks."""
+    """A dense layer over the vocabulary, and a loss in chunks.
 
-    def _make_head(self, backbone):
-        return {
-            "head": keras.layers.Dense(
-                backbone.vocabulary_size,
-                dtype=backbone.dtype_policy,
-                name="head",
-            )
-        }
+    With `tie_embeddings` the layer's kernel is the table of the token
+    embeddings.
+    """
+
+    _head_defaults = {"tie_embeddings": False}
+
+    def _make_head(self, backbone, tie_embeddings):
+        make = _tied_head if tie_embeddings else _dense_head
+        return {"head": make(backbone)}
 
     def _connect(self, head, hidden):
-        dense = head["head"]
-        return logits(dense(hidden), dense.dtype_policy)
+        head = head["head"]
+        return logits(head(hidden), head.dtype_policy)
+
+
+def _dense_head(backbone):
+    return keras.layers.Dense(
+        backbone.vocabulary_size, dtype=backbone.dtype_policy, name="head"
+    )
+
+
+def _tied_head(backbone):
+    width = backbone.output_shape[-1]
+    embedding = backbone.token_embedding
+    if width != embedding.output_dim:
+        raise ValueError(
+            "Tied embeddings must be as wide as the backbone's outputs. "
+            "Expected a backbone with merge='mean'. Received: outputs of "
+            f"width {width} and embeddings of width {embedding.output_dim}"
+        )
+    return TiedHead(embedding, dtype=backbone.dtype_policy, name="head")
+
+
+class TiedHead(keras.layers.Layer):
+    """Logits by the table of an embedding.
+
+    Embeddings have unit variance here, so the inputs are scaled by
+    `1 / sqrt(dim)`, as in T5 (Raffel et al. 2020).
+    """
+
+    def __init__(self, embedding, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding = embedding
+
+    def call(self, inputs):
+        scaled = inputs * self.embedding.output_dim**-0.5
+        return self.embedding(scaled, reverse=True)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.embedding.input_dim)

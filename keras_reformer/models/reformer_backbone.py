@@ -59,12 +59,28 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
             sizes.
         epsilon: float. Added to variances in normalizations. Defaults to
             `1e-6`.
-        position_embedding: `"axial"` or None. Defaults to `"axial"`.
+        position_embedding: `"axial"`, `"learned"` (one long table),
+            `"sinusoidal"`, `"rotary"` (queries and keys are turned by their
+            positions) or None. Defaults to `"axial"`.
+        position_bias: `"alibi"`, `"relative"` (learned, by distance) or None:
+            what attention adds to scores. Defaults to `None`.
         axial_shape: list of ints. Axes of the positions. Defaults to two
             near the square root of `max_sequence_length`.
         axial_dims: list of ints. Widths of the axes' tables. Defaults to a
             quarter for the first axis and the rest for the last.
         merge: `"concat"` or `"mean"` of the streams. Defaults to `"concat"`.
+        normalization: `"layer_norm"` or `"rms_norm"`. Defaults to
+            `"layer_norm"`.
+        shared_dropout: bool. A draw of dropout counts for all positions, or
+            in attention for all chunks, heads and examples, as in the
+            paper's code. Defaults to `False`.
+        stochastic_depth: float in `[0, 1)`. Share of examples for which
+            training leaves out a block; each block draws for itself.
+            Defaults to `0.0`.
+        kernel_initializer: Initializer of all blocks' kernels. Defaults to
+            `"glorot_uniform"`.
+        kernel_regularizer: Regularizer of all blocks' kernels. Defaults to
+            `None`.
         seed: int. Seed of rotations and dropout. Defaults to `None`.
         dtype: dtype policy of the layers. Streams, norms and embeddings are
             float32 at least.
@@ -127,6 +143,12 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
         merge="concat",
         lsh_dropout=None,
         local_dropout=None,
+        position_bias=None,
+        normalization="layer_norm",
+        shared_dropout=False,
+        stochastic_depth=0.0,
+        kernel_initializer="glorot_uniform",
+        kernel_regularizer=None,
         seed=None,
         dtype=None,
         **kwargs,

@@ -23,7 +23,10 @@ class ReformerCausalLM(LanguageModel):
         hidden_dim: int. Width of each residual stream.
         intermediate_dim: int. Width inside the feed-forward layers.
         max_sequence_length: int. Greatest length.
-        backbone: `ReformerBackbone` to use instead of all other arguments.
+        backbone: `ReformerBackbone` to use instead of its arguments.
+        tie_embeddings: bool. The logits' kernel is the table of token
+            embeddings, for backbones with `merge="mean"`. Defaults to
+            `False`.
         **kwargs: further arguments of `ReformerBackbone`, and the base model
             argument `name`.
 

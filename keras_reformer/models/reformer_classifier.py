@@ -13,7 +13,6 @@ class ReformerClassifier(HeadedModel):
     loss on logits, as any Keras classifier.
 
     Args:
-        num_classes: int. Number of logits.
         vocabulary_size: int. Number of token ids.
         num_layers: int. Number of reversible blocks.
         num_heads: int. Attention heads of each block.
@@ -22,6 +21,7 @@ class ReformerClassifier(HeadedModel):
         max_sequence_length: int. Greatest length.
         backbone: `ReformerBackbone` to use instead of the sizes. It must not
             be causal, or the first token would see nothing but itself.
+        num_classes: int. Number of logits.
         head_dropout: float in `[0, 1)`. Defaults to the backbone's `dropout`.
         **kwargs: further arguments of `ReformerBackbone`, of which `causal`
             defaults to `False` here, and the base model argument `name`.
@@ -50,15 +50,8 @@ class ReformerClassifier(HeadedModel):
     head is that of Hugging Face's `ReformerForSequenceClassification`.
     """
 
-    def __init__(
-        self, num_classes, *args, backbone=None, head_dropout=None, **kwargs
-    ):
-        if backbone is None:
-            kwargs.setdefault("causal", False)
-        options = {"num_classes": num_classes, "head_dropout": head_dropout}
-        super().__init__(
-            *args, backbone=backbone, head_options=options, **kwargs
-        )
+    _head_defaults = {"num_classes": None, "head_dropout": None}
+    _backbone_defaults = {"causal": False}
 
     def _check_backbone(self, backbone):
         if backbone.get_config()["causal"]:

@@ -20,7 +20,10 @@ class ReformerMaskedLM(LanguageModel):
         hidden_dim: int. Width of each residual stream.
         intermediate_dim: int. Width inside the feed-forward layers.
         max_sequence_length: int. Greatest length.
-        backbone: `ReformerBackbone` to use instead of all other arguments.
+        backbone: `ReformerBackbone` to use instead of its arguments.
+        tie_embeddings: bool. The logits' kernel is the table of token
+            embeddings, for backbones with `merge="mean"`. Defaults to
+            `False`.
         **kwargs: further arguments of `ReformerBackbone`, of which `causal`
             defaults to `False` here, and the base model argument `name`.
 
@@ -49,10 +52,7 @@ class ReformerMaskedLM(LanguageModel):
     section 3.1; [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451).
     """
 
-    def __init__(self, *args, backbone=None, **kwargs):
-        if backbone is None:
-            kwargs.setdefault("causal", False)
-        super().__init__(*args, backbone=backbone, **kwargs)
+    _backbone_defaults = {"causal": False}
 
     def _check_backbone(self, backbone):
         if backbone.get_config()["causal"]:

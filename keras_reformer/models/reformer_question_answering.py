@@ -45,10 +45,7 @@ class ReformerQuestionAnswering(HeadedModel):
     section 4.2; [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451).
     """
 
-    def __init__(self, *args, backbone=None, **kwargs):
-        if backbone is None:
-            kwargs.setdefault("causal", False)
-        super().__init__(*args, backbone=backbone, **kwargs)
+    _backbone_defaults = {"causal": False}
 
     def _make_head(self, backbone):
         policy = backbone.dtype_policy

@@ -11,6 +11,7 @@ import warnings
 import keras
 import tensorflow as tf
 
+from keras_reformer.layers import checks
 from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.metrics import BitsPerByte
 from keras_reformer.models.inputs import complete
@@ -32,6 +33,7 @@ class ChunkedCrossEntropy:
         loss=None,
         metrics=None,
         weighted_metrics=None,
+        label_smoothing=0.0,
         **kwargs,
     ):
         """Configures training; see `keras.Model.compile`.
@@ -44,6 +46,9 @@ class ChunkedCrossEntropy:
                 chunks; others get full logits. All are weighted, so that
                 padding and positions without a label do not count.
             weighted_metrics: list. Further metrics, treated alike.
+            label_smoothing: float in `[0, 1)`. Share of the labels' weight
+                that the model's own loss spreads over the vocabulary; bits
+                per byte are those of the labels alone. Defaults to `0.0`.
             **kwargs: what `keras.Model.compile` takes.
         """
         given = [
@@ -53,6 +58,14 @@ class ChunkedCrossEntropy:
         ]
         chosen = _metrics_in_chunks(given) if loss is None else None
         self._results = None if chosen is None else _Results(chosen)
+        self._label_smoothing = checks.rate("label_smoothing", label_smoothing)
+        if label_smoothing and self._results is None:
+            raise ValueError(
+                "Labels are smoothed in the model's own loss. Expected "
+                "loss=None, and no metrics but accuracy and bits per byte. "
+                f"Received: label_smoothing={label_smoothing}, loss={loss}, "
+                f"metrics={given}"
+            )
         if self._results is None:
             warnings.warn(
                 "A loss or metric other than cross-entropy, accuracy and "
@@ -67,6 +80,10 @@ class ChunkedCrossEntropy:
         super().compile(
             optimizer=optimizer, loss=loss, weighted_metrics=given, **kwargs
         )
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return config and {**config, "label_smoothing": self._label_smoothing}
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)
@@ -132,16 +149,17 @@ class ChunkedCrossEntropy:
         function, head_weights = pure_outputs(
             [normalization, self.head], lambda x: self.head(normalization(x))
         )
-        nats, correct = chunked_cross_entropy(
+        losses, nats, correct = chunked_cross_entropy(
             lambda chunk, values: function(values, chunk),
             hidden,
             head_weights,
             labels,
             self.backbone.vocabulary_size,
+            self._label_smoothing,
         )
-        weights = tf.cast(weights, nats.dtype)
+        weights = tf.cast(weights, losses.dtype)
         total = tf.reduce_sum(weights)
-        loss = tf.math.divide_no_nan(tf.reduce_sum(nats * weights), total)
+        loss = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
         for added in self.losses:
             loss += tf.reduce_sum(tf.cast(added, loss.dtype))
         self._results.update(loss, total, nats, correct, weights)

@@ -211,17 +211,12 @@ class _ChunkLoop:
     def attend(self, query, key, value):
         key, value = self._cast(key), self._cast(value)
         own = self._chunked(query), self._chunked(self.queries, -1)
+        everyone = blocks.Tokens(self.keys).along(-1)
 
         def forward(index):
             queries, positions = (x[:, index] for x in own)
-            pairs = self._pairs(
-                blocks.Tokens(positions).along(-2),
-                blocks.Tokens(self.keys).along(-1),
-                self._ranks(index)[:, None],
-                tf.range(size(self.keys, 1)),
-                self.mask.of_queries(index),
-                self.matrix.of_queries(index),
-            )
+            here = blocks.Tokens(positions).along(-2)
+            pairs = self._pairs_of_queries(index, here, everyone)
             return blocks.attend(self._cast(queries), key, value, pairs)
 
         shapes = [value.shape[-1:], []]
@@ -242,14 +237,7 @@ class _ChunkLoop:
             keys, values, positions = (x[:, index] for x in own)
             keys = self._cast(keys)
             here = blocks.Tokens(positions).along(-2)
-            pairs = self._pairs(
-                everyone,
-                here,
-                tf.range(size(self.queries, 1)),
-                self._ranks(index)[:, None],
-                self.mask.of_keys(index),
-                self.matrix.of_keys(index),
-            )
+            pairs = self._pairs_of_keys(index, everyone, here)
             d_keys, d_values, d_scores = blocks.attend_gradient(
                 query, keys, self._cast(values), upstream, pairs
             )
@@ -292,6 +280,26 @@ class _ChunkLoop:
     def _results(self, shapes):
         own = [size(self.keys, 0), self.chunk_length]
         return [Result([*own, *shape], self.dtype) for shape in shapes]
+
+    def _pairs_of_queries(self, index, query, key):
+        return self._pairs(
+            query,
+            key,
+            self._ranks(index)[:, None],
+            tf.range(size(self.keys, 1)),
+            self.mask.of_queries(index),
+            self.matrix.of_queries(index),
+        )
+
+    def _pairs_of_keys(self, index, query, key):
+        return self._pairs(
+            query,
+            key,
+            tf.range(size(self.queries, 1)),
+            self._ranks(index)[:, None],
+            self.mask.of_keys(index),
+            self.matrix.of_keys(index),
+        )
 
     def _pairs(self, query, key, query_rank, key_rank, seen, matrix):
         visible = blocks.allowed(self.causal, self.sees_itself, query, key)

@@ -22,8 +22,9 @@ def chunked_cross_entropy(
     weights: Sequence[tf.Tensor],
     labels: tf.Tensor,
     vocabulary_size: int,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cross-entropy and accuracy of each position.
+    label_smoothing: float = 0.0,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Loss, cross-entropy and accuracy of each position.
 
     Args:
         head: `(hidden, weights) -> logits` of a chunk of positions.
@@ -31,9 +32,13 @@ def chunked_cross_entropy(
         weights: the head's weights that get gradients.
         labels: Integer tensor of shape `(batch, length)`.
         vocabulary_size: int. Width of the logits; sets the chunk's length.
+        label_smoothing: float in `[0, 1)`. Share of the labels' weight that
+            is spread over the vocabulary (Szegedy et al. 2016, section 7).
 
     Returns:
-        nats: `(batch, length)`, float32 at least: `-log p(label)`.
+        losses: `(batch, length)`, float32 at least: cross-entropy with the
+            smoothed labels.
+        nats: `(batch, length)`: `-log p(label)`.
         correct: `(batch, length)`: 1 where the largest logit is the label's.
     """
     dtype = softmax_dtype(hidden.dtype)
@@ -47,10 +52,19 @@ def chunked_cross_entropy(
         # A slice with a dynamic start has no static size under XLA.
         here = tf.slice(padded, (0, first), (size(padded, 0), size(chunk, 1)))
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(here, logits)
+        losses = _smooth(nats, logits, label_smoothing)
         correct = tf.argmax(logits, -1, tf.int32) == here
-        return tf.stack([nats, tf.cast(correct, dtype)], axis=-1)
+        return tf.stack([losses, nats, tf.cast(correct, dtype)], axis=-1)
 
     results = map_positions(
-        positions, hidden, weights, chunk_length, Result([2], dtype)
+        positions, hidden, weights, chunk_length, Result([3], dtype)
     )
-    return results[..., 0], results[..., 1]
+    return tuple(tf.unstack(results, axis=-1))
+
+
+def _smooth(nats, logits, share) -> tf.Tensor:
+    """Cross-entropy where all tokens get an equal part of the `share`."""
+    if not share:
+        return nats
+    uniform = tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(logits, -1)
+    return (1 - share) * nats + share * uniform
