@@ -28,28 +28,34 @@ def head(hidden, weights):
     return hidden @ kernel + bias
 
 
-def chunked(labels, hidden, *weights):
-    return chunked_cross_entropy(head, hidden, weights, labels, VOCABULARY)
+def chunked(labels, hidden, *weights, smoothing=0.0):
+    return chunked_cross_entropy(
+        head, hidden, weights, labels, VOCABULARY, smoothing
+    )
 
 
-def plain(labels, hidden, *weights):
+def plain(labels, hidden, *weights, smoothing=0.0):
     logits = head(hidden, weights)
     log_p = tf.nn.log_softmax(logits)
-    nats = -tf.gather(log_p, labels, axis=-1, batch_dims=2)
+    targets = tf.one_hot(labels, VOCABULARY, dtype=logits.dtype)
+    nats = -tf.reduce_sum(targets * log_p, axis=-1)
+    smoothed = (1 - smoothing) * targets + smoothing / VOCABULARY
+    losses = -tf.reduce_sum(smoothed * log_p, axis=-1)
     correct = tf.argmax(logits, -1) == labels
-    return nats, tf.cast(correct, logits.dtype)
+    return losses, nats, tf.cast(correct, logits.dtype)
 
 
-def with_gradients(function, labels):
-    """Both results, and gradients of unequally weighted positions."""
+def with_gradients(function, labels, **options):
+    """All results, and gradients of unequally weighted positions."""
 
     def run(*arguments):
         with tf.GradientTape() as tape:
             tape.watch(arguments)
-            nats, correct = function(labels, *arguments)
+            losses, nats, correct = function(labels, *arguments, **options)
             scale = tf.cast(tf.range(tf.size(nats)), nats.dtype)
-            loss = tf.reduce_sum(nats * tf.reshape(scale, tf.shape(nats)))
-        return nats, correct, *tape.gradient(loss, arguments)
+            both = losses + 0.5 * nats[:, ::-1]
+            loss = tf.reduce_sum(both * tf.reshape(scale, tf.shape(nats)))
+        return losses, nats, correct, *tape.gradient(loss, arguments)
 
     return run
 
@@ -66,6 +72,22 @@ def test_values_and_gradients(chunk_length, execution, dtype, atol):
     results = execution(with_gradients(chunked, labels))(*tensors)
     assert_close(results, expected, atol)
     assert {result.dtype.name for result in results} == {dtype}
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.9])
+def test_label_smoothing(monkeypatch, execution, smoothing):
+    monkeypatch.setattr(losses, "_LOGITS_IN_STEP", 3 * VOCABULARY)
+    labels, tensors = make_case()
+    options = {"smoothing": smoothing}
+    expected = with_gradients(plain, labels, **options)(*tensors)
+    run = execution(with_gradients(chunked, labels, **options))
+    assert_close(run(*tensors), expected, 1e-12)
+
+
+def test_no_smoothing_is_the_cross_entropy():
+    labels, tensors = make_case("float32")
+    losses, nats, _ = chunked(labels, *tensors)
+    np.testing.assert_array_equal(losses, nats)
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -95,26 +117,32 @@ def test_shape_known_while_running_only(monkeypatch, jit):
 def test_finite_differences(monkeypatch):
     monkeypatch.setattr(losses, "_LOGITS_IN_STEP", 4 * VOCABULARY)
     labels, tensors = make_case(length=6)
-    exact, numeric = tf.test.compute_gradient(
-        lambda *arguments: tf.reduce_sum(chunked(labels, *arguments)[0] ** 2),
-        tensors,
-    )
+
+    def loss(*arguments):
+        found, *_ = chunked(labels, *arguments, smoothing=0.3)
+        return tf.reduce_sum(found**2)
+
+    exact, numeric = tf.test.compute_gradient(loss, tensors)
     assert_close(exact, numeric, 1e-5)
 
 
 def test_half_precision_is_summed_in_float32(chunk_length):
     labels, tensors = make_case("float32")
-    expected = with_gradients(plain, labels)(*tensors)
+    options = {"smoothing": 0.1}
+    expected = with_gradients(plain, labels, **options)(*tensors)
     halves = [tf.cast(x, tf.bfloat16) for x in tensors]
-    results = with_gradients(chunked, labels)(*halves)
-    assert results[0].dtype == results[1].dtype == tf.float32
-    np.testing.assert_allclose(results[0], expected[0], rtol=0.1, atol=0.1)
-    assert {x.dtype for x in results[2:]} == {tf.bfloat16}
+    results = with_gradients(chunked, labels, **options)(*halves)
+    assert {x.dtype for x in results[:3]} == {tf.float32}
+    for found, exact in zip(results[:2], expected, strict=False):
+        np.testing.assert_allclose(found, exact, rtol=0.1, atol=0.1)
+    assert {x.dtype for x in results[3:]} == {tf.bfloat16}
 
 
-def test_large_logits():
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_large_logits(smoothing):
     labels, (hidden, *weights) = make_case("float32")
-    results = with_gradients(chunked, labels)(1e4 * hidden, *weights)
+    run = with_gradients(chunked, labels, smoothing=smoothing)
+    results = run(1e4 * hidden, *weights)
     assert all(np.isfinite(result).all() for result in results)
 
 
