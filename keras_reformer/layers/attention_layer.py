@@ -51,12 +51,23 @@ class AttentionLayer(ProjectingLayer):
         self._build_positions()
 
     def _build_positions(self):
+        self._check_heads_of_bias()
         if self.position_bias is not None and not self.position_bias.built:
             integers = [keras.KerasTensor((None,), "int32") for _ in range(3)]
             self.position_bias(*integers)
         if self.rotary_embedding is not None:
             self.rotary_embedding.build(
                 (None, self.num_heads, None, self.key_dim)
+            )
+
+    def _check_heads_of_bias(self):
+        # A user's own layer need not know how many there are.
+        heads = getattr(self.position_bias, "num_heads", self.num_heads)
+        if heads != self.num_heads:
+            raise ValueError(
+                "A position bias has values for each head of its attention "
+                f"layer. Expected `position_bias` with num_heads="
+                f"{self.num_heads}. Received: position_bias.num_heads={heads}"
             )
 
     def _split_heads(self, projected):

@@ -51,9 +51,12 @@ class SinePositionEncoding(keras.layers.Layer):
     def call(self, inputs, start_index=0):
         shape = keras.ops.shape(inputs)
         positions = sine_positions(
-            shape[1], inputs.shape[-1], self.max_wavelength, start_index
+            shape[1],
+            inputs.shape[-1],
+            self.max_wavelength,
+            start_index,
+            self.compute_dtype,
         )
-        positions = keras.ops.cast(positions, self.compute_dtype)
         return keras.ops.broadcast_to(positions, shape)
 
     def compute_output_shape(self, input_shape):

@@ -93,7 +93,8 @@ def angles(
     frequency = float(max_wavelength) ** (-2 * planes / dim)
     total = tf.zeros((), dtype)
     for power in range(_DIGITS):
-        turn = _DIGIT**power * frequency % (2 * math.pi)
+        # From -pi to pi: the smaller the turn, the less its product rounds.
+        turn = (_DIGIT**power * frequency + math.pi) % (2 * math.pi) - math.pi
         digit = positions // _DIGIT**power % _DIGIT
         total += tf.cast(digit[..., None], dtype) * tf.constant(turn, dtype)
     return total
@@ -122,7 +123,11 @@ def rotate(
 
 
 def sine_positions(
-    length: Length, dim: int, max_wavelength: float, start_index=0
+    length: Length,
+    dim: int,
+    max_wavelength: float,
+    start_index=0,
+    dtype: tf.DType = tf.float32,
 ) -> tf.Tensor:
     """Sine and cosine of each angle of each position, side by side.
 
@@ -131,12 +136,13 @@ def sine_positions(
         dim: int. Number of features; an odd one leaves out the last cosine.
         max_wavelength: float.
         start_index: First position.
+        dtype: dtype of the result, computed in float32 at least.
 
     Returns:
-        float32 tensor of shape `(length, dim)`.
+        Tensor of shape `(length, dim)`.
     """
     positions = start_index + tf.range(length)
-    angle = angles(positions, dim, max_wavelength, tf.float32)
+    angle = angles(positions, dim, max_wavelength, softmax_dtype(dtype))
     pairs = tf.stack([tf.sin(angle), tf.cos(angle)], axis=-1)
     shape = [size(pairs, 0), 2 * pairs.shape[1]]
-    return tf.reshape(pairs, shape)[:, :dim]
+    return tf.cast(tf.reshape(pairs, shape)[:, :dim], dtype)
