@@ -118,14 +118,20 @@ class FeedForward(ProjectingLayer):
         if self.gated:
             hidden = hidden * self.gate(inputs)
         if seed is not None:
-            hidden = dropout(
-                hidden,
-                self.dropout,
-                seed,
-                shared_axes=(1,) if self.shared_dropout else (),
-                first_position=first_position,
-            )
+            hidden = self._drop(hidden, seed, first_position)
         return self.output_dense(hidden)
+
+    def _drop(self, hidden, seed, first_position):
+        shared = ()
+        if self.shared_dropout:
+            shared = tuple(range(1, hidden.shape.rank - 1))
+        return dropout(
+            hidden,
+            self.dropout,
+            seed,
+            shared_axes=shared,
+            first_position=first_position,
+        )
 
     def get_config(self):
         return {

@@ -22,7 +22,7 @@ def make_inputs(dtype="float64"):
     "options",
     [
         {"gated": True, "activation": "silu", "dropout": 0.1},
-        {"chunk_length": 4, "dropout": 0.1},
+        {"chunk_length": 4, "dropout": 0.1, "shared_dropout": True},
     ],
 )
 def test_layer_is_at_home_in_keras(options):
@@ -100,6 +100,37 @@ def test_dropout_drops_hidden_units_in_training_alone():
     np.testing.assert_allclose(np.unique(output), [0, 1 / 0.6], rtol=1e-6)
     assert 0.35 < np.mean(output == 0) < 0.45
     assert (output != layer(x, training=True).numpy()).any()
+
+
+@pytest.mark.parametrize("shape", [(31, 13, 17), (31, 17), (31, 3, 5, 17)])
+def test_one_draw_of_shared_dropout_counts_for_all_positions(shape):
+    layer = FeedForward(17, "linear", dropout=0.4, shared_dropout=True, seed=1)
+    x = tf.ones(shape)
+    layer.build(x.shape)
+    for dense in (layer.intermediate, layer.output_dense):
+        dense.kernel.assign(np.eye(17, dtype="float32"))
+    dropped = layer(x, training=True).numpy() == 0
+    assert abs(dropped.mean() - 0.4) < 0.1
+    for axis in range(len(shape)):
+        differs = (dropped != dropped.take([0], axis=axis)).any()
+        assert differs == (axis in (0, len(shape) - 1))
+
+
+def test_chunks_share_the_draws_of_shared_dropout():
+    x, runs = make_inputs(), []
+    for chunk_length in (None, 4):
+        layer = make_layer(
+            dropout=0.4,
+            shared_dropout=True,
+            chunk_length=chunk_length,
+            kernel_initializer=keras.initializers.RandomNormal(seed=1),
+            bias_initializer="ones",
+            dtype="float64",
+        )
+        layer.build(x.shape)
+        runs.append(outputs_and_gradients(layer, np.ones(x.shape))(x))
+    for one, other in zip(*runs, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
 
 
 def test_regularizers_count_once_with_chunks():

@@ -32,6 +32,21 @@ def test_layer_is_at_home_in_keras():
     check_layer(make_layer, SHAPE, masks=[mask])
 
 
+def test_every_option_is_at_home_in_keras():
+    def make_layer(dtype=None):
+        return PreNormalization(
+            FeedForward(7, dtype=dtype),
+            dropout=0.1,
+            normalization="rms_norm",
+            shared_dropout=True,
+            stochastic_depth=0.1,
+            stochastic_depth_seed=5,
+            dtype=dtype,
+        )
+
+    check_layer(make_layer, SHAPE)
+
+
 def test_normalizes_runs_and_drops():
     layer = PreNormalization(Identity(), epsilon=0.1, dropout=0.4, seed=1)
     x = make_inputs()
@@ -47,12 +62,61 @@ def test_normalizes_runs_and_drops():
     )
 
 
+def test_rms_norm():
+    layer = PreNormalization(
+        Identity(), epsilon=0.1, normalization="rms_norm", dtype="float64"
+    )
+    x = make_inputs("float64").numpy()
+    layer.build(x.shape)
+    scale = np.arange(1, 6) / 3
+    (variable,) = layer.trainable_variables
+    variable.assign(scale)
+    mean_square = np.mean(x**2, axis=-1, keepdims=True)
+    expected = x / np.sqrt(mean_square + 0.1) * scale
+    np.testing.assert_allclose(layer(x), expected, atol=1e-12)
+
+
+def test_one_draw_of_shared_dropout_counts_for_all_positions():
+    layer = PreNormalization(
+        Identity(), dropout=0.4, shared_dropout=True, seed=1
+    )
+    x = tf.random.stateless_normal((31, 13, 17), [1, 2])
+    dropped = layer(x, training=True).numpy() == 0
+    np.testing.assert_array_equal(
+        dropped, np.broadcast_to(dropped[:, :1], dropped.shape)
+    )
+    assert abs(dropped.mean() - 0.4) < 0.1
+    for axis in (0, 2):
+        assert (dropped != dropped.take([0], axis=axis)).any()
+
+
+def test_stochastic_depth_drops_examples():
+    layer = PreNormalization(
+        Identity(), stochastic_depth=0.3, stochastic_depth_seed=1
+    )
+    x = 3 + tf.random.stateless_normal((1009, 2, 3), [1, 2])
+    whole, found = layer(x).numpy(), layer(x, training=True).numpy()
+    dropped = np.all(found == 0, axis=(1, 2))
+    assert abs(dropped.mean() - 0.3) < 0.05
+    np.testing.assert_allclose(
+        found[~dropped], whole[~dropped] / 0.7, rtol=1e-5
+    )
+    # The mean over many examples is that of inference.
+    share = np.sum(found * whole) / np.sum(whole**2)
+    assert abs(share - 1) < 0.07
+
+
+@pytest.mark.parametrize("normalization", ["layer_norm", "rms_norm"])
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_normalizes_in_float32(policy):
-    layer = PreNormalization(Identity(dtype="float32"), dtype=policy)
+def test_normalizes_in_float32(policy, normalization):
+    layer, exact = (
+        PreNormalization(
+            Identity(dtype="float32"), normalization=normalization, dtype=dtype
+        )
+        for dtype in (policy, "float32")
+    )
     x = make_inputs() + 1000  # bfloat16 would round it to multiples of 4
-    exact = PreNormalization(Identity())(x)
-    np.testing.assert_allclose(layer(x), exact, atol=0.02)
+    np.testing.assert_allclose(layer(x), exact(x), atol=0.02)
     assert layer.normalization.compute_dtype == "float32"
 
 
@@ -84,6 +148,18 @@ def test_refuses_a_rate_out_of_range(rate):
         PreNormalization(Identity(), dropout=rate)
 
 
+@pytest.mark.parametrize("rate", [-0.1, 1.0, "0.1"])
+def test_refuses_a_bad_stochastic_depth(rate):
+    with pytest.raises(ValueError, match="Received: stochastic_depth="):
+        PreNormalization(Identity(), stochastic_depth=rate)
+
+
+@pytest.mark.parametrize("kind", ["batch_norm", None, "LayerNorm"])
+def test_refuses_an_unknown_normalization(kind):
+    with pytest.raises(ValueError, match="Received: normalization="):
+        PreNormalization(Identity(), normalization=kind)
+
+
 @pytest.mark.parametrize("layer", [None, "gelu", FeedForward])
 def test_refuses_what_is_no_layer(layer):
     with pytest.raises(ValueError, match="Received: layer="):
@@ -96,8 +172,13 @@ def test_refuses_a_bad_epsilon(epsilon):
         PreNormalization(Identity(), epsilon=epsilon)
 
 
-def test_parts_of_a_long_sequence_change_nothing(monkeypatch, execution):
-    layer = PreNormalization(FeedForward(7, bias_initializer="normal"))
+@pytest.mark.parametrize("normalization", ["layer_norm", "rms_norm"])
+def test_parts_of_a_long_sequence_change_nothing(
+    monkeypatch, execution, normalization
+):
+    layer = PreNormalization(
+        FeedForward(7, bias_initializer="normal"), normalization=normalization
+    )
     x = make_inputs()
     layer.build(x.shape)
 
