@@ -6,6 +6,7 @@ import pytest
 
 from keras_reformer.models import (
     ReformerBackbone,
+    ReformerCausalLM,
     ReformerClassifier,
     ReformerMaskedLM,
     ReformerQuestionAnswering,
@@ -28,7 +29,7 @@ KINDS = {
 
 
 def make(kind, **options):
-    return kind(**{**SIZES, **KINDS[kind], **options})
+    return kind(**{**SIZES, **KINDS.get(kind, {}), **options})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -41,6 +42,19 @@ def test_config_and_file_round_trip(kind, tmp_path):
     assert type(loaded) is kind
     keras.tree.map_structure(
         np.testing.assert_array_equal, loaded(ids), model(ids)
+    )
+
+
+@pytest.mark.parametrize("kind", [*KINDS, ReformerCausalLM])
+def test_clone(kind):
+    model, ids = make(kind, dropout=0.1), make_ids()
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    # Keras clones any Functional model as a plain one, whose inputs are not
+    # optional any more.
+    inputs = {"token_ids": ids, "padding_mask": make_mask(ids)}
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, clone(inputs), model(inputs)
     )
 
 
