@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_reformer.layers import checks, lsh_arguments
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
+from keras_reformer.layers.lsh_decoding import LSHDecoding
 from keras_reformer.ops import hashing
 from keras_reformer.ops.blocks import Dropping
 from keras_reformer.ops.exact_attention import exact_shared_attention
@@ -20,7 +21,7 @@ _NONE = -1
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class LSHSelfAttention(ChunkedSelfAttention):
+class LSHSelfAttention(LSHDecoding, ChunkedSelfAttention):
     """Multi-head self-attention among tokens that hash alike.
 
     Queries and keys are the same vectors. Random rotations hash them into
@@ -203,17 +204,31 @@ class LSHSelfAttention(ChunkedSelfAttention):
         )
 
     def call(self, inputs, mask=None, training=None, rotations=None):
-        query_key = self._rotated_heads(self.query_key(inputs))
-        value = self._split_heads(self.value(inputs))
+        query_key, value = self._heads(inputs)
         if mask is not None:
             mask = keras.ops.cast(mask, "bool")
         rotation_seed, dropping = self._draw(training)
         orders, buckets = self._remember_sort(
             query_key, mask, training, rotation_seed, rotations
         )
-        options = {"mask": mask, "dropping": dropping, "bias": self._bias()}
-        attended = choose_by_length(
-            keras.ops.shape(inputs)[1],
+        attended = self._attend(
+            query_key,
+            value,
+            orders,
+            buckets,
+            mask=mask,
+            dropping=dropping,
+            bias=self._bias(),
+        )
+        return self._merge_heads(attended)
+
+    def _heads(self, inputs, start_index=0):
+        query_key = self._rotated_heads(self.query_key(inputs), start_index)
+        return query_key, self._split_heads(self.value(inputs))
+
+    def _attend(self, query_key, value, orders, buckets, **options):
+        return choose_by_length(
+            keras.ops.shape(query_key)[2],
             self._longest_exact(),
             lambda: exact_shared_attention(
                 query_key, value, causal=self.causal, **options
@@ -229,7 +244,6 @@ class LSHSelfAttention(ChunkedSelfAttention):
                 **options,
             ),
         )
-        return self._merge_heads(attended)
 
     def hash(self, inputs, mask=None):
         """Bucket ids of inputs, as inference hashes them.
@@ -241,8 +255,8 @@ class LSHSelfAttention(ChunkedSelfAttention):
         Returns:
             int32 tensor of shape `(batch, num_heads, num_hashes, length)`.
         """
-        query_key = self._rotated_heads(self.query_key(inputs))
-        return self._sort(query_key, mask, False, None, None)[1]
+        query_key, _ = self._heads(inputs)
+        return self._hash(query_key, mask, False, None, None)
 
     def attention_statistics(self, inputs, rows, mask=None):
         """What LSH attention attends to at inference, for pictures.
@@ -260,7 +274,7 @@ class LSHSelfAttention(ChunkedSelfAttention):
             length)`, and `weights`, `(batch, num_heads, len(rows), length)`:
             the attention weights of those queries over all positions.
         """
-        query_key = self._rotated_heads(self.query_key(inputs))
+        query_key, _ = self._heads(inputs)
         orders, buckets = self._sort(query_key, mask, False, None, None)
         weights = attention_of_rows(
             query_key,
@@ -310,7 +324,12 @@ class LSHSelfAttention(ChunkedSelfAttention):
 
         return [keras.ops.cast(x, "int32") for x in remember(decide)]
 
-    def _sort(self, query_key, mask, training, rotation_seed, rotations):
+    def _sort(self, query_key, mask, *arguments):
+        buckets = self._hash(query_key, mask, *arguments)
+        num_buckets = _num_buckets(self._factors(query_key.shape[2]))
+        return sort_by_bucket(buckets, num_buckets), buckets
+
+    def _hash(self, query_key, mask, training, rotation_seed, rotations):
         if mask is not None:
             mask = keras.ops.cast(mask, "bool")
         factors = self._factors(query_key.shape[2])
@@ -319,13 +338,12 @@ class LSHSelfAttention(ChunkedSelfAttention):
         else:
             self._check_rotations(rotations.shape, factors)
             rotations = rotations[:, :, : self.num_hashes]
-        buckets = hashing.hash_vectors(
+        return hashing.hash_vectors(
             query_key,
             keras.ops.cast(rotations, softmax_dtype(query_key.dtype).name),
             factors,
             mask,
         )
-        return sort_by_bucket(buckets, _num_buckets(factors)), buckets
 
     def _choose_rotations(self, training, rotation_seed, factors):
         if not training and self._rotations is not None:

@@ -2,7 +2,7 @@ import math
 
 import keras
 
-from keras_reformer.layers import checks
+from keras_reformer.layers import checks, decoding
 from keras_reformer.layers.dropout import Dropout
 from keras_reformer.layers.stateless import (
     build_branch,
@@ -115,6 +115,18 @@ class PreNormalization(keras.layers.Layer):
         )
         outputs = self.dropout_layer(outputs, training=training)
         return self.drop_branch(outputs, training=training)
+
+    def prefill(self, inputs, mask, capacity):
+        """As `call` at inference, and the layer's cache."""
+        return decoding.prefill(
+            self.layer, self._normalized(inputs), mask, capacity
+        )
+
+    def decode(self, inputs, cache, positions):
+        """Outputs for one more position of each row, and the cache."""
+        return decoding.decode(
+            self.layer, self._normalized(inputs), cache, positions
+        )
 
     def _normalized(self, inputs):
         shape = inputs.shape
