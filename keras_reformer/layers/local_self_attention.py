@@ -3,7 +3,8 @@ import keras
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.layers.decoding import check_causal
 from keras_reformer.ops.attention import local_attention
-from keras_reformer.ops.decoding import LocalCache, Step
+from keras_reformer.ops.cached_attention import Step
+from keras_reformer.ops.decoding import LocalCache
 from keras_reformer.ops.windows import Window
 
 

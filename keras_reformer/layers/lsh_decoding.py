@@ -2,10 +2,10 @@ import math
 
 from keras_reformer.layers import lsh_arguments
 from keras_reformer.layers.decoding import check_causal
+from keras_reformer.ops.cached_attention import Step
 from keras_reformer.ops.decoding import (
     BucketCache,
     ChunkCache,
-    Step,
     attend_to_first,
     exact_at_first,
 )

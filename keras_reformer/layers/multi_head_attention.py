@@ -3,7 +3,8 @@ import keras
 from keras_reformer.layers import checks
 from keras_reformer.layers.attention_layer import AttentionLayer
 from keras_reformer.layers.decoding import check_causal
-from keras_reformer.ops.decoding import ExactCache, Step
+from keras_reformer.ops.cached_attention import Step
+from keras_reformer.ops.decoding import ExactCache
 from keras_reformer.ops.exact_attention import (
     QUERY_CHUNK_LENGTH,
     exact_attention,

@@ -18,8 +18,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_reformer.ops import blocks
-from keras_reformer.ops.bias import PositionBias
+from keras_reformer.ops.cached_attention import (
+    Step,
+    attend,
+    attend_to_positions,
+)
 from keras_reformer.ops.random import grid
 from keras_reformer.ops.shapes import (
     Length,
@@ -27,32 +30,8 @@ from keras_reformer.ops.shapes import (
     ceil_div,
     pad_axis,
     size,
-    softmax_dtype,
 )
 from keras_reformer.ops.windows import Window
-
-
-class Step(NamedTuple):
-    """What one new token of each row brings to an attention layer.
-
-    Attributes:
-        query: `(batch, num_heads, 1, key_dim)`.
-        key: of the same shape. For shared query-keys it is the query.
-        value: `(batch, num_heads, 1, value_dim)`.
-        position: int32 `(batch,)`.
-        shared: bool. Keys are brought to unit length, and a token sees itself
-            only where it sees nothing else.
-        bias: what to add to scores, or None.
-        discount: bool. A key that N rounds show counts once, not N times.
-    """
-
-    query: tf.Tensor
-    key: tf.Tensor
-    value: tf.Tensor
-    position: tf.Tensor
-    shared: bool
-    bias: PositionBias | None = None
-    discount: bool = False
 
 
 class ExactCache(NamedTuple):
@@ -68,11 +47,15 @@ class ExactCache(NamedTuple):
         """The cache after a pass over a prompt."""
         return cls(with_capacity(key, capacity), with_capacity(value, capacity))
 
+    def grown(self, capacity: Length) -> "ExactCache":
+        """The same with room for more positions."""
+        return ExactCache.of_prompt(*self, capacity)
+
     def attend(self, step: Step) -> tuple[tf.Tensor, "ExactCache"]:
         """The step's output `(batch, num_heads, 1, value_dim)`, and after."""
         after = self._replace(**_written(self, step, step.position))
         positions = tf.range(size(self.key, 2))[None, None]
-        return _attend(step, after.key, after.value, positions), after
+        return attend(step, after.key, after.value, positions), after
 
 
 class LocalCache(NamedTuple):
@@ -98,6 +81,10 @@ class LocalCache(NamedTuple):
         )
         return cls(*rings)
 
+    def grown(self, capacity: Length) -> "LocalCache":
+        """A ring is as large as it will be."""
+        return self
+
     def attend(
         self, step: Step, window: Window
     ) -> tuple[tf.Tensor, "LocalCache"]:
@@ -108,7 +95,7 @@ class LocalCache(NamedTuple):
         first = (chunk - window.before) * window.chunk_length
         positions = _ring_positions(step.position, places)
         positions = tf.where(positions >= first[:, None], positions, -1)
-        output = _attend(step, after.key, after.value, positions[:, None])
+        output = attend(step, after.key, after.value, positions[:, None])
         return output, after
 
 
@@ -157,6 +144,13 @@ class BucketCache(NamedTuple):
         key, value = (with_capacity(x, capacity) for x in (key, value))
         return cls(key, value, recent)
 
+    def grown(self, capacity: Length) -> "BucketCache":
+        """The same with room for more positions."""
+        return self._replace(
+            key=with_capacity(self.key, capacity),
+            value=with_capacity(self.value, capacity),
+        )
+
     def attend(
         self, step: Step, buckets: tf.Tensor
     ) -> tuple[tf.Tensor, "BucketCache"]:
@@ -168,7 +162,7 @@ class BucketCache(NamedTuple):
         """
         written = _written(self, step, step.position)
         same = tf.gather(self.recent, buckets, batch_dims=3)
-        output = _attend_to_positions(step, **written, positions=same)
+        output = attend_to_positions(step, **written, positions=same)
         after = self._replace(
             **written, recent=self._with_newest(same, buckets, step.position)
         )
@@ -216,6 +210,10 @@ class ChunkCache(NamedTuple):
         )
         return cls(key, value, orders, buckets)
 
+    def grown(self, capacity: Length) -> "ChunkCache":
+        """The same with room for more positions."""
+        return ChunkCache.of_prompt(*self, capacity)
+
     def attend(
         self, step: Step, buckets: tf.Tensor, window: Window, wrap: bool
     ) -> tuple[tf.Tensor, "ChunkCache"]:
@@ -237,7 +235,7 @@ class ChunkCache(NamedTuple):
         )
         around = _take_ranks(orders, ranks)
         written = _written(self, step, step.position)
-        output = _attend_to_positions(step, **written, positions=around)
+        output = attend_to_positions(step, **written, positions=around)
         known = tf.where(places == position, buckets[..., None], self.buckets)
         return output, ChunkCache(**written, orders=orders, buckets=known)
 
@@ -249,6 +247,13 @@ def with_capacity(x: tf.Tensor, capacity: Length, axis: int = 2) -> tf.Tensor:
     shape = [size(padded, index) for index in range(padded.shape.rank)]
     shape[axis] = capacity
     return tf.slice(padded, [0] * len(shape), shape)
+
+
+def grow(cache, capacity: Length):
+    """A structure of caches with room for more positions."""
+    if hasattr(cache, "grown"):
+        return cache.grown(capacity)
+    return tuple(grow(part, capacity) for part in cache)
 
 
 def exact_at_first(
@@ -265,72 +270,7 @@ def attend_to_first(
     """Exact attention to the first `count` positions of a cache's vectors."""
     key, value = cache.key[:, :, :count], cache.value[:, :, :count]
     positions = tf.range(size(key, 2))[None, None]
-    return _attend(step._replace(discount=False), key, value, positions)
-
-
-# --- Attention ---
-
-
-def _attend_to_positions(step, key, value, positions) -> tf.Tensor:
-    """Attention to the cached tokens at `(b, h, rounds, n)` positions."""
-    shape = [size(positions, 0), positions.shape[1], -1]
-    positions = tf.reshape(positions, shape)
-    there = tf.maximum(positions, 0)
-    key, value = (tf.gather(x, there, batch_dims=2) for x in (key, value))
-    return _attend(step, key, value, positions)
-
-
-def _attend(step, key, value, positions) -> tf.Tensor:
-    """Softmax attention of one query a row and head.
-
-    Args:
-        step: the query, among others.
-        key: `(b, h, n, d)`.
-        value: `(b, h, n, d)`.
-        positions: of the keys, -1 for none; broadcasts to `(b, h, n)`.
-
-    Returns:
-        `(b, h, 1, d)` in float32 at least.
-    """
-    dtype = softmax_dtype(step.query.dtype)
-    query, key, value = (tf.cast(x, dtype) for x in (step.query, key, value))
-    here = blocks.Tokens(step.position[:, None, None, None])
-    there = blocks.Tokens(positions[:, :, None])
-    seen = blocks.allowed(True, not step.shared, here, there)
-    scale = None
-    if step.shared:
-        scale = tf.linalg.matrix_transpose(blocks.inverse_length(key))
-    pairs = blocks.Pairs(
-        seen, _bias(step, here, there, seen, dtype), None, scale
-    )
-    output, log_sum_exp = blocks.attend(query, key, value, pairs)
-    if not step.shared:
-        return output
-    valid = tf.constant(True)
-    return blocks.give_lonely_their_value(
-        output, step.value, log_sum_exp, valid
-    )
-
-
-def _bias(step, here, there, seen, dtype):
-    bias = None
-    if step.discount:
-        bias = -tf.math.log(tf.cast(_times_shown(there, seen), dtype))
-    if step.bias is None:
-        return bias
-    heads = tf.range(step.bias.num_heads)[:, None, None]
-    added = tf.cast(step.bias.of(here, there, heads), dtype)
-    return added if bias is None else bias + added
-
-
-def _times_shown(there, seen) -> tf.Tensor:
-    """How often each of the keys is among them, once at least."""
-    position = tf.where(seen, there.position, -1)
-    same = position[..., :, None] == position[..., None, :]
-    return tf.math.count_nonzero(same, axis=-1, dtype=tf.int32)
-
-
-# --- Places ---
+    return attend(step._replace(discount=False), key, value, positions)
 
 
 def _written(cache, step, place) -> dict[str, tf.Tensor]:
