@@ -14,18 +14,20 @@ from keras_reformer.ops.tracing import traced
 
 
 class Decoder(NamedTuple):
-    """What the loop needs of a model: two functions of tensors.
+    """What the loop needs of a model, as functions of tensors.
 
     Attributes:
         prefill: `(token_ids, padding_mask, capacity) -> cache`.
-        decode: `(token_ids, cache, positions) -> (logits, cache)`: from one
-            token of each row `(rows, 1)` at `(rows,)` to float32 logits
-            `(rows, vocabulary_size)` of what follows it.
+        constants: `() -> constants`: what all steps have in common.
+        decode: `(token_ids, cache, positions, constants) -> (logits, cache)`:
+            from one token of each row `(rows, 1)` at `(rows,)` to float32
+            logits `(rows, vocabulary_size)` of what follows it.
         vocabulary_size: int.
         max_sequence_length: int.
     """
 
     prefill: Callable
+    constants: Callable
     decode: Callable
     vocabulary_size: int
     max_sequence_length: int
@@ -152,16 +154,18 @@ class Loop:
             `Rows`.
         """
 
+        constants = self.decoder.constants()
+
         def unfinished(*rows):
             rows = Rows(*rows)
             return (rows.column < until) & ~keras.ops.all(rows.finished)
 
         def step(*rows):
-            return tuple(self._step(Rows(*rows), capacity, request))
+            return tuple(self._step(Rows(*rows), capacity, request, constants))
 
         return Rows(*keras.ops.while_loop(unfinished, step, tuple(rows)))
 
-    def _step(self, rows, capacity, request):
+    def _step(self, rows, capacity, request, constants):
         ops = keras.ops
         last = ops.take(rows.tokens, rows.column - 1, axis=1)
         position = rows.column - 1 - rows.offset
@@ -170,6 +174,7 @@ class Loop:
             last[:, None],
             rows.cache,
             ops.minimum(position, capacity - 1),
+            constants,
         )
         logits = self._penalized(logits / request.temperature, rows.seen)
         choice = self.sampler.choose(

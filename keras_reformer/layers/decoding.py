@@ -1,13 +1,15 @@
 """How layers decode token by token.
 
-A layer that looks at other positions has two methods besides `call`:
+A layer that looks at other positions has these methods besides `call`:
 
     prefill(inputs, mask, capacity) -> outputs, cache
         As `call` at inference, and a cache of what it saw, with room for
         `capacity` positions. Valid positions come first.
-    decode(inputs, cache, positions) -> outputs, cache
+    decode(inputs, cache, positions, constants=None) -> outputs, cache
         Outputs for one more position of each row, inputs `(batch, 1, dim)`,
         at int32 `(batch,)` positions.
+    decode_constants() -> constants
+        What is the same in all steps, for a loop to compute once.
 
 Any other layer is taken to treat each position by itself and is just called.
 """
@@ -22,11 +24,18 @@ def prefill(layer, inputs, mask, capacity):
     return call_branch(layer, inputs, mask, False), ()
 
 
-def decode(layer, inputs, cache, positions):
+def decode(layer, inputs, cache, positions, constants):
     """A layer's outputs for one more position, and its cache after."""
     if hasattr(layer, "decode"):
-        return layer.decode(inputs, cache, positions)
+        return layer.decode(inputs, cache, positions, constants)
     return call_branch(layer, inputs, None, False), cache
+
+
+def constants(layer):
+    """What a layer's steps have in common, or nothing."""
+    if hasattr(layer, "decode_constants"):
+        return layer.decode_constants()
+    return None
 
 
 def check_causal(layer):

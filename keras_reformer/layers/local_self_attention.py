@@ -101,13 +101,14 @@ class LocalSelfAttention(ChunkedSelfAttention):
         cache = LocalCache.of_prompt(key, value, lengths, self._window())
         return self._merge_heads(attended), cache
 
-    def decode(self, inputs, cache, positions):
+    def decode(self, inputs, cache, positions, constants=None):
         """Outputs for one more token of each row.
 
         Args:
             inputs: Float tensor of shape `(batch, 1, hidden_dim)`.
             cache: what `prefill` or `decode` returned.
             positions: int32 tensor of shape `(batch,)`.
+            constants: not used here.
 
         Returns:
             Outputs of the inputs' shape, and the cache with the tokens.

@@ -44,19 +44,21 @@ class LSHDecoding:
         cache = self._cache(query_key, value, orders, buckets, capacity)
         return self._merge_heads(attended), cache
 
-    def decode(self, inputs, cache, positions):
+    def decode(self, inputs, cache, positions, constants=None):
         """Outputs for one more token of each row.
 
         Args:
             inputs: Float tensor of shape `(batch, 1, hidden_dim)`.
             cache: what `prefill` or `decode` returned.
             positions: int32 tensor of shape `(batch,)`.
+            constants: what `decode_constants` returned, or None to compute
+                it here.
 
         Returns:
             Outputs of the inputs' shape, and the cache with the tokens.
         """
         query_key, value = self._heads(inputs, positions)
-        buckets = self._hash(query_key, None, False, None, None)[..., 0]
+        buckets = self._hash(query_key, None, False, None, constants)[..., 0]
         step = Step(
             query_key,
             query_key,
@@ -77,6 +79,11 @@ class LSHDecoding:
             exact = attend_to_first(after, step, longest)
             attended = exact_at_first(exact, attended, step, longest)
         return self._merge_heads(attended), after
+
+    def decode_constants(self):
+        """The rotations of all steps."""
+        factors = lsh_arguments.factors(self.num_buckets)
+        return self._choose_rotations(False, None, factors)
 
     def _cache(self, query_key, value, orders, buckets, capacity):
         if self.scope == "chunk":

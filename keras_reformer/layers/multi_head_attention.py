@@ -192,13 +192,14 @@ class MultiHeadAttention(AttentionLayer):
         cache = ExactCache.of_prompt(key, value, capacity)
         return self(inputs, mask=mask, training=False), cache
 
-    def decode(self, inputs, cache, positions):
+    def decode(self, inputs, cache, positions, constants=None):
         """Outputs for one more token of each row.
 
         Args:
             inputs: Float tensor of shape `(batch, 1, dim)`.
             cache: what `prefill` or `decode` returned.
             positions: int32 tensor of shape `(batch,)`.
+            constants: not used here.
 
         Returns:
             Outputs of the inputs' shape, and the cache with the tokens.

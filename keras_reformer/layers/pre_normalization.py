@@ -122,11 +122,15 @@ class PreNormalization(keras.layers.Layer):
             self.layer, self._normalized(inputs), mask, capacity
         )
 
-    def decode(self, inputs, cache, positions):
+    def decode(self, inputs, cache, positions, constants=None):
         """Outputs for one more position of each row, and the cache."""
         return decoding.decode(
-            self.layer, self._normalized(inputs), cache, positions
+            self.layer, self._normalized(inputs), cache, positions, constants
         )
+
+    def decode_constants(self):
+        """What the layer's steps have in common."""
+        return decoding.constants(self.layer)
 
     def _normalized(self, inputs):
         shape = inputs.shape

@@ -112,14 +112,20 @@ class ReversibleBlock(keras.layers.Layer):
         y, second = decoding.prefill(self.feed_forward, y1, mask, capacity)
         return (y1, couple(y, x2)), (first, second)
 
-    def decode(self, inputs, cache, positions):
+    def decode(self, inputs, cache, positions, constants=None):
         """Outputs for one more position of each row, and the caches."""
         x1, x2 = map(self._stream, inputs)
-        first, second = cache
-        y, first = decoding.decode(self.attention, x2, first, positions)
+        (first, second), (one, two) = cache, constants or (None, None)
+        y, first = decoding.decode(self.attention, x2, first, positions, one)
         y1 = couple(y, x1)
-        y, second = decoding.decode(self.feed_forward, y1, second, positions)
+        y, second = decoding.decode(
+            self.feed_forward, y1, second, positions, two
+        )
         return (y1, couple(y, x2)), (first, second)
+
+    def decode_constants(self):
+        """What the branches' steps have in common."""
+        return tuple(map(decoding.constants, self.branches))
 
     def pure_branches(self, mask, training):
         """The branches as pure functions, for `ops.reversible`."""

@@ -116,22 +116,30 @@ class ReversibleSequence(keras.layers.Layer):
             caches.append(cache)
         return self._merge(streams), tuple(caches)
 
-    def decode(self, inputs, cache, positions):
+    def decode(self, inputs, cache, positions, constants=None):
         """Outputs for one more position of each row.
 
         Args:
             inputs: as of `call`, of length 1.
             cache: what `prefill` or `decode` returned.
             positions: int32 tensor of shape `(batch,)`.
+            constants: what `decode_constants` returned, or None to compute
+                it here.
 
         Returns:
             Outputs, and the cache with these positions.
         """
         streams, caches = self._streams(inputs), []
-        for block, each in zip(self.blocks, cache, strict=True):
-            streams, after = block.decode(streams, each, positions)
+        constants = constants or [None] * len(self.blocks)
+        steps = zip(self.blocks, cache, constants, strict=True)
+        for block, before, constant in steps:
+            streams, after = block.decode(streams, before, positions, constant)
             caches.append(after)
         return self._merge(streams), tuple(caches)
+
+    def decode_constants(self):
+        """What the steps of all blocks have in common."""
+        return tuple(block.decode_constants() for block in self.blocks)
 
     def _streams(self, inputs):
         streams = inputs if _is_pair(inputs) else (inputs, inputs)

@@ -256,20 +256,26 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
         length = keras.ops.shape(token_ids)[1]
         return self.normalization(x[:, :length]), cache
 
-    def decode(self, token_ids, cache, positions):
+    def decode(self, token_ids, cache, positions, constants=None):
         """The outputs for one more token of each row.
 
         Args:
             token_ids: int32 tensor of shape `(batch, 1)`.
             cache: what `prefill` or `decode` returned.
             positions: int32 tensor of shape `(batch,)`: where the tokens are.
+            constants: what `decode_constants` returned, or None to compute
+                it here.
 
         Returns:
             Float tensor like the model's outputs, of length 1, and the cache.
         """
         x = self.embed(token_ids, positions)
-        x, cache = self.sequence.decode(x, cache, positions)
+        x, cache = self.sequence.decode(x, cache, positions, constants)
         return self.normalization(x), cache
+
+    def decode_constants(self):
+        """What all steps have in common, for a loop to compute once."""
+        return self.sequence.decode_constants()
 
     def get_config(self):
         return {

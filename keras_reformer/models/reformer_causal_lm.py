@@ -136,6 +136,7 @@ class ReformerCausalLM(LanguageModel):
         """What `keras_reformer.generation` needs of the model."""
         return generation.Decoder(
             self._prefill,
+            self.backbone.decode_constants,
             self._decode,
             self.backbone.vocabulary_size,
             self.backbone.max_sequence_length,
@@ -145,8 +146,8 @@ class ReformerCausalLM(LanguageModel):
         _, cache = self.backbone.prefill(token_ids, padding_mask, capacity)
         return cache
 
-    def _decode(self, token_ids, cache, positions):
-        hidden, cache = self.backbone.decode(token_ids, cache, positions)
+    def _decode(self, *arguments):
+        hidden, cache = self.backbone.decode(*arguments)
         logits = keras.ops.cast(self.head(hidden)[:, 0], "float32")
         return logits, cache
 
