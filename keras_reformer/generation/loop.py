@@ -141,6 +141,35 @@ class Loop:
         ones = keras.ops.ones(keras.ops.shape(index)[:1], "int32")
         return keras.ops.scatter_update(seen, index, ones)[:, :-1] > 0
 
+    def complete(self, token_ids, lengths, request):
+        """Whole texts in one go, inside of a graph.
+
+        Args:
+            token_ids: int32 `(batch, length)`. Prompts, padded behind.
+            lengths: int32 `(batch,)`.
+            request: `Request`.
+
+        Returns:
+            int32 `(batch, max_length)`, prompts included, zero behind each
+            text; and int32 `(batch,)`, the texts' lengths.
+        """
+        ops, longest = keras.ops, request.max_length
+        width = ops.cast(ops.shape(token_ids)[1], "int32")
+        columns = width + longest - ops.min(lengths)
+        rows = self.start_rows(token_ids, lengths, columns, longest, request)
+        rows = self.advance_rows(rows, columns, longest, request)
+        rows = rows._replace(cache=(), seen=(), sampler=())
+        best = ops.arange(ops.shape(lengths)[0], dtype="int32")
+        rows = _take_rows(rows, best * self.sampler.copies)
+        place = ops.arange(longest, dtype="int32")
+        index = ops.minimum(rows.offset[:, None] + place, columns - 1)
+        texts = ops.take_along_axis(rows.tokens, index, axis=1)
+        ends = _is_any(texts, self.stop_token_ids) & (place >= lengths[:, None])
+        ended = ops.any(ends, axis=1)
+        first = ops.cast(ops.argmax(ends, axis=1), "int32") + 1
+        found = ops.where(ended, first, ops.maximum(longest, lengths))
+        return ops.where(place < found[:, None], texts, 0), found
+
     def advance_rows(self, rows, until, capacity, request):
         """Fills columns up to `until`, or until all rows are finished.
 
