@@ -77,12 +77,12 @@ class AttentionLayer(ProjectingLayer):
         split = keras.ops.reshape(projected, (-1, length, self.num_heads, dim))
         return keras.ops.transpose(split, (0, 2, 1, 3))
 
-    def _rotated_heads(self, projected):
+    def _rotated_heads(self, projected, start_index=0):
         """Heads of queries or keys, turned by their positions."""
         heads = self._split_heads(projected)
         if self.rotary_embedding is None:
             return heads
-        return self.rotary_embedding(heads)
+        return self.rotary_embedding(heads, start_index=start_index)
 
     def _bias(self):
         """What the kernels add to scores, and get the gradients of."""

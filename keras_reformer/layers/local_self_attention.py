@@ -1,7 +1,10 @@
 import keras
 
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
+from keras_reformer.layers.decoding import check_causal
 from keras_reformer.ops.attention import local_attention
+from keras_reformer.ops.cached_attention import Step
+from keras_reformer.ops.decoding import LocalCache
 from keras_reformer.ops.windows import Window
 
 
@@ -71,22 +74,69 @@ class LocalSelfAttention(ChunkedSelfAttention):
     _projections = ("query", "key", "value")
 
     def call(self, inputs, mask=None, training=None):
-        query = self._rotated_heads(self.query(inputs))
-        key = self._rotated_heads(self.key(inputs)) / self.key_dim**0.5
-        value = self._split_heads(self.value(inputs))
         if mask is not None:
             mask = keras.ops.cast(mask, "bool")
-        attended = local_attention(
-            query,
-            key,
-            value,
+        attended = self._attend(
+            self._heads(inputs), mask, self._dropping(training)
+        )
+        return self._merge_heads(attended)
+
+    def prefill(self, inputs, mask, capacity):
+        """Outputs for whole prompts, and the cache to go on from.
+
+        Args:
+            inputs: Float tensor of shape `(batch, length, hidden_dim)`.
+            mask: Boolean tensor of shape `(batch, length)`, True at valid
+                tokens, which come first.
+            capacity: int or scalar tensor. Greatest number of positions; the
+                cache holds a window's only.
+
+        Returns:
+            Outputs of the inputs' shape, and a `LocalCache`.
+        """
+        check_causal(self)
+        query, key, value = self._heads(inputs)
+        attended = self._attend((query, key, value), mask, None)
+        lengths = keras.ops.sum(keras.ops.cast(mask, "int32"), axis=1)
+        cache = LocalCache.of_prompt(key, value, lengths, self._window())
+        return self._merge_heads(attended), cache
+
+    def decode(self, inputs, cache, positions, constants=None):
+        """Outputs for one more token of each row.
+
+        Args:
+            inputs: Float tensor of shape `(batch, 1, hidden_dim)`.
+            cache: what `prefill` or `decode` returned.
+            positions: int32 tensor of shape `(batch,)`.
+            constants: not used here.
+
+        Returns:
+            Outputs of the inputs' shape, and the cache with the tokens.
+        """
+        step = Step(
+            *self._heads(inputs, positions),
+            positions,
+            shared=False,
+            bias=self._bias(),
+        )
+        attended, cache = cache.attend(step, self._window())
+        return self._merge_heads(attended), cache
+
+    def _heads(self, inputs, start_index=0):
+        query = self._rotated_heads(self.query(inputs), start_index)
+        key = self._rotated_heads(self.key(inputs), start_index)
+        value = self._split_heads(self.value(inputs))
+        return query, key / self.key_dim**0.5, value
+
+    def _attend(self, heads, mask, dropping):
+        return local_attention(
+            *heads,
             self._window(),
             mask=mask,
             wrap=self.wrap,
-            dropping=self._dropping(training),
+            dropping=dropping,
             bias=self._bias(),
         )
-        return self._merge_heads(attended)
 
     def _window(self):
         return Window(

@@ -1,26 +1,23 @@
-import math
-
 import keras
 import numpy as np
 
 from keras_reformer.layers import checks, lsh_arguments
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
-from keras_reformer.ops import hashing
+from keras_reformer.layers.lsh_decoding import LSHDecoding
+from keras_reformer.layers.lsh_hashing import LSHHashing
 from keras_reformer.ops.blocks import Dropping
 from keras_reformer.ops.exact_attention import exact_shared_attention
 from keras_reformer.ops.lsh_attention import lsh_attention
 from keras_reformer.ops.meetings import attention_of_rows
 from keras_reformer.ops.random import split_seed
-from keras_reformer.ops.replay import remember
-from keras_reformer.ops.shapes import choose_by_length, softmax_dtype
-from keras_reformer.ops.sorting import compact, sort_by_bucket
+from keras_reformer.ops.shapes import choose_by_length
 from keras_reformer.ops.windows import Window
 
 _NONE = -1
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class LSHSelfAttention(ChunkedSelfAttention):
+class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
     """Multi-head self-attention among tokens that hash alike.
 
     Queries and keys are the same vectors. Random rotations hash them into
@@ -179,41 +176,36 @@ class LSHSelfAttention(ChunkedSelfAttention):
             value = checks.count("exact_below", value)
         self._exact_below = value
 
-    @property
-    def rotations(self):
-        """Rotations to hash with at inference, or None to draw them."""
-        return self._rotations
-
-    @rotations.setter
-    def rotations(self, value):
-        if value is not None:
-            value = np.asarray(value, "float32")
-            self._check_rotations(value.shape)
-        self._rotations = value
-
     def build(self, input_shape):
         super().build(input_shape)
-        # A weight, so that a saved model hashes as it did when it was saved.
-        self.rotation_seed = self.add_weight(
-            shape=(2,),
-            dtype="int32",
-            initializer=lsh_arguments.random_seed_initializer(self.seed),
-            trainable=False,
-            name="rotation_seed",
-        )
+        self._build_rotation_seed()
 
     def call(self, inputs, mask=None, training=None, rotations=None):
-        query_key = self._rotated_heads(self.query_key(inputs))
-        value = self._split_heads(self.value(inputs))
+        query_key, value = self._heads(inputs)
         if mask is not None:
             mask = keras.ops.cast(mask, "bool")
         rotation_seed, dropping = self._draw(training)
         orders, buckets = self._remember_sort(
             query_key, mask, training, rotation_seed, rotations
         )
-        options = {"mask": mask, "dropping": dropping, "bias": self._bias()}
-        attended = choose_by_length(
-            keras.ops.shape(inputs)[1],
+        attended = self._attend(
+            query_key,
+            value,
+            orders,
+            buckets,
+            mask=mask,
+            dropping=dropping,
+            bias=self._bias(),
+        )
+        return self._merge_heads(attended)
+
+    def _heads(self, inputs, start_index=0):
+        query_key = self._rotated_heads(self.query_key(inputs), start_index)
+        return query_key, self._split_heads(self.value(inputs))
+
+    def _attend(self, query_key, value, orders, buckets, **options):
+        return choose_by_length(
+            keras.ops.shape(query_key)[2],
             self._longest_exact(),
             lambda: exact_shared_attention(
                 query_key, value, causal=self.causal, **options
@@ -229,20 +221,6 @@ class LSHSelfAttention(ChunkedSelfAttention):
                 **options,
             ),
         )
-        return self._merge_heads(attended)
-
-    def hash(self, inputs, mask=None):
-        """Bucket ids of inputs, as inference hashes them.
-
-        Args:
-            inputs: Float tensor of shape `(batch, length, hidden_dim)`.
-            mask: Boolean tensor of shape `(batch, length)` or None.
-
-        Returns:
-            int32 tensor of shape `(batch, num_heads, num_hashes, length)`.
-        """
-        query_key = self._rotated_heads(self.query_key(inputs))
-        return self._sort(query_key, mask, False, None, None)[1]
 
     def attention_statistics(self, inputs, rows, mask=None):
         """What LSH attention attends to at inference, for pictures.
@@ -260,7 +238,7 @@ class LSHSelfAttention(ChunkedSelfAttention):
             length)`, and `weights`, `(batch, num_heads, len(rows), length)`:
             the attention weights of those queries over all positions.
         """
-        query_key = self._rotated_heads(self.query_key(inputs))
+        query_key, _ = self._heads(inputs)
         orders, buckets = self._sort(query_key, mask, False, None, None)
         weights = attention_of_rows(
             query_key,
@@ -300,62 +278,6 @@ class LSHSelfAttention(ChunkedSelfAttention):
         dropping = Dropping(self.dropout, dropout_seed, self.shared_dropout)
         return rotation_seed, dropping
 
-    def _remember_sort(self, query_key, *arguments):
-        length = query_key.shape[2]
-        num_buckets = _num_buckets(self._factors(length))
-
-        def decide():
-            orders, buckets = self._sort(query_key, *arguments)
-            return compact(orders, length), compact(buckets, num_buckets)
-
-        return [keras.ops.cast(x, "int32") for x in remember(decide)]
-
-    def _sort(self, query_key, mask, training, rotation_seed, rotations):
-        if mask is not None:
-            mask = keras.ops.cast(mask, "bool")
-        factors = self._factors(query_key.shape[2])
-        if rotations is None:
-            rotations = self._choose_rotations(training, rotation_seed, factors)
-        else:
-            self._check_rotations(rotations.shape, factors)
-            rotations = rotations[:, :, : self.num_hashes]
-        buckets = hashing.hash_vectors(
-            query_key,
-            keras.ops.cast(rotations, softmax_dtype(query_key.dtype).name),
-            factors,
-            mask,
-        )
-        return sort_by_bucket(buckets, _num_buckets(factors)), buckets
-
-    def _choose_rotations(self, training, rotation_seed, factors):
-        if not training and self._rotations is not None:
-            self._check_rotations(self._rotations.shape, factors)
-            return self._rotations[:, :, : self.num_hashes]
-        return hashing.sample_rotations(
-            rotation_seed
-            if training
-            else keras.ops.convert_to_tensor(self.rotation_seed),
-            self.num_heads,
-            self.key_dim,
-            self.num_hashes,
-            factors,
-        )
-
-    def _factors(self, length):
-        if self.num_buckets is not None:
-            return lsh_arguments.factors(self.num_buckets)
-        lsh_arguments.check_length_known(length)
-        return hashing.resolve_num_buckets(
-            length, self.chunk_length, self.scope
-        )
-
-    def _check_rotations(self, shape, factors=None):
-        if factors is None and self.num_buckets is not None:
-            factors = lsh_arguments.factors(self.num_buckets)
-        lsh_arguments.check_rotations(
-            shape, self.num_heads, self.key_dim, self.num_hashes, factors
-        )
-
     def save_own_variables(self, store):
         super().save_own_variables(store)
         # A model's config makes its layers anew: what was set on one since
@@ -386,8 +308,3 @@ class LSHSelfAttention(ChunkedSelfAttention):
             "exact_below": self.exact_below,
             "discount_duplicates": self.discount_duplicates,
         }
-
-
-def _num_buckets(factors):
-    """Of all tokens: masked ones have a bucket of their own."""
-    return math.prod(factors) + 1

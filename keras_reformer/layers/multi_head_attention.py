@@ -2,6 +2,9 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.attention_layer import AttentionLayer
+from keras_reformer.layers.decoding import check_causal
+from keras_reformer.ops.cached_attention import Step
+from keras_reformer.ops.decoding import ExactCache
 from keras_reformer.ops.exact_attention import (
     QUERY_CHUNK_LENGTH,
     exact_attention,
@@ -171,6 +174,54 @@ class MultiHeadAttention(AttentionLayer):
                 **options,
             )
         return self._merge_heads(attended)
+
+    def prefill(self, inputs, mask, capacity):
+        """Outputs for whole prompts, and the cache to go on from.
+
+        Args:
+            inputs: Float tensor of shape `(batch, length, dim)`.
+            mask: Boolean tensor of shape `(batch, length)`, True at valid
+                tokens, which come first.
+            capacity: int or scalar tensor. Greatest number of positions.
+
+        Returns:
+            Outputs of the inputs' shape, and an `ExactCache`.
+        """
+        check_causal(self)
+        _, key, value = self._own_heads(inputs)
+        cache = ExactCache.of_prompt(key, value, capacity)
+        return self(inputs, mask=mask, training=False), cache
+
+    def decode(self, inputs, cache, positions, constants=None):
+        """Outputs for one more token of each row.
+
+        Args:
+            inputs: Float tensor of shape `(batch, 1, dim)`.
+            cache: what `prefill` or `decode` returned.
+            positions: int32 tensor of shape `(batch,)`.
+            constants: not used here.
+
+        Returns:
+            Outputs of the inputs' shape, and the cache with the tokens.
+        """
+        step = Step(
+            *self._own_heads(inputs, positions),
+            positions,
+            shared=self.share_query_key,
+            bias=self._bias(),
+        )
+        attended, cache = cache.attend(step)
+        return self._merge_heads(attended), cache
+
+    def _own_heads(self, inputs, start_index=0):
+        """Queries, keys and values of self-attention."""
+        value = self._split_heads(self.value(inputs))
+        if self.share_query_key:
+            both = self._rotated_heads(self.query_key(inputs), start_index)
+            return both, both, value
+        query = self._rotated_heads(self.query(inputs), start_index)
+        key = self._rotated_heads(self.key(inputs), start_index)
+        return query, key / self.key_dim**0.5, value
 
     def _checked_bias(self, bias):
         if bias is None:

@@ -2,7 +2,7 @@ import math
 
 import keras
 
-from keras_reformer.layers import checks
+from keras_reformer.layers import checks, decoding
 from keras_reformer.layers.dropout import Dropout
 from keras_reformer.layers.stateless import (
     build_branch,
@@ -116,6 +116,22 @@ class PreNormalization(keras.layers.Layer):
         outputs = self.dropout_layer(outputs, training=training)
         return self.drop_branch(outputs, training=training)
 
+    def prefill(self, inputs, mask, capacity):
+        """As `call` at inference, and the layer's cache."""
+        return decoding.prefill(
+            self.layer, self._normalized(inputs), mask, capacity
+        )
+
+    def decode(self, inputs, cache, positions, constants=None):
+        """Outputs for one more position of each row, and the cache."""
+        return decoding.decode(
+            self.layer, self._normalized(inputs), cache, positions, constants
+        )
+
+    def decode_constants(self):
+        """What the layer's steps have in common."""
+        return decoding.constants(self.layer)
+
     def _normalized(self, inputs):
         shape = inputs.shape
         known = math.prod(size or 1 for size in shape)
@@ -166,4 +182,7 @@ def make_normalization(kind, epsilon, dtype):
         "layer_norm": keras.layers.LayerNormalization,
         "rms_norm": keras.layers.RMSNormalization,
     }[kind]
-    return make(epsilon=epsilon, dtype=dtype, name="normalization")
+    layer = make(epsilon=epsilon, dtype=dtype, name="normalization")
+    # Keras's RMS norm would drop masks, with a warning.
+    layer.supports_masking = True
+    return layer

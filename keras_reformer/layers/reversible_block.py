@@ -1,6 +1,6 @@
 import keras
 
-from keras_reformer.layers import checks
+from keras_reformer.layers import checks, decoding
 from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
@@ -103,6 +103,29 @@ class ReversibleBlock(keras.layers.Layer):
         x2 = uncouple(call_branch(self.feed_forward, y1, mask, training), y2)
         x1 = uncouple(call_branch(self.attention, x2, mask, training), y1)
         return x1, x2
+
+    def prefill(self, inputs, mask, capacity):
+        """As `call` at inference, and the branches' caches."""
+        x1, x2 = map(self._stream, inputs)
+        y, first = decoding.prefill(self.attention, x2, mask, capacity)
+        y1 = couple(y, x1)
+        y, second = decoding.prefill(self.feed_forward, y1, mask, capacity)
+        return (y1, couple(y, x2)), (first, second)
+
+    def decode(self, inputs, cache, positions, constants=None):
+        """Outputs for one more position of each row, and the caches."""
+        x1, x2 = map(self._stream, inputs)
+        (first, second), (one, two) = cache, constants or (None, None)
+        y, first = decoding.decode(self.attention, x2, first, positions, one)
+        y1 = couple(y, x1)
+        y, second = decoding.decode(
+            self.feed_forward, y1, second, positions, two
+        )
+        return (y1, couple(y, x2)), (first, second)
+
+    def decode_constants(self):
+        """What the branches' steps have in common."""
+        return tuple(map(decoding.constants, self.branches))
 
     def pure_branches(self, mask, training):
         """The branches as pure functions, for `ops.reversible`."""

@@ -84,8 +84,7 @@ class ReversibleSequence(keras.layers.Layer):
         return tuple(shape), tuple(shape)
 
     def call(self, inputs, mask=None, training=None):
-        streams = inputs if _is_pair(inputs) else (inputs, inputs)
-        streams = tuple(keras.ops.cast(x, self.compute_dtype) for x in streams)
+        streams = self._streams(inputs)
         branches = [
             branch
             for block in self.blocks
@@ -96,6 +95,55 @@ class ReversibleSequence(keras.layers.Layer):
         for losses in output.losses:
             self.add_loss(losses)
         return self._merge(output.streams)
+
+    def prefill(self, inputs, mask, capacity):
+        """Outputs for whole prompts, and the cache to go on from.
+
+        Args:
+            inputs: as of `call`.
+            mask: Boolean tensor of shape `(batch, length)`, True at valid
+                positions, which come first.
+            capacity: int or scalar tensor. Greatest number of positions.
+
+        Returns:
+            What `call` returns at inference, and a cache of all blocks. A
+            branch without a `prefill` of its own must treat each position by
+            itself.
+        """
+        streams, caches = self._streams(inputs), []
+        for block in self.blocks:
+            streams, cache = block.prefill(streams, mask, capacity)
+            caches.append(cache)
+        return self._merge(streams), tuple(caches)
+
+    def decode(self, inputs, cache, positions, constants=None):
+        """Outputs for one more position of each row.
+
+        Args:
+            inputs: as of `call`, of length 1.
+            cache: what `prefill` or `decode` returned.
+            positions: int32 tensor of shape `(batch,)`.
+            constants: what `decode_constants` returned, or None to compute
+                it here.
+
+        Returns:
+            Outputs, and the cache with these positions.
+        """
+        streams, caches = self._streams(inputs), []
+        constants = constants or [None] * len(self.blocks)
+        steps = zip(self.blocks, cache, constants, strict=True)
+        for block, before, constant in steps:
+            streams, after = block.decode(streams, before, positions, constant)
+            caches.append(after)
+        return self._merge(streams), tuple(caches)
+
+    def decode_constants(self):
+        """What the steps of all blocks have in common."""
+        return tuple(block.decode_constants() for block in self.blocks)
+
+    def _streams(self, inputs):
+        streams = inputs if _is_pair(inputs) else (inputs, inputs)
+        return tuple(keras.ops.cast(x, self.compute_dtype) for x in streams)
 
     def _run(self, branches, streams, training):
         if not self.recompute:

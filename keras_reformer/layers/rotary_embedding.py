@@ -23,8 +23,8 @@ class RotaryEmbedding(keras.layers.Layer):
 
     Call arguments:
         inputs: Float tensor of shape `(..., length, dim)`, `dim` even.
-        start_index: int or int tensor. Position of the first vector, for
-            decoding step by step. Defaults to `0`.
+        start_index: int, int tensor or one int a row `(batch,)`. Position of
+            the first vector, for decoding step by step. Defaults to `0`.
 
     Returns:
         Float tensor of the inputs' shape.

@@ -21,8 +21,8 @@ class SinePositionEncoding(keras.layers.Layer):
     Call arguments:
         inputs: Float tensor of shape `(batch, length, dim)`. Only its shape
             matters.
-        start_index: int or int tensor. Position of the first input, for
-            decoding step by step. Defaults to `0`.
+        start_index: int, int tensor or one int a row `(batch,)`. Position of
+            the first input, for decoding step by step. Defaults to `0`.
 
     Returns:
         Float tensor of the inputs' shape.

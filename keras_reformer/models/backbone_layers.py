@@ -292,7 +292,7 @@ def _attention_arguments(config, kind, seed, policy):
         "causal": config["causal"],
         "wrap": config["wrap"],
         "dropout": config["dropout"] if dropout is None else dropout,
-        "position_bias": _bias_layer(config),
+        "position_bias": _bias_layer(config, policy),
         "rotary_embedding": _rotary_layer(config, policy),
         **_common_arguments(config, seed, policy),
     }
@@ -309,13 +309,14 @@ def _common_arguments(config, seed, policy):
     }
 
 
-def _bias_layer(config):
+def _bias_layer(config, policy):
     if config["position_bias"] is None:
         return None
+    options = {"dtype": policy, "name": "position_bias"}
     if config["position_bias"] == "alibi":
-        return AlibiBias(config["num_heads"], name="position_bias")
+        return AlibiBias(config["num_heads"], **options)
     return RelativePositionBias(
-        config["num_heads"], causal=config["causal"], name="position_bias"
+        config["num_heads"], causal=config["causal"], **options
     )
 
 

@@ -173,6 +173,7 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
         self.token_embedding = layers.token_embedding
         self.position_embedding = layers.position_embedding
         self.sequence = layers.sequence
+        self._pad = layers.pad
         self.normalization = layers.normalization
 
     @property
@@ -218,19 +219,63 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
                 f"Received: length={length}"
             )
 
-    def embed(self, token_ids):
+    def embed(self, token_ids, start_index=0):
         """What the stack gets at inference.
 
         Args:
             token_ids: Integer tensor of shape `(batch, length)`.
+            start_index: int, or int32 tensor `(batch,)`. Position of the
+                first token of each row. Defaults to `0`.
 
         Returns:
             Float tensor of shape `(batch, length, hidden_dim)`.
         """
         x = self.token_embedding(token_ids)
         if self.position_embedding is not None:
-            x += self.position_embedding(x)
+            x += self.position_embedding(x, start_index=start_index)
         return x
+
+    def prefill(self, token_ids, padding_mask, capacity):
+        """The outputs for prompts, and the cache to go on from.
+
+        Args:
+            token_ids: int32 tensor of shape `(batch, length)`.
+            padding_mask: Boolean tensor of the same shape, True at valid
+                tokens, which come first.
+            capacity: int or scalar tensor. Greatest number of positions.
+
+        Returns:
+            The model's outputs, and a structure of tensors whose first axis
+            is the batch.
+        """
+        self._check_length(token_ids)
+        x, mask = self.embed(token_ids), padding_mask
+        if self._pad is not None:
+            x, mask = self._pad(x, mask)
+        x, cache = self.sequence.prefill(x, mask, capacity)
+        length = keras.ops.shape(token_ids)[1]
+        return self.normalization(x[:, :length]), cache
+
+    def decode(self, token_ids, cache, positions, constants=None):
+        """The outputs for one more token of each row.
+
+        Args:
+            token_ids: int32 tensor of shape `(batch, 1)`.
+            cache: what `prefill` or `decode` returned.
+            positions: int32 tensor of shape `(batch,)`: where the tokens are.
+            constants: what `decode_constants` returned, or None to compute
+                it here.
+
+        Returns:
+            Float tensor like the model's outputs, of length 1, and the cache.
+        """
+        x = self.embed(token_ids, positions)
+        x, cache = self.sequence.decode(x, cache, positions, constants)
+        return self.normalization(x), cache
+
+    def decode_constants(self):
+        """What all steps have in common, for a loop to compute once."""
+        return self.sequence.decode_constants()
 
     def get_config(self):
         return {

@@ -1,5 +1,6 @@
+import functools
+
 import keras
-import numpy as np
 
 from keras_reformer import generation
 from keras_reformer.models.language_model import LanguageModel
@@ -69,19 +70,29 @@ class ReformerCausalLM(LanguageModel):
         sampler="top_p",
         seed=None,
         stop_token_ids=None,
+        jit_compile=False,
+        verbose="auto",
     ):
-        """Continues prompts, token by token.
+        """Continues prompts, token by token, from a cache.
+
+        With `scope="bucket"` each token's logits are those of the full pass;
+        `docs/design.md` says how far that goes for `scope="chunk"`.
 
         Args:
             prompts: list of lists of token ids, or an int array `(batch,
-                length)`.
+                length)`. Rows may differ in length.
             max_length: int. Length of the results, prompt included.
-            sampler: `"greedy"`, `"random"`, `"top_k"`, `"top_p"` or a
-                `Sampler`. Defaults to `"top_p"`.
+            sampler: `"greedy"`, `"random"`, `"top_k"`, `"top_p"`, `"beam"`, a
+                `keras_reformer.generation.Sampler`, or one of KerasHub's,
+                which draws from a seed of its own. Defaults to `"top_p"`.
             seed: int. The same seed gives the same text; None draws a new
                 one. Defaults to `None`.
             stop_token_ids: ids that end a text, which they stay part of.
                 Defaults to `None`, which goes on to `max_length`.
+            jit_compile: bool. Whether XLA compiles the loop, for each size
+                of batch and cache. Defaults to `False`.
+            verbose: bool or `"auto"`, which shows a progress bar where there
+                is much to do. Defaults to `"auto"`.
 
         Returns:
             List of int32 arrays, prompt included.
@@ -90,21 +101,79 @@ class ReformerCausalLM(LanguageModel):
             ValueError: if a prompt is empty, too long, or holds ids outside
                 the vocabulary, or if `max_length` exceeds the model's.
         """
+        loop = self._loop(sampler, stop_token_ids, jit_compile)
         return generation.generate(
-            self._next_logits,
-            prompts,
-            max_length,
-            vocabulary_size=self.backbone.vocabulary_size,
-            max_sequence_length=self.backbone.max_sequence_length,
-            sampler=sampler,
-            seed=seed,
-            stop_token_ids=stop_token_ids,
+            loop, prompts, max_length, seed=seed, verbose=verbose
         )
 
-    def _next_logits(self, token_ids, lengths):
-        """Logits that follow the first `lengths` tokens of each row."""
-        mask = np.arange(token_ids.shape[1]) < lengths[:, None]
-        logits = self.predict_on_batch(
-            {"token_ids": token_ids, "padding_mask": mask}
+    def stream(
+        self,
+        prompts,
+        max_length,
+        sampler="top_p",
+        seed=None,
+        stop_token_ids=None,
+        jit_compile=False,
+    ):
+        """Yields the text that `generate` returns, as it comes.
+
+        Args:
+            prompts: as of `generate`.
+            max_length: as of `generate`.
+            sampler: as of `generate`, but for beams and KerasHub's.
+            seed: as of `generate`.
+            stop_token_ids: as of `generate`.
+            jit_compile: as of `generate`.
+
+        Yields:
+            A list of int32 arrays: the new tokens of each row, prompts not
+            included; empty for rows that have ended.
+        """
+        loop = self._loop(sampler, stop_token_ids, jit_compile)
+        return generation.stream(loop, prompts, max_length, seed=seed)
+
+    def decoder(self):
+        """What `keras_reformer.generation` needs of the model."""
+        return generation.Decoder(
+            self._prefill,
+            self.backbone.decode_constants,
+            self._decode,
+            self.backbone.vocabulary_size,
+            self.backbone.max_sequence_length,
         )
-        return logits[range(len(lengths)), lengths - 1]
+
+    def _prefill(self, token_ids, padding_mask, capacity):
+        _, cache = self.backbone.prefill(token_ids, padding_mask, capacity)
+        return cache
+
+    def _decode(self, *arguments):
+        hidden, cache = self.backbone.decode(*arguments)
+        logits = keras.ops.cast(self.head(hidden)[:, 0], "float32")
+        return logits, cache
+
+    def _loop(self, sampler, stop_token_ids, jit_compile):
+        """The loop for these settings, traced once."""
+        sampler = generation.get_sampler(sampler)
+        stops = () if stop_token_ids is None else stop_token_ids
+        stops = tuple(sorted(int(token) for token in stops))
+        key = sampler, stops, jit_compile, self._layer_settings()
+        if key not in self._loops:
+            self._loops[key] = generation.Loop(
+                self.decoder(), sampler, stops, jit_compile
+            )
+        return self._loops[key]
+
+    def _layer_settings(self):
+        """What may be set on built layers and is part of a trace."""
+        layers = [
+            block.attention.layer for block in self.backbone.sequence.blocks
+        ]
+        return tuple(
+            (layer.num_hashes, layer.exact_below, id(layer.rotations))
+            for layer in layers
+            if hasattr(layer, "rotations")
+        )
+
+    @functools.cached_property
+    def _loops(self):
+        return {}

@@ -20,16 +20,17 @@ def axial_positions(
     Args:
         tables: Tensors of shape `(size, dim)`, one for each axis.
         length: Number of positions.
-        start_index: First position.
+        start_index: First position, or one for each row `(batch,)`.
 
     Returns:
-        Tensor of shape `(length, sum of dims)`.
+        Tensor of shape `(length, sum of dims)`, or `(batch, length, sum of
+        dims)`.
     """
     sizes = [table.shape[0] for table in tables]
     if not isinstance(length, int):
         length = _within_tables(length, math.prod(sizes))
     if not (isinstance(start_index, int) and start_index == 0):
-        return _gather(tables, sizes, start_index + tf.range(length))
+        return _gather(tables, sizes, _positions(start_index, length, 2))
     inner = math.prod(sizes[1:])
     rows = ceil_div(length, inner)
     parts = [tables[0][:rows], *tables[1:]]
@@ -70,6 +71,14 @@ _DIGIT = 128
 _DIGITS = 4
 
 
+def _positions(start_index, length: Length, rank: int) -> tf.Tensor:
+    """`(length,)`, or with a start for each row, as a tensor of that rank."""
+    start = tf.convert_to_tensor(start_index, tf.int32)
+    if start.shape.rank:
+        start = tf.reshape(start, [-1] + [1] * (rank - 1))
+    return start + tf.range(length)
+
+
 def angles(
     positions: tf.Tensor, dim: int, max_wavelength: float, dtype: tf.DType
 ) -> tf.Tensor:
@@ -108,13 +117,14 @@ def rotate(
     Args:
         vectors: Tensor of shape `(..., length, dim)`.
         max_wavelength: float.
-        start_index: Position of the first vector.
+        start_index: Position of the first vector, or one for each row.
 
     Returns:
         Tensor of the same shape and dtype, computed in float32 at least.
     """
     dtype = softmax_dtype(vectors.dtype)
-    positions = start_index + tf.range(size(vectors, -2))
+    length, rank = size(vectors, -2), vectors.shape.rank
+    positions = _positions(start_index, length, rank - 1)
     angle = angles(positions, vectors.shape[-1], max_wavelength, dtype)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     first, second = tf.split(tf.cast(vectors, dtype), 2, axis=-1)
@@ -135,14 +145,15 @@ def sine_positions(
         length: Number of positions.
         dim: int. Number of features; an odd one leaves out the last cosine.
         max_wavelength: float.
-        start_index: First position.
+        start_index: First position, or one for each row `(batch,)`.
         dtype: dtype of the result, computed in float32 at least.
 
     Returns:
-        Tensor of shape `(length, dim)`.
+        Tensor of shape `(length, dim)` or `(batch, length, dim)`.
     """
-    positions = start_index + tf.range(length)
+    positions = _positions(start_index, length, 2)
     angle = angles(positions, dim, max_wavelength, softmax_dtype(dtype))
     pairs = tf.stack([tf.sin(angle), tf.cos(angle)], axis=-1)
-    shape = [size(pairs, 0), 2 * pairs.shape[1]]
-    return tf.cast(tf.reshape(pairs, shape)[:, :dim], dtype)
+    rows = [size(angle, axis) for axis in range(angle.shape.rank - 1)]
+    joined = tf.reshape(pairs, [*rows, 2 * angle.shape[-1]])
+    return tf.cast(joined[..., :dim], dtype)

@@ -53,6 +53,13 @@ def random_bits(seed: tf.Tensor, *coordinates: tf.Tensor) -> tf.Tensor:
     return bits
 
 
+def uniform(seed: tf.Tensor, *coordinates: tf.Tensor) -> tf.Tensor:
+    """Draws from between 0 and 1, both excluded; see `random_bits`."""
+    # The centres of 2**23 intervals are exact in float32.
+    bits = random_bits(seed, *coordinates)
+    return (tf.cast(bits // u32(512), tf.float32) + 0.5) * 2.0**-23
+
+
 def grid(shape: Sequence[Length]) -> list[tf.Tensor]:
     """Coordinates of the elements of a shape: one index an axis, broadcast."""
     rank = len(shape)
@@ -74,14 +81,11 @@ def standard_normal(seed: tf.Tensor, shape: Sequence[Length]) -> tf.Tensor:
         float32 tensor of that shape.
     """
     coordinates = grid(shape)
-
-    def uniform(which):
-        # The centres of 2**24 intervals: never zero, exact in float32.
-        bits = random_bits(seed, tf.constant(which), *coordinates)
-        return (tf.cast(bits // u32(256), tf.float32) + 0.5) * 2.0**-24
-
-    radius = tf.sqrt(-2.0 * tf.math.log(uniform(0)))
-    return radius * tf.cos(2.0 * math.pi * uniform(1))
+    first, second = (
+        uniform(seed, tf.constant(which), *coordinates) for which in (0, 1)
+    )
+    radius = tf.sqrt(-2.0 * tf.math.log(first))
+    return radius * tf.cos(2.0 * math.pi * second)
 
 
 def split_seed(seed: tf.Tensor, count: int) -> list[tf.Tensor]:

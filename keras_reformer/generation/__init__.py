@@ -1,0 +1,29 @@
+"""Samplers, and the loop that continues prompts token by token."""
+
+from keras_reformer.generation.loop import Decoder as Decoder
+from keras_reformer.generation.loop import Loop as Loop
+from keras_reformer.generation.loop import Request as Request
+from keras_reformer.generation.requests import generate as generate
+from keras_reformer.generation.requests import stream as stream
+from keras_reformer.generation.samplers import BeamSampler as BeamSampler
+from keras_reformer.generation.samplers import GreedySampler as GreedySampler
+from keras_reformer.generation.samplers import RandomSampler as RandomSampler
+from keras_reformer.generation.samplers import Sampler as Sampler
+from keras_reformer.generation.samplers import TopKSampler as TopKSampler
+from keras_reformer.generation.samplers import TopPSampler as TopPSampler
+from keras_reformer.generation.samplers import get_sampler as get_sampler
+
+__all__ = [
+    "BeamSampler",
+    "Decoder",
+    "GreedySampler",
+    "Loop",
+    "RandomSampler",
+    "Request",
+    "Sampler",
+    "TopKSampler",
+    "TopPSampler",
+    "generate",
+    "get_sampler",
+    "stream",
+]

@@ -1,0 +1,279 @@
+"""The loop that continues prompts token by token.
+
+Rows are laid out so that all prompts end at the same column; a row's position
+is its column less its `offset`. One pass over the prompts fills the cache,
+then each step decodes the column before and chooses the next one.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_reformer.ops.tracing import traced
+
+
+class Decoder(NamedTuple):
+    """What the loop needs of a model, as functions of tensors.
+
+    Attributes:
+        prefill: `(token_ids, padding_mask, capacity) -> cache`.
+        constants: `() -> constants`: what all steps have in common.
+        decode: `(token_ids, cache, positions, constants) -> (logits, cache)`:
+            from one token of each row `(rows, 1)` at `(rows,)` to float32
+            logits `(rows, vocabulary_size)` of what follows it.
+        vocabulary_size: int.
+        max_sequence_length: int.
+    """
+
+    prefill: Callable
+    constants: Callable
+    decode: Callable
+    vocabulary_size: int
+    max_sequence_length: int
+
+
+class Rows(NamedTuple):
+    """The loop's state.
+
+    Attributes:
+        tokens: int32 `(rows, columns)`.
+        offset: int32 `(rows,)`. The column in which a row begins.
+        column: int32 scalar. The one to fill next.
+        finished: bool `(rows,)`.
+        seen: bool `(rows, vocabulary_size)`: tokens that a row has, or empty
+            where nobody asks.
+        cache: of the model.
+        sampler: of the sampler.
+    """
+
+    tokens: Any
+    offset: Any
+    column: Any
+    finished: Any
+    seen: Any
+    cache: Any
+    sampler: Any
+
+
+class Request(NamedTuple):
+    """What is the same in all steps.
+
+    Attributes:
+        max_length: int32 scalar. Length at which a row is finished.
+        seed: int32 `(2,)`.
+        temperature: float32 scalar. Logits are divided by it before the
+            sampler sees them.
+    """
+
+    max_length: Any
+    seed: Any
+    temperature: Any
+
+
+class Loop:
+    """Decoding of one model with one sampler.
+
+    Args:
+        decoder: `Decoder`.
+        sampler: `Sampler`.
+        stop_token_ids: tuple of ints. Tokens that end a row.
+        jit_compile: bool. Defaults to `False`.
+    """
+
+    def __init__(self, decoder, sampler, stop_token_ids=(), jit_compile=False):
+        self.decoder = decoder
+        self.sampler = sampler
+        self.stop_token_ids = stop_token_ids
+        # A prompt's pass has shapes known only when it runs.
+        self.start = traced(self.start_rows)
+        self.advance = traced(self.advance_rows, jit_compile)
+
+    def start_rows(self, token_ids, lengths, columns, capacity, request):
+        """Fills the cache with all of the prompts but their last tokens.
+
+        Args:
+            token_ids: int32 `(batch, length)`. Prompts, padded behind.
+            lengths: int32 `(batch,)`.
+            columns: int32 scalar, at least `length`. Width of `Rows.tokens`.
+            capacity: int32 scalar. Positions that the cache has room for.
+            request: `Request`.
+        """
+        ops = keras.ops
+        width = ops.shape(token_ids)[1]
+        known = ops.arange(width)[None] < lengths[:, None] - 1
+        tokens, offset = align(token_ids, lengths, columns)
+        rows = Rows(
+            tokens=tokens,
+            offset=offset,
+            column=ops.cast(width, "int32"),
+            finished=lengths >= request.max_length,
+            seen=self._seen(tokens, offset, width),
+            cache=self.decoder.prefill(token_ids, known, capacity),
+            sampler=(),
+        )
+        rows = _take_rows(rows, self._copies(ops.shape(lengths)[0]))
+        return rows._replace(sampler=self.sampler.start(ops.shape(lengths)[0]))
+
+    def _copies(self, batch):
+        """Each row as often as the sampler wants it, or None."""
+        if self.sampler.copies == 1:
+            return None
+        rows = keras.ops.arange(batch, dtype="int32")
+        return keras.ops.repeat(rows, self.sampler.copies)
+
+    def _seen(self, tokens, offset, width):
+        count = keras.ops.shape(tokens)[0]
+        if self.sampler.repetition_penalty == 1.0:
+            return keras.ops.zeros((count, 0), "bool")
+        column = keras.ops.arange(keras.ops.shape(tokens)[1])
+        valid = (column >= offset[:, None]) & (column < width)
+        # What is no token of the row goes to a place that is cut off.
+        index = keras.ops.where(valid, tokens, self.decoder.vocabulary_size)
+        row = keras.ops.broadcast_to(
+            keras.ops.arange(count, dtype="int32")[:, None],
+            keras.ops.shape(index),
+        )
+        seen = keras.ops.zeros(
+            (count, self.decoder.vocabulary_size + 1), "int32"
+        )
+        index = keras.ops.reshape(keras.ops.stack([row, index], -1), (-1, 2))
+        ones = keras.ops.ones(keras.ops.shape(index)[:1], "int32")
+        return keras.ops.scatter_update(seen, index, ones)[:, :-1] > 0
+
+    def complete(self, token_ids, lengths, request):
+        """Whole texts in one go, inside of a graph.
+
+        Args:
+            token_ids: int32 `(batch, length)`. Prompts, padded behind.
+            lengths: int32 `(batch,)`.
+            request: `Request`.
+
+        Returns:
+            int32 `(batch, max_length)`, prompts included, zero behind each
+            text; and int32 `(batch,)`, the texts' lengths.
+        """
+        ops, longest = keras.ops, request.max_length
+        width = ops.cast(ops.shape(token_ids)[1], "int32")
+        columns = width + longest - ops.min(lengths)
+        rows = self.start_rows(token_ids, lengths, columns, longest, request)
+        rows = self.advance_rows(rows, columns, longest, request)
+        rows = rows._replace(cache=(), seen=(), sampler=())
+        best = ops.arange(ops.shape(lengths)[0], dtype="int32")
+        rows = _take_rows(rows, best * self.sampler.copies)
+        place = ops.arange(longest, dtype="int32")
+        index = ops.minimum(rows.offset[:, None] + place, columns - 1)
+        texts = ops.take_along_axis(rows.tokens, index, axis=1)
+        ends = _is_any(texts, self.stop_token_ids) & (place >= lengths[:, None])
+        ended = ops.any(ends, axis=1)
+        first = ops.cast(ops.argmax(ends, axis=1), "int32") + 1
+        found = ops.where(ended, first, ops.maximum(longest, lengths))
+        return ops.where(place < found[:, None], texts, 0), found
+
+    def advance_rows(self, rows, until, capacity, request):
+        """Fills columns up to `until`, or until all rows are finished.
+
+        Args:
+            rows: `Rows`.
+            until: int32 scalar.
+            capacity: int32 scalar. Positions that the cache has room for.
+            request: `Request`.
+
+        Returns:
+            `Rows`.
+        """
+
+        constants = self.decoder.constants()
+
+        def unfinished(*rows):
+            rows = Rows(*rows)
+            return (rows.column < until) & ~keras.ops.all(rows.finished)
+
+        def step(*rows):
+            return tuple(self._step(Rows(*rows), capacity, request, constants))
+
+        return Rows(*keras.ops.while_loop(unfinished, step, tuple(rows)))
+
+    def _step(self, rows, capacity, request, constants):
+        ops = keras.ops
+        last = ops.take(rows.tokens, rows.column - 1, axis=1)
+        position = rows.column - 1 - rows.offset
+        logits, cache = self.decoder.decode(
+            # Rows that are finished may have left the cache.
+            last[:, None],
+            rows.cache,
+            ops.minimum(position, capacity - 1),
+            constants,
+        )
+        logits = self._penalized(logits / request.temperature, rows.seen)
+        choice = self.sampler.choose(
+            logits, request.seed, position + 1, rows.finished, rows.sampler
+        )
+        rows = _take_rows(rows._replace(cache=cache), choice.parents)
+        tokens = ops.where(rows.finished, 0, choice.tokens)
+        ended = _is_any(tokens, self.stop_token_ids)
+        ended = ended | (position + 2 >= request.max_length)
+        return rows._replace(
+            tokens=ops.slice_update(
+                rows.tokens, (0, rows.column), tokens[:, None]
+            ),
+            column=rows.column + 1,
+            finished=rows.finished | ended,
+            seen=self._with_tokens(rows.seen, tokens),
+            sampler=choice.state,
+        )
+
+    def _penalized(self, logits, seen):
+        penalty = self.sampler.repetition_penalty
+        if penalty == 1.0:
+            return logits
+        lower = keras.ops.where(logits > 0, logits / penalty, logits * penalty)
+        return keras.ops.where(seen, lower, logits)
+
+    def _with_tokens(self, seen, tokens):
+        if self.sampler.repetition_penalty == 1.0:
+            return seen
+        size = self.decoder.vocabulary_size
+        return seen | keras.ops.one_hot(tokens, size, dtype="bool")
+
+
+def align(token_ids, lengths, columns):
+    """Moves rows to the right, so that all end before the same column.
+
+    Args:
+        token_ids: int32 `(batch, length)`, padded behind.
+        lengths: int32 `(batch,)`.
+        columns: int32 scalar, at least `length`.
+
+    Returns:
+        int32 `(batch, columns)`, zero where there is no token, and the
+        columns `(batch,)` in which rows begin.
+    """
+    ops = keras.ops
+    width = ops.cast(ops.shape(token_ids)[1], "int32")
+    offset = width - lengths
+    position = ops.arange(columns, dtype="int32") - offset[:, None]
+    there = (position >= 0) & (position < lengths[:, None])
+    index = ops.clip(position, 0, width - 1)
+    tokens = ops.take_along_axis(token_ids, index, axis=1)
+    return ops.where(there, tokens, 0), offset
+
+
+def _take_rows(rows, index):
+    """Rows with their caches by number; all in order where that is None."""
+    if index is None:
+        return rows
+
+    def taken(x):
+        return keras.ops.take(x, index, axis=0) if len(x.shape) else x
+
+    moved = keras.tree.map_structure(taken, rows._replace(sampler=()))
+    return moved._replace(sampler=rows.sampler)
+
+
+def _is_any(tokens, candidates):
+    """Whether each token is one of them."""
+    found = keras.ops.zeros_like(tokens, "bool")
+    for candidate in candidates:
+        found = found | (tokens == candidate)
+    return found

@@ -1,0 +1,101 @@
+import math
+
+from keras_reformer.layers import lsh_arguments
+from keras_reformer.layers.decoding import check_causal
+from keras_reformer.ops.cached_attention import Step
+from keras_reformer.ops.decoding import (
+    BucketCache,
+    ChunkCache,
+    attend_to_first,
+    exact_at_first,
+)
+
+
+class LSHDecoding:
+    """How `LSHSelfAttention` decodes.
+
+    Rotations and number of buckets are those of the full pass at inference.
+    With `scope="bucket"` a step's output is that of the full pass over any
+    longer sequence; with `scope="chunk"` that of the full pass over the
+    sequence so far.
+    """
+
+    def prefill(self, inputs, mask, capacity):
+        """Outputs for whole prompts, and the cache to go on from.
+
+        Args:
+            inputs: Float tensor of shape `(batch, length, hidden_dim)`.
+            mask: Boolean tensor of shape `(batch, length)`, True at valid
+                tokens, which come first; or None.
+            capacity: int or scalar tensor. Greatest number of positions.
+
+        Returns:
+            Outputs of the inputs' shape, and a `BucketCache` or `ChunkCache`.
+        """
+        check_causal(self)
+        if self.num_buckets is None:
+            # A step would follow another length than the prompt's.
+            lsh_arguments.check_length_known(None)
+        query_key, value = self._heads(inputs)
+        orders, buckets = self._sort(query_key, mask, False, None, None)
+        attended = self._attend(
+            query_key, value, orders, buckets, mask=mask, bias=self._bias()
+        )
+        cache = self._cache(query_key, value, orders, buckets, capacity)
+        return self._merge_heads(attended), cache
+
+    def decode(self, inputs, cache, positions, constants=None):
+        """Outputs for one more token of each row.
+
+        Args:
+            inputs: Float tensor of shape `(batch, 1, hidden_dim)`.
+            cache: what `prefill` or `decode` returned.
+            positions: int32 tensor of shape `(batch,)`.
+            constants: what `decode_constants` returned, or None to compute
+                it here.
+
+        Returns:
+            Outputs of the inputs' shape, and the cache with the tokens.
+        """
+        query_key, value = self._heads(inputs, positions)
+        buckets = self._hash(query_key, None, False, None, constants)[..., 0]
+        step = Step(
+            query_key,
+            query_key,
+            value,
+            positions,
+            shared=True,
+            bias=self._bias(),
+            discount=self.discount_duplicates,
+        )
+        if self.scope == "bucket":
+            attended, after = cache.attend(step, buckets)
+        else:
+            attended, after = cache.attend(
+                step, buckets, self._window(), self.wrap
+            )
+        longest = self._longest_exact()
+        if longest:
+            exact = attend_to_first(after, step, longest)
+            attended = exact_at_first(exact, attended, step, longest)
+        return self._merge_heads(attended), after
+
+    def decode_constants(self):
+        """The rotations of all steps."""
+        factors = lsh_arguments.factors(self.num_buckets)
+        return self._choose_rotations(False, None, factors)
+
+    def _cache(self, query_key, value, orders, buckets, capacity):
+        if self.scope == "chunk":
+            return ChunkCache.of_prompt(
+                query_key, value, orders, buckets, capacity
+            )
+        return BucketCache.of_prompt(
+            query_key,
+            value,
+            orders,
+            buckets,
+            math.prod(lsh_arguments.factors(self.num_buckets)),
+            self._window(),
+            capacity,
+        )

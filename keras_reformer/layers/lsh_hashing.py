@@ -1,0 +1,114 @@
+import math
+
+import keras
+import numpy as np
+
+from keras_reformer.layers import lsh_arguments
+from keras_reformer.ops import hashing
+from keras_reformer.ops.replay import remember
+from keras_reformer.ops.shapes import softmax_dtype
+from keras_reformer.ops.sorting import compact, sort_by_bucket
+
+
+class LSHHashing:
+    """How `LSHSelfAttention` hashes: rotations, buckets, sorted orders."""
+
+    @property
+    def rotations(self):
+        """Rotations to hash with at inference, or None to draw them."""
+        return self._rotations
+
+    @rotations.setter
+    def rotations(self, value):
+        if value is not None:
+            value = np.asarray(value, "float32")
+            self._check_rotations(value.shape)
+        self._rotations = value
+
+    def hash(self, inputs, mask=None):
+        """Bucket ids of inputs, as inference hashes them.
+
+        Args:
+            inputs: Float tensor of shape `(batch, length, hidden_dim)`.
+            mask: Boolean tensor of shape `(batch, length)` or None.
+
+        Returns:
+            int32 tensor of shape `(batch, num_heads, num_hashes, length)`.
+        """
+        query_key, _ = self._heads(inputs)
+        return self._hash(query_key, mask, False, None, None)
+
+    def _build_rotation_seed(self):
+        # A weight, so that a saved model hashes as it did when it was saved.
+        self.rotation_seed = self.add_weight(
+            shape=(2,),
+            dtype="int32",
+            initializer=lsh_arguments.random_seed_initializer(self.seed),
+            trainable=False,
+            name="rotation_seed",
+        )
+
+    def _remember_sort(self, query_key, *arguments):
+        length = query_key.shape[2]
+        num_buckets = _num_buckets(self._factors(length))
+
+        def decide():
+            orders, buckets = self._sort(query_key, *arguments)
+            return compact(orders, length), compact(buckets, num_buckets)
+
+        return [keras.ops.cast(x, "int32") for x in remember(decide)]
+
+    def _sort(self, query_key, mask, *arguments):
+        buckets = self._hash(query_key, mask, *arguments)
+        num_buckets = _num_buckets(self._factors(query_key.shape[2]))
+        return sort_by_bucket(buckets, num_buckets), buckets
+
+    def _hash(self, query_key, mask, training, rotation_seed, rotations):
+        if mask is not None:
+            mask = keras.ops.cast(mask, "bool")
+        factors = self._factors(query_key.shape[2])
+        if rotations is None:
+            rotations = self._choose_rotations(training, rotation_seed, factors)
+        else:
+            self._check_rotations(rotations.shape, factors)
+            rotations = rotations[:, :, : self.num_hashes]
+        return hashing.hash_vectors(
+            query_key,
+            keras.ops.cast(rotations, softmax_dtype(query_key.dtype).name),
+            factors,
+            mask,
+        )
+
+    def _choose_rotations(self, training, rotation_seed, factors):
+        if not training and self._rotations is not None:
+            self._check_rotations(self._rotations.shape, factors)
+            return self._rotations[:, :, : self.num_hashes]
+        return hashing.sample_rotations(
+            rotation_seed
+            if training
+            else keras.ops.convert_to_tensor(self.rotation_seed),
+            self.num_heads,
+            self.key_dim,
+            self.num_hashes,
+            factors,
+        )
+
+    def _factors(self, length):
+        if self.num_buckets is not None:
+            return lsh_arguments.factors(self.num_buckets)
+        lsh_arguments.check_length_known(length)
+        return hashing.resolve_num_buckets(
+            length, self.chunk_length, self.scope
+        )
+
+    def _check_rotations(self, shape, factors=None):
+        if factors is None and self.num_buckets is not None:
+            factors = lsh_arguments.factors(self.num_buckets)
+        lsh_arguments.check_rotations(
+            shape, self.num_heads, self.key_dim, self.num_hashes, factors
+        )
+
+
+def _num_buckets(factors):
+    """Of all tokens: masked ones have a bucket of their own."""
+    return math.prod(factors) + 1

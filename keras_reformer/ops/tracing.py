@@ -1,0 +1,20 @@
+"""Functions that become graphs."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+def traced(function: Callable, jit_compile: bool = False) -> Callable:
+    """A function that runs as a graph, one for all sizes where it can.
+
+    Args:
+        function: takes and returns structures of tensors.
+        jit_compile: bool. XLA compiles it, for each combination of sizes.
+    """
+    return tf.function(
+        function,
+        autograph=False,
+        reduce_retracing=True,
+        jit_compile=jit_compile,
+    )
