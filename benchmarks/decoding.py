@@ -127,27 +127,8 @@ def transformers_step(case):
     from transformers import ReformerConfig, ReformerModelWithLMHead
 
     torch.set_num_threads(case["threads"])
-    rows = math.isqrt(2 * case["length"])
-    model = ReformerModelWithLMHead(
-        ReformerConfig(
-            attn_layers=["local", "lsh"] * (DEPTH // 2),
-            vocab_size=VOCABULARY,
-            hidden_size=WIDTH,
-            num_attention_heads=HEADS,
-            attention_head_size=WIDTH // HEADS,
-            feed_forward_size=FEED_FORWARD,
-            hidden_act="gelu",
-            is_decoder=True,
-            max_position_embeddings=2 * case["length"],
-            axial_pos_shape=[2 * case["length"] // rows + 1, rows],
-            axial_pos_embds_dim=[WIDTH // 4, WIDTH - WIDTH // 4],
-            num_hashes=HASHES,
-            num_buckets=case["num_buckets"],
-            lsh_attn_chunk_length=CHUNK,
-            local_attn_chunk_length=CHUNK,
-            hash_seed=0,
-        )
-    ).eval()
+    config = ReformerConfig(**transformers_config(case))
+    model = ReformerModelWithLMHead(config).eval()
     tokens = torch.tensor(draw_tokens(case)).long()
     with torch.inference_mode():
         state = [model(tokens, use_cache=True), tokens]
@@ -164,6 +145,29 @@ def transformers_step(case):
                 )
 
     return step
+
+
+def transformers_config(case):
+    """Arguments of a `ReformerConfig` of our model's shape."""
+    length, last = 2 * case["length"], math.isqrt(2 * case["length"])
+    return {
+        "attn_layers": ["local", "lsh"] * (DEPTH // 2),
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "num_attention_heads": HEADS,
+        "attention_head_size": WIDTH // HEADS,
+        "feed_forward_size": FEED_FORWARD,
+        "hidden_act": "gelu",
+        "is_decoder": True,
+        "max_position_embeddings": length,
+        "axial_pos_shape": [length // last + 1, last],
+        "axial_pos_embds_dim": [WIDTH // 4, WIDTH - WIDTH // 4],
+        "num_hashes": HASHES,
+        "num_buckets": case["num_buckets"],
+        "lsh_attn_chunk_length": CHUNK,
+        "local_attn_chunk_length": CHUNK,
+        "hash_seed": 0,
+    }
 
 
 def draw_tokens(case):
