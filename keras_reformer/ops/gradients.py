@@ -26,6 +26,9 @@ def first_order_gradient(function: Callable) -> Callable:
     @tf.custom_gradient
     @functools.wraps(function)
     def wrapped(*inputs):
+        if tf.executing_eagerly():
+            # A tape around would record, and keep, all that happens inside.
+            inputs = [tf.stop_gradient(x) for x in inputs]
         outputs, gradient = function(*inputs)
 
         def guarded(*upstream):
