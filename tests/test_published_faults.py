@@ -116,6 +116,12 @@ def test_d4_cross_attention_averages_the_source():
     mask = np.arange(LENGTH) < np.array([[5], [LENGTH]])
     output = layer(X[:, :3], X, value_mask=mask)
     np.testing.assert_allclose(output, np.ones((BATCH, 3, DIM)), rtol=1e-5)
+    layer, other = exact(), np.where(mask[..., None], X, 9.0)
+    np.testing.assert_allclose(
+        layer(X[:, :3], other, value_mask=mask),
+        layer(X[:, :3], X, value_mask=mask),
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("scope", ["bucket", "chunk"])
@@ -168,7 +174,8 @@ def test_d14_short_inputs_have_positions_too(make):
 
 def test_d16_what_padding_holds_changes_nothing(make):
     """Padding was hashed like data and shared its buckets."""
-    mask = np.arange(LENGTH) < np.array([[9], [6]])
+    # Also in between, where padding would push others out of a window.
+    mask = np.random.default_rng(3).random((BATCH, LENGTH)) < 0.6
     layer = make()
     expected = np.asarray(layer(X, mask=mask))[mask]
     for seed in (1, 2):
