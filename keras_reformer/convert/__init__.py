@@ -1,5 +1,8 @@
 """Published checkpoints to models, and back."""
 
+from keras_reformer.convert.attention import (
+    from_multi_head_attention as from_multi_head_attention,
+)
 from keras_reformer.convert.huggingface import (
     from_huggingface as from_huggingface,
 )
@@ -10,10 +13,13 @@ from keras_reformer.convert.huggingface import (
     save_huggingface as save_huggingface,
 )
 from keras_reformer.convert.huggingface import to_huggingface as to_huggingface
+from keras_reformer.convert.rotations import get_rotations as get_rotations
 from keras_reformer.convert.trax import load_trax as load_trax
 
 __all__ = [
     "from_huggingface",
+    "from_multi_head_attention",
+    "get_rotations",
     "load_huggingface",
     "load_trax",
     "save_huggingface",

@@ -2,11 +2,18 @@
 
 import json
 import pathlib
+import warnings
 
 import numpy as np
 
+from keras_reformer.convert.arrays import check_arrays
 from keras_reformer.convert.configs import from_published, to_published
 from keras_reformer.convert.layout import is_buffer, published_weights
+from keras_reformer.convert.rotations import (
+    get_rotations,
+    lsh_layers,
+    set_rotations,
+)
 from keras_reformer.convert.torch_files import read_torch_file
 from keras_reformer.models import (
     ReformerBackbone,
@@ -18,7 +25,8 @@ from keras_reformer.models import (
 
 _PREFIX = "reformer."
 _LM_BIAS = "lm_head.bias"
-_OLD_LM_BIAS = "lm_head.decoder.bias"
+_OTHER_LM_BIAS = "lm_head.decoder.bias"
+_WEIGHTS, _ROTATIONS = "model.safetensors", "rotations.safetensors"
 # By model, the published names of the head's layers, and ours.
 _HEADS = {
     ReformerBackbone: {},
@@ -37,7 +45,7 @@ def from_huggingface(config, weights, rotations=None):
 
     The model hashes, pads and attends as published (`scope="chunk"`,
     `wrap=True`). Which head it has follows from the names of the weights.
-    Unlike transformers 5, it adds the language model's bias.
+    Unlike transformers 5.0 to 5.23, it adds the language model's bias.
 
     Args:
         config: dict, as in `config.json`. Keys left out take the defaults of
@@ -82,10 +90,14 @@ def from_huggingface(config, weights, rotations=None):
     weights = _one_bias(weights)
     model = _make_model(config, weights)
     expected = _expected(model, _prefix(weights))
-    _check(expected, weights)
+    check_arrays(
+        {weight.name: [weight.shape] for weight in expected},
+        weights,
+        "The weights are not those of the configuration.",
+    )
     for weight in expected:
         weight.assign(weights[weight.name])
-    _set_rotations(model, rotations or {})
+    set_rotations(_backbone(model), rotations or {})
     return model
 
 
@@ -93,11 +105,13 @@ def to_huggingface(model):
     """A model's configuration and state dict in the published layout.
 
     Args:
-        model: what `from_huggingface` returns, or a model like it.
+        model: what `from_huggingface` returns, or a model like it. What was
+            set on its layers since (`num_hashes`) counts.
 
     Returns:
         config: dict for `config.json`.
-        weights: dict of arrays by their names in the state dict.
+        weights: dict of arrays by their names in the state dict, which has
+            no place for rotations: `get_rotations` has them.
 
     Raises:
         ValueError: if the published model has no such variant.
@@ -113,7 +127,9 @@ def to_huggingface(model):
             "The published head has a kernel of its own. Expected "
             "tie_embeddings=False. Received: tie_embeddings=True"
         )
-    config = to_published(_backbone(model).get_config())
+    backbone = _backbone(model)
+    arguments = backbone.get_config() | _settings(backbone)
+    config = to_published(arguments) | _head_config(model)
     prefix = _PREFIX if _HEADS[type(model)] else ""
     expected = _expected(model, prefix)
     return config, {weight.name: weight.array() for weight in expected}
@@ -125,7 +141,8 @@ def load_huggingface(directory):
     Args:
         directory: path of a folder with `config.json` and `model.safetensors`
             (read by the safetensors package) or `pytorch_model.bin` (read
-            without running what it pickles).
+            without running what it pickles), and perhaps the
+            `rotations.safetensors` of `save_huggingface`.
 
     Returns:
         What `from_huggingface` returns.
@@ -135,12 +152,19 @@ def load_huggingface(directory):
     """
     directory = pathlib.Path(directory)
     config = json.loads(_existing(directory, ["config.json"]).read_text())
-    path = _existing(directory, ["model.safetensors", "pytorch_model.bin"])
-    return from_huggingface(config, _read_weights(path))
+    path = _existing(directory, [_WEIGHTS, "pytorch_model.bin"])
+    rotations = {}
+    if (directory / _ROTATIONS).is_file():
+        rotations = _read_weights(directory / _ROTATIONS)
+    rotations = {int(layer): array for layer, array in rotations.items()}
+    return from_huggingface(config, _read_weights(path), rotations)
 
 
 def save_huggingface(model, directory):
-    """Writes `config.json` and `model.safetensors`.
+    """Writes `config.json` and `model.safetensors`, as transformers reads it.
+
+    `rotations.safetensors` beside them is for `load_huggingface`, so that the
+    model that it returns hashes as this one.
 
     Args:
         model: what `to_huggingface` takes.
@@ -149,9 +173,15 @@ def save_huggingface(model, directory):
     from safetensors.numpy import save_file
 
     config, weights = to_huggingface(model)
+    if _LM_BIAS in weights:
+        # The name under which transformers adds it, since 5.24.
+        weights[_OTHER_LM_BIAS] = weights[_LM_BIAS]
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    save_file(weights, directory / _WEIGHTS, {"format": "pt"})
+    rotations = get_rotations(model)
+    by_name = {str(layer): array for layer, array in rotations.items()}
+    save_file(by_name, directory / _ROTATIONS)
     (directory / "config.json").write_text(json.dumps(config, indent=2))
 
 
@@ -174,18 +204,24 @@ def _read_weights(path):
 
 
 def _one_bias(weights):
-    """The head's bias under one name; older checkpoints hold it twice."""
+    """The head's bias under one name.
+
+    Where a checkpoint holds it twice, the decoder's own is the one that is
+    added: transformers 4 makes both one, since 5.24 it never uses the other.
+    """
     weights = dict(weights)
-    other = weights.pop(_OLD_LM_BIAS, None)
-    bias = weights.setdefault(_LM_BIAS, other)
-    if bias is None:
-        del weights[_LM_BIAS]
-    elif other is not None and not np.array_equal(bias, other):
-        raise ValueError(
-            "The language model's bias is held twice and differs. Expected "
-            f"equal arrays {_LM_BIAS} and {_OLD_LM_BIAS}. Received: arrays "
-            f"that begin {bias[:3]} and {other[:3]}. Leave out one."
+    added = weights.pop(_OTHER_LM_BIAS, None)
+    if added is None:
+        return weights
+    other = weights.get(_LM_BIAS, added)
+    if not np.array_equal(added, other) and np.any(other):
+        warnings.warn(
+            "The language model's bias is held twice and differs. Taken: "
+            f"{_OTHER_LM_BIAS} {added.shape}, which transformers adds. Not "
+            f"used there and here: {_LM_BIAS} {other.shape}",
+            stacklevel=3,
         )
+    weights[_LM_BIAS] = added
     return weights
 
 
@@ -213,7 +249,7 @@ def _expected(model, prefix):
     layers = {name: getattr(model, ours) for name, ours in heads.items()}
     return [
         weight._replace(name=_LM_BIAS)
-        if weight.name == _OLD_LM_BIAS
+        if weight.name == _OTHER_LM_BIAS
         else weight
         for weight in published_weights(_backbone(model), layers, prefix)
     ]
@@ -228,48 +264,28 @@ def _prefix(weights):
     return _PREFIX if any(n.startswith(_PREFIX) for n in weights) else ""
 
 
-def _check(expected, weights):
-    """Raises unless each array has its place and each place its array."""
-    shapes = {weight.name: weight.shape for weight in expected}
-    given = {name: tuple(array.shape) for name, array in weights.items()}
-    faults = {
-        "missing": {n: s for n, s in shapes.items() if n not in given},
-        "left over": {n: s for n, s in given.items() if n not in shapes},
-        "of another shape": {
-            n: f"{given[n]} instead of {s}"
-            for n, s in shapes.items()
-            if n in given and given[n] != s
-        },
-    }
-    found = [
-        f"{what}: " + ", ".join(f"{name} {shape}" for name, shape in of.items())
-        for what, of in faults.items()
-        if of
-    ]
-    if found:
+def _settings(backbone):
+    """Arguments that may have been set on the layers since."""
+    layers = lsh_layers(backbone).values()
+    rounds = {layer.num_hashes for layer in layers}
+    exact = {layer.exact_below for layer in layers} - {None}
+    exact -= {layer.chunk_length for layer in layers}
+    if len(rounds) > 1 or exact:
         raise ValueError(
-            "The weights are not those of the configuration. Expected each "
-            "of the model's arrays once. Received: " + "; ".join(found)
+            "The published model has one number of rounds, and exact "
+            "attention up to a chunk's length. Expected equal `num_hashes` "
+            "and `exact_below=None` in all layers. Received: "
+            f"num_hashes={sorted(rounds)}, exact_below={sorted(exact)}"
         )
+    return {"num_hashes": rounds.pop()} if rounds else {}
 
 
-def _set_rotations(model, rotations):
-    blocks = _backbone(model).sequence.blocks
-    for index, value in rotations.items():
-        layer = None
-        if index in range(len(blocks)):
-            layer = blocks[index].attention.layer
-        if not hasattr(layer, "rotations"):
-            raise ValueError(
-                "Rotations belong to LSH layers. Expected numbers of layers "
-                f"among {_lsh_layers(blocks)}. Received: layer={index}"
-            )
-        layer.rotations = value
-
-
-def _lsh_layers(blocks):
-    return [
-        index
-        for index, block in enumerate(blocks)
-        if hasattr(block.attention.layer, "rotations")
-    ]
+def _head_config(model):
+    """What the configuration says of a model's head."""
+    if not isinstance(model, ReformerClassifier):
+        return {}
+    config = model.get_config()
+    return {
+        "num_labels": config["num_classes"],
+        "classifier_dropout": config["head_dropout"],
+    }

@@ -7,6 +7,7 @@ storage; before, several pickles and the storages' bytes one after the other.
 import collections
 import zipfile
 
+import ml_dtypes
 import numpy as np
 
 from keras_reformer.convert.restricted_pickle import RestrictedUnpickler
@@ -16,6 +17,7 @@ _STORAGES = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
     "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
     "LongStorage": np.int64,
     "IntStorage": np.int32,
     "ShortStorage": np.int16,
@@ -92,12 +94,18 @@ def _read_legacy(file):
 
 def _tensor(storage, offset, size, stride, *_):
     """A tensor as a view of its storage; strides count elements."""
+    last = sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 in size:
+        return storage[:0].reshape(size)
+    # What lies outside is other memory of this process.
+    if min(offset, *size, *stride, 0) < 0 or offset + last >= len(storage):
+        raise ValueError(
+            "A tensor reaches beyond its storage. Expected a state dict. "
+            f"Received: offset={offset}, size={size}, stride={stride}, "
+            f"storage of {len(storage)} elements"
+        )
     strides = [step * storage.itemsize for step in stride]
-    part = storage[offset:]
-    needed = sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if 0 in size or not 0 <= needed < max(len(part), 1):
-        return part[:0].reshape(size)
-    return np.lib.stride_tricks.as_strided(part, size, strides)
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides)
 
 
 def _parameter(data, *_):

@@ -159,6 +159,7 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
             if name not in ("self", "kwargs", "dtype", "__class__")
         }
         config = resolve(config)
+        _check_known(kwargs)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         layers = make_layers(config, policy)
         inputs = token_inputs()
@@ -288,6 +289,16 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return cls(**config)
+
+
+def _check_known(kwargs):
+    """Refuses what a Functional model would take and ignore."""
+    unknown = set(kwargs) - {"name", "trainable"}
+    if unknown:
+        raise ValueError(
+            "Received arguments that a backbone does not have. Expected those "
+            f"of `ReformerBackbone`. Received: {', '.join(sorted(unknown))}"
+        )
 
 
 class _Trunk(TokenInputs, keras.Model):

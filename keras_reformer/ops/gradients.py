@@ -26,26 +26,50 @@ def first_order_gradient(function: Callable) -> Callable:
     @tf.custom_gradient
     @functools.wraps(function)
     def wrapped(*inputs):
-        outputs, gradient = function(*inputs)
-
-        def guarded(*upstream):
-            return tf.nest.map_structure(_guard, gradient(*upstream))
-
-        return outputs, guarded
+        if not tf.executing_eagerly():
+            outputs, gradient = function(*inputs)
+            return outputs, lambda *upstream: _guard(gradient(*upstream))
+        # A tape around would record, and keep, all that happens inside.
+        outputs, gradient = function(*map(tf.stop_gradient, inputs))
+        return outputs, lambda *upstream: _guard(gradient(*upstream), inputs)
 
     return wrapped
 
 
-def _guard(gradient: tf.Tensor | None) -> tf.Tensor | None:
-    if gradient is None:
-        return None
-    return tf.raw_ops.PreventGradient(
-        input=gradient,
-        message=(
-            "Second-order gradients through keras_reformer's attention, "
-            "reversible and chunked layers are not supported. Expected one "
-            "differentiation only. Where you need two, use "
-            "`recompute=False`, `keras.layers.MultiHeadAttention` and "
-            "`keras.layers.Dense`."
-        ),
+def _guard(gradients, inputs=()):
+    """The gradients, which refuse to be differentiated.
+
+    Args:
+        gradients: a tensor or a structure of tensors and None.
+        inputs: tensors by which a gradient is refused too, where nothing
+            recorded that the gradients depend on them.
+    """
+    flat = tf.nest.flatten(gradients)
+    tensors = [tensor for tensor in flat if tensor is not None]
+
+    @tf.custom_gradient
+    def refuse(*tensors_and_inputs):
+        def raise_error(*_):
+            raise LookupError(_MESSAGE)
+
+        return tensors_and_inputs[: len(tensors)], raise_error
+
+    if inputs:
+        tensors = refuse(*tensors, *inputs)
+    else:
+        tensors = [
+            tf.raw_ops.PreventGradient(input=tensor, message=_MESSAGE)
+            for tensor in tensors
+        ]
+    guarded = iter(tensors)
+    return tf.nest.pack_sequence_as(
+        gradients, [None if x is None else next(guarded) for x in flat]
     )
+
+
+_MESSAGE = (
+    "Second-order gradients through keras_reformer's attention, reversible "
+    "and chunked layers are not supported. Expected one differentiation only. "
+    "Where you need two, use `recompute=False`, "
+    "`keras.layers.MultiHeadAttention` and `keras.layers.Dense`."
+)
