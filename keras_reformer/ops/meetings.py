@@ -81,7 +81,9 @@ def times_shown(
 
 def _within(span: tuple[int, int], difference: tf.Tensor) -> tf.Tensor:
     least, greatest = span
-    return (difference >= least) & (difference <= greatest)
+    # Below the least a difference becomes a huge number: one comparison.
+    above = tf.bitcast(difference - least, tf.uint32)
+    return above <= tf.constant(greatest - least, tf.uint32)
 
 
 def attention_of_rows(
