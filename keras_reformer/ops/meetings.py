@@ -21,8 +21,8 @@ def places_of(
     """One number that tells whether a window shows a key to a query.
 
     It does where the query's place less the key's is in `_span(window)`:
-    places are chunks or, in a bucket, ranks, with more than a window's
-    breadth between one bucket and the next.
+    places are chunks or, in a bucket, ranks, with a window's breadth between
+    one bucket and the next.
 
     Args:
         window: what a round shows.
@@ -33,7 +33,7 @@ def places_of(
         int32 tensor of the same shape.
     """
     if window.same_bucket:
-        return ranks + buckets * (1 + max(*map(abs, _span(window))))
+        return ranks + buckets * max(map(abs, _span(window)))
     return ranks // window.chunk_length
 
 
