@@ -261,6 +261,8 @@ class LSHSelfAttention(ChunkedSelfAttention):
             the attention weights of those queries over all positions.
         """
         query_key = self._rotated_heads(self.query_key(inputs))
+        if mask is not None:
+            mask = keras.ops.cast(mask, "bool")
         orders, buckets = self._sort(query_key, mask, False, None, None)
         weights = attention_of_rows(
             query_key,
