@@ -239,6 +239,8 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             the attention weights of those queries over all positions.
         """
         query_key, _ = self._heads(inputs)
+        if mask is not None:
+            mask = keras.ops.cast(mask, "bool")
         orders, buckets = self._sort(query_key, mask, False, None, None)
         weights = attention_of_rows(
             query_key,

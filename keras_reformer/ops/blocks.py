@@ -33,15 +33,13 @@ class Tokens(NamedTuple):
         position: int32. Place in the sequence; -1 hides a key. None where
             buckets and ranks tell all.
         bucket: int32. Bucket in this round; None where buckets do not matter.
-        ranks: tuple of int32, one a round: the token's rank in its order.
-            None where pairs that meet twice count twice.
-        buckets: tuple of int32, likewise.
+        places: tuple of int32, one a round, from `meetings.places_of`. None
+            where pairs that meet twice count twice.
     """
 
     position: tf.Tensor | None = None
     bucket: tf.Tensor | None = None
-    ranks: tuple[tf.Tensor, ...] | None = None
-    buckets: tuple[tf.Tensor, ...] | None = None
+    places: tuple[tf.Tensor, ...] | None = None
 
     def along(self, axis: int) -> "Tokens":
         """Lies along one of a matrix's last two axes: -2 rows, -1 columns."""

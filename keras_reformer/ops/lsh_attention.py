@@ -34,7 +34,7 @@ from keras_reformer.ops.bias import (
 )
 from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.groups import over_groups, plan_groups
-from keras_reformer.ops.meetings import times_shown
+from keras_reformer.ops.meetings import places_of, times_shown
 from keras_reformer.ops.shapes import (
     ceil_div,
     pad_axis,
@@ -142,13 +142,18 @@ def _attention(query_key, value, bias, hashes, window, dropping) -> tf.Tensor:
     dtype = softmax_dtype(query_key.dtype)
     valid = hashes.positions >= 0
 
+    def make_loop(bias_values):
+        here = with_values(bias, bias_values)
+        return _RoundLoop(hashes, window, dropping, dtype, here)
+
     @first_order_gradient
     def attention(query_key, value, *bias_values):
-        here = with_values(bias, bias_values)
-        loop = _RoundLoop(hashes, window, dropping, dtype, here)
+        loop = make_loop(bias_values)
         output, log_sum_exp = loop.attend_all(query_key, value)
 
         def gradient(d_output):
+            # Anew, so that nothing a loop knows outlives its pass.
+            loop = make_loop(bias_values)
             upstream = blocks.upstream_of(d_output, output, log_sum_exp)
             alone = blocks.lonely_value_gradient(
                 upstream.output, log_sum_exp, valid
@@ -188,6 +193,7 @@ class _RoundLoop:
         self.chunks = ceil_div(self.length, window.chunk_length)
         self.circle = self.chunks * hashes.num_hashes
         self.bias = bias
+        self.places = self._places() if hashes.discount else None
         self.attention = WindowAttention(
             window,
             self.circle * window.chunk_length,
@@ -325,19 +331,23 @@ class _RoundLoop:
     def _tokens(self, index, order) -> blocks.Tokens:
         """What masks need of the tokens in an order."""
         hashes = self.hashes
-        position, bucket, ranks, buckets = None, None, None, None
+        position, bucket, places = None, None, None
         if self.window.same_bucket:
             bucket = _take(hashes.buckets[:, index], order, -1)
         if self.bias is not None or not self.window.same_bucket:
             position = _take(hashes.positions, order, -1)
         if hashes.discount:
-            rounds = range(hashes.num_hashes)
-            inverse = [invert_permutation(hashes.orders[:, r]) for r in rounds]
-            ranks = tuple(_take(x, order, -1) for x in inverse)
-            buckets = tuple(
-                _take(hashes.buckets[:, r], order, -1) for r in rounds
-            )
-        return blocks.Tokens(position, bucket, ranks, buckets)
+            found = take(self.places, tf.maximum(order, 0))
+            places = tuple(tf.unstack(found, hashes.num_hashes, axis=-1))
+        return blocks.Tokens(position, bucket, places)
+
+    def _places(self) -> tf.Tensor:
+        """Every position's places in all rounds, side by side."""
+        orders, buckets = self.hashes[:2]
+        flat = tf.reshape(orders, [-1, self.length])
+        ranks = tf.reshape(invert_permutation(flat), tf.shape(orders))
+        places = places_of(self.window, ranks, buckets)
+        return tf.transpose(places, (0, 2, 1))
 
     def _fetch(self, tensors, order, place):
         """Takes `(g, t, ...)` of a group's rows at `(r, n, c)` positions.

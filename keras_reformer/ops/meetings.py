@@ -15,6 +15,34 @@ from keras_reformer.ops.sorting import invert_permutation
 from keras_reformer.ops.windows import Window
 
 
+def places_of(
+    window: Window, ranks: tf.Tensor, buckets: tf.Tensor
+) -> tf.Tensor:
+    """One number that tells whether a window shows a key to a query.
+
+    It does where the query's place less the key's is in `_span(window)`:
+    places are chunks or, in a bucket, ranks, with a window's breadth between
+    one bucket and the next.
+
+    Args:
+        window: what a round shows.
+        ranks: int32 tensor, the ranks of tokens in a round's order.
+        buckets: int32 tensor of the same shape.
+
+    Returns:
+        int32 tensor of the same shape.
+    """
+    if window.same_bucket:
+        return ranks + buckets * max(map(abs, _span(window)))
+    return ranks // window.chunk_length
+
+
+def _span(window: Window) -> tuple[int, int]:
+    """Least and greatest difference of places where a key is shown."""
+    unit = window.chunk_length if window.same_bucket else 1
+    return -window.after * unit, window.before * unit
+
+
 def times_shown(
     window: Window,
     query: blocks.Tokens,
@@ -24,13 +52,13 @@ def times_shown(
 ) -> tf.Tensor:
     """Number of times that all rounds' windows show a key to a query.
 
-    Computed from each token's ranks and buckets in all rounds. Without
-    `wrap` a round shows a key once or not at all; on a circle of rounds it
-    may be met from two sides.
+    Computed from each token's places in all rounds. Without `wrap` a round
+    shows a key once or not at all; on a circle of rounds it may be met from
+    two sides.
 
     Args:
         window: what a round shows.
-        query: Tokens with `ranks` and `buckets`.
+        query: Tokens with `places`.
         key: the same for keys; the two broadcast against each other.
         length: Number of positions in the sequence.
         wrap: bool. Whether rounds are one circle of chunks.
@@ -38,44 +66,24 @@ def times_shown(
     Returns:
         int32 tensor of the tokens' common shape.
     """
-    count = tf.zeros((), tf.int32)
-    for index in range(len(query.ranks)):
-        if window.same_bucket:
-            shown = _shown_in_bucket(window, query, key, index)
-        elif wrap:
-            shown = _shown_on_circle(window, query, key, index, length)
-        else:
-            shown = _shown_in_chunks(window, query, key, index)
-        count += tf.cast(shown, tf.int32)
-    return count
-
-
-def _shown_in_bucket(window, query, key, index) -> tf.Tensor:
-    q, k = query.ranks[index], key.ranks[index]
-    same = query.buckets[index] == key.buckets[index]
-    back = q - k <= window.before * window.chunk_length
-    ahead = k - q <= window.after * window.chunk_length
-    return same & back & ahead
-
-
-def _shown_in_chunks(window, query, key, index) -> tf.Tensor:
-    q = query.ranks[index] // window.chunk_length
-    k = key.ranks[index] // window.chunk_length
-    return (k - q >= -window.before) & (k - q <= window.after)
-
-
-def _shown_on_circle(window, query, key, index, length) -> tf.Tensor:
+    num_hashes = len(query.places)
     chunks = ceil_div(length, window.chunk_length)
-    num_hashes = len(query.ranks)
-    q = query.ranks[index] // window.chunk_length
+    # A window of `before` chunks begins at most as many rounds before.
+    turns = window.offsets if wrap else range(1)
     count = tf.zeros((), tf.int32)
-    for other in range(num_hashes):
-        k = key.ranks[other] // window.chunk_length
-        ahead = k - q + (other - index) * chunks
-        for offset in window.offsets:
-            met = (ahead - offset) % (chunks * num_hashes) == 0
-            count += tf.cast(met, tf.int32)
+    for index, place in enumerate(query.places):
+        for turn in turns:
+            other = key.places[(index + turn) % num_hashes]
+            shown = _within(_span(window), place - turn * chunks - other)
+            count += tf.cast(shown, tf.int32)
     return count
+
+
+def _within(span: tuple[int, int], difference: tf.Tensor) -> tf.Tensor:
+    least, greatest = span
+    # Below the least a difference becomes a huge number: one comparison.
+    above = tf.bitcast(difference - least, tf.uint32)
+    return above <= tf.constant(greatest - least, tf.uint32)
 
 
 def attention_of_rows(
@@ -112,7 +120,7 @@ def attention_of_rows(
     """
     dtype = softmax_dtype(query_key.dtype)
     query_key = tf.cast(query_key, dtype)
-    keys = _all_tokens(orders, buckets, mask)
+    keys = _all_tokens(orders, buckets, window, mask)
     queries = map_tensors(lambda x: tf.gather(x, rows, axis=2), keys)
     queries, keys = queries.along(-2), keys.along(-1)
     count = times_shown(window, queries, keys, size(query_key, 2), wrap)
@@ -135,19 +143,16 @@ def attention_of_rows(
     return tf.where(queries.position >= 0, weights, 0.0)
 
 
-def _all_tokens(orders, buckets, mask) -> blocks.Tokens:
+def _all_tokens(orders, buckets, window, mask) -> blocks.Tokens:
     """Every position's tokens: `(batch, num_heads, length, ...)`."""
     shape = tf.shape(orders)
     flat = tf.reshape(orders, (-1, shape[3]))
     ranks = tf.reshape(invert_permutation(flat), shape)
+    places = places_of(window, ranks, buckets)
     positions = tf.broadcast_to(
         tf.range(shape[3]), [shape[0], shape[1], shape[3]]
     )
     if mask is not None:
         positions = tf.where(mask[:, None, :], positions, -1)
-    return blocks.Tokens(
-        positions,
-        None,
-        tuple(tf.unstack(ranks, orders.shape[2], axis=2)),
-        tuple(tf.unstack(buckets, orders.shape[2], axis=2)),
-    )
+    by_round = tf.unstack(places, orders.shape[2], axis=2)
+    return blocks.Tokens(positions, places=tuple(by_round))

@@ -132,10 +132,8 @@ def test_equals_the_equations(options, factors, length, masked):
     rotations = make_rotations(factors)
     mask = make_mask(length) if masked else None
     output = layer(x, mask=mask, rotations=rotations)
-    # log N is taken in float32.
-    tolerance = 1e-6 if layer.discount_duplicates else 1e-12
     expected = equations(layer, x, rotations, mask)
-    np.testing.assert_allclose(output, expected, atol=tolerance)
+    np.testing.assert_allclose(output, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("causal", [False, True])

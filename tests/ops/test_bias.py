@@ -180,9 +180,8 @@ def tensors(case):
 def test_equals_the_reference(kind, causal):
     case = make_case()
     output = KINDS[kind](case, make_bias(), tensors(case), causal)
-    # log N is taken in float32.
     np.testing.assert_allclose(
-        output, expected_output(kind, case, causal), atol=1e-6
+        output, expected_output(kind, case, causal), atol=1e-12
     )
 
 

@@ -72,9 +72,7 @@ def test_equals_the_reference(length, causal, scope, wrap, masked, discount):
         wrap=wrap,
         discount_duplicates=discount,
     )
-    # log N is taken in float32.
-    tolerance = 1e-6 if discount else 1e-12
-    np.testing.assert_allclose(output, expected, atol=tolerance)
+    np.testing.assert_allclose(output, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("before, after", [(0, 0), (2, 0), (0, 1), (1, 2)])
