@@ -65,7 +65,7 @@ def test_other_weights_are_noticed(small, tmp_path):
     path = export_saved_model(small, str(tmp_path))
     variable = small.trainable_variables[0]
     variable.assign(variable + 1e-2)
-    with pytest.raises(RuntimeError, match="other logits"):
+    with pytest.raises(RuntimeError, match="other outputs"):
         verify_saved_model(path, small, IDS)
 
 
