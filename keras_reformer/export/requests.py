@@ -117,8 +117,8 @@ def _range_rule(name, request, least, greatest) -> tf.Operation:
     largest = tf.reduce_max(request[name])
     return _rule(
         tf.logical_and(smallest >= least, largest <= greatest),
-        f"{name} must be in a range. Expected least and greatest, received "
-        "smallest and largest:",
+        f"{name} are out of range. Expected least, expected greatest, "
+        "received least, received greatest:",
         tf.stack([least, greatest, smallest, largest]),
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 
 _FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 # Field numbers of tensorflow_serving/apis.
@@ -77,7 +78,7 @@ def _parse(record) -> Request:
         for number, value in request
         if number == _REQUEST_INPUTS
     ]
-    proto = tf.compat.v1.TensorProto.FromString
+    proto = tensor_pb2.TensorProto.FromString
     return model[_MODEL_SIGNATURE].decode(), {
         entry[_KEY].decode(): tf.make_ndarray(proto(entry[_VALUE]))
         for entry in entries
