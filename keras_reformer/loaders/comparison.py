@@ -14,7 +14,7 @@ from keras_reformer.loaders.engines import ENGINES
 TOLERANCE = 1e-5
 _DEFAULT = "serving_default"
 # Converters explain themselves at length.
-_REASON_LENGTH = 400
+_REASON_LENGTH = 200
 
 Arrays = dict[str, np.ndarray]
 Ask = Callable[[str, Arrays], Arrays]
@@ -171,5 +171,13 @@ def _compare_engine(reference, name, run) -> Result:
     except ImportError as error:
         return Result(name, reason=f"{error.name} is not installed")
     except Exception as error:
-        words = f"{type(error).__name__}: {error}".split()
-        return Result(name, reason=" ".join(words)[:_REASON_LENGTH])
+        return Result(name, reason=_reason(error))
+
+
+def _reason(error) -> str:
+    """What converters could not do, out of all that they say."""
+    lines = str(error).splitlines()
+    named = [x for x in lines if "operations: " in x or "ops: " in x]
+    text = named[0] if named else str(error)
+    words = f"{type(error).__name__}: {text}".split()
+    return " ".join(words)[:_REASON_LENGTH]

@@ -6,13 +6,13 @@ import pytest
 from keras_reformer.cli import main
 from keras_reformer.export import export_saved_model
 from keras_reformer.loaders import comparison, runner
-from tests.export.tiny import causal_lm
+from tests.export.tiny import ONE_BLOCK, causal_lm
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("exported"))
-    return export_saved_model(causal_lm(num_layers=1), folder)
+    return export_saved_model(causal_lm(**ONE_BLOCK), folder)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from keras_reformer.export import (
     verify_saved_model,
     warmup,
 )
-from tests.export.tiny import IDS, causal_lm, classifier
+from tests.export.tiny import IDS, ONE_BLOCK, causal_lm, classifier
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_path_that_is_a_file(small, tmp_path):
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """A compiled export with buckets, and its model."""
-    model = classifier(num_layers=1)
+    model = classifier(**ONE_BLOCK)
     folder = str(tmp_path_factory.mktemp("compiled"))
     return model, export_saved_model(
         model,

@@ -15,6 +15,8 @@ SIZES = {
     "chunk_length": 8,
     "seed": 0,
 }
+# What is exported, loaded and run in full.
+ONE_BLOCK = {"num_layers": 1, "attention_layers": "lsh"}
 IDS = np.random.default_rng(5).integers(VOCABULARY, size=(2, 37), dtype="int32")
 LENGTHS = np.array([37, 23], "int32")
 MASK = np.arange(37) < LENGTHS[:, None]

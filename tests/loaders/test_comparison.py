@@ -34,8 +34,12 @@ def test_what_differs():
     assert Result("a", 1, float("nan")).differs
 
 
-def test_loaders_are_compared(path, monkeypatch):
-    reference = Reference(path)
+@pytest.fixture(scope="module")
+def reference(path):
+    return Reference(path)
+
+
+def test_loaders_are_compared(reference):
     names = [name for name, _ in reference.requests]
     assert names == ["serve", "serving_default", "serve_padded", "score"]
     assert reference.compare("same", reference.ask) == Result("same", 4, 0.0)
@@ -49,21 +53,22 @@ def test_loaders_are_compared(path, monkeypatch):
     assert only == Result("one", 1, 0.0)
 
 
-def test_what_is_missing_and_what_fails_is_told(path, monkeypatch):
+def test_what_is_missing_and_what_fails_is_told(reference, monkeypatch):
+    monkeypatch.setattr(comparison, "Reference", lambda path: reference)
     monkeypatch.setattr(runner, "missing", lambda: "no C compiler")
 
     def fails(path, inputs):
-        raise RuntimeError("first line\nno such operation")
+        raise RuntimeError("long story\nunknown ops: A, B\nmore")
 
     def absent(path, inputs):
         import a_package_that_does_not_exist  # noqa: F401
 
     engines = {"fails": fails, "absent": absent}
     monkeypatch.setattr(comparison, "ENGINES", engines)
-    results = list(comparison.compare_loaders(path))
+    results = list(comparison.compare_loaders(reference.path))
     assert [(r.loader, r.difference, r.reason) for r in results[1:]] == [
         ("c", None, "no C compiler"),
         ("grpc", None, "no C compiler"),
-        ("fails", None, "RuntimeError: first line no such operation"),
+        ("fails", None, "RuntimeError: unknown ops: A, B"),
         ("absent", None, "a_package_that_does_not_exist is not installed"),
     ]

@@ -1,5 +1,7 @@
 """The loader of TensorFlow Serving gives the answers of Python."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -104,9 +106,8 @@ def test_a_folder_that_holds_no_model(program, tmp_path):
 
 
 def test_a_model_that_does_not_load(program, path, tmp_path):
-    (tmp_path / "saved_model.pb").write_bytes(
-        open(f"{path}/saved_model.pb", "rb").read()
-    )
-    with runner.Runner(program, str(tmp_path)) as broken:
+    copy = shutil.copytree(path, tmp_path / "copy")
+    (copy / "variables" / "variables.index").write_bytes(b"broken")
+    with runner.Runner(program, str(copy)) as broken:
         with pytest.raises(RuntimeError, match="The C program ended"):
             broken.run("score", SCORE)
