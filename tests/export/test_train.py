@@ -7,17 +7,26 @@ import tensorflow as tf
 from keras_reformer.export import export_saved_model, warmup
 from tests.export.tiny import IDS, LENGTHS, MASK, causal_lm
 
+# Two equal blocks are one loop, whose gradient is written by hand.
+BLOCKS = [1, pytest.param(2, marks=pytest.mark.slow)]
 
-@pytest.fixture(scope="module")
-def model():
-    """Equal blocks with dropout: a loop whose gradient is hand-written."""
-    return causal_lm(attention_layers="lsh", dropout=0.1)
+
+@pytest.fixture(scope="module", params=BLOCKS, ids="{}-blocks".format)
+def model(request):
+    return causal_lm(
+        num_layers=request.param, attention_layers="lsh", dropout=0.1
+    )
 
 
 @pytest.fixture(scope="module")
 def path(model, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("train"))
     return export_saved_model(model, folder, trainable=True)
+
+
+@pytest.fixture(scope="module")
+def loaded(path):
+    return tf.saved_model.load(path)
 
 
 @tf.function
@@ -35,8 +44,7 @@ def reloaded(loaded):
     return loss, tape.gradient(loss, loaded.trainable_variables)
 
 
-def test_gradients_equal_the_original_ones(model, path):
-    loaded = tf.saved_model.load(path)
+def test_gradients_equal_the_original_ones(model, loaded):
     # The second step draws other masks and rotations, and the same in both.
     losses = []
     for _ in range(2):
@@ -52,8 +60,7 @@ def test_gradients_equal_the_original_ones(model, path):
     assert losses[0] != losses[1]
 
 
-def test_the_loss_falls_and_answers_change(path):
-    loaded = tf.saved_model.load(path)
+def test_the_loss_falls_and_answers_change(loaded):
     before = loaded.score(IDS, LENGTHS)["log_likelihood"]
     for _ in range(5):
         _, gradients = reloaded(loaded)

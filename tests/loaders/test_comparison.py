@@ -35,8 +35,8 @@ def test_what_differs():
 
 
 @pytest.fixture(scope="module")
-def reference(path):
-    return Reference(path)
+def reference(exported):
+    return Reference(exported)
 
 
 def test_loaders_are_compared(reference):

@@ -14,13 +14,13 @@ SCORE = {"token_ids": IDS, "lengths": LENGTHS}
 
 
 @pytest.fixture(scope="module")
-def reference(path):
-    return Reference(path)
+def reference(exported):
+    return Reference(exported)
 
 
 @pytest.fixture(scope="module")
-def c(program, path):
-    with runner.Runner(program, path) as c:
+def c(program, exported):
+    with runner.Runner(program, exported) as c:
         yield c
 
 
@@ -105,8 +105,8 @@ def test_a_folder_that_holds_no_model(program, tmp_path):
         runner.Runner(program, str(tmp_path))
 
 
-def test_a_model_that_does_not_load(program, path, tmp_path):
-    copy = shutil.copytree(path, tmp_path / "copy")
+def test_a_model_that_does_not_load(program, exported, tmp_path):
+    copy = shutil.copytree(exported, tmp_path / "copy")
     (copy / "variables" / "variables.index").write_bytes(b"broken")
     with runner.Runner(program, str(copy)) as broken:
         with pytest.raises(RuntimeError, match="The C program ended"):
