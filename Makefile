@@ -23,6 +23,7 @@ format: $(VENV)/.test-installed
 # The stamps make pip run again when the dependencies change.
 $(VENV)/.test-installed: setup.cfg | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e '.[cpu,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps 'tensorflow-serving-api>=2.21'
 	touch $@
 
 $(VENV)/.demo-installed: setup.cfg | $(BIN)/python

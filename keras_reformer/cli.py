@@ -50,12 +50,13 @@ def main(argv=None):
 
     Returns:
         int. The exit status: 0, or 2 after bad input with one line on
-        stderr, or 130 after an interrupt.
+        stderr or where `check-export` finds a difference, or 130 after an
+        interrupt.
     """
     try:
         options = vars(_build_parser().parse_args(argv))
         command = options.pop("command")
-        command(options)
+        return command(options) or 0
     except (ValueError, OSError, ImportError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"keras-reformer: {reason}", file=sys.stderr)
@@ -64,7 +65,6 @@ def main(argv=None):
         reason = "interrupted; --resume goes on from the last checkpoint"
         print(f"keras-reformer: {reason}", file=sys.stderr)
         return 130
-    return 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -80,6 +80,7 @@ def _build_parser():
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_train_parser(subparsers)
     _add_convert_parser(subparsers)
+    _add_check_export_parser(subparsers)
     return parser
 
 
@@ -151,6 +152,23 @@ def _add_convert_parser(subparsers):
         "Hugging Face's config.json: chunk lengths, num_buckets, num_hashes",
     )
     parser.set_defaults(command=_convert)
+
+
+def _add_check_export_parser(subparsers):
+    parser = subparsers.add_parser(
+        "check-export",
+        help="compare the answers of a SavedModel in every loader there is",
+    )
+    parser.add_argument(
+        "path", metavar="PATH", help="folder of one version of a model"
+    )
+    parser.set_defaults(command=_check_export)
+
+
+def _check_export(options):
+    from keras_reformer.commands import check_export
+
+    return 0 if check_export.run(**options) else 2
 
 
 def _convert(options):

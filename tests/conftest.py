@@ -39,3 +39,13 @@ def execution(request):
     `result = execution(callable)(tensor)`.
     """
     return EXECUTIONS[request.param]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """The path of an exported language model of one block."""
+    from keras_reformer.export import export_saved_model
+    from tests.export.tiny import ONE_BLOCK, causal_lm
+
+    folder = str(tmp_path_factory.mktemp("exported") / "tiny")
+    return export_saved_model(causal_lm(**ONE_BLOCK), folder)

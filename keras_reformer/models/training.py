@@ -143,27 +143,76 @@ class ChunkedCrossEntropy:
         labels = tf.where(valid > 0, labels, tf.zeros_like(labels))
         return x, labels, valid
 
+    def log_likelihood(self, inputs, labels=None, sample_weight=None):
+        """Scores each row of tokens, without the logits of a whole sequence.
+
+        Args:
+            inputs: as the model takes them.
+            labels: Integer tensor of shape `(batch, length)`. Defaults to
+                what `fit` takes without labels.
+            sample_weight: Tensor of shape `(batch, length)` or `(batch,)`.
+                Positions of weight zero are not scored.
+
+        Returns:
+            log_likelihood: float tensor of shape `(batch,)`, in nats: the sum
+                of the weighted log-probabilities of the labels.
+            weight: float tensor of shape `(batch,)`: the sum of the weights.
+        """
+        x, labels, weights = self._unpack((inputs, labels, sample_weight))
+        _, nats, _ = self._cross_entropy(x, labels, training=False)
+        weights = tf.cast(weights, nats.dtype)
+        total = tf.reduce_sum(weights, axis=1)
+        return -tf.reduce_sum(nats * weights, axis=1), total
+
+    def training_loss(self, inputs, labels=None, sample_weight=None):
+        """The loss of a training step, without its metrics.
+
+        Args:
+            inputs: as the model takes them.
+            labels: Integer tensor of shape `(batch, length)`. Defaults to
+                what `fit` takes without labels.
+            sample_weight: Tensor of shape `(batch, length)` or `(batch,)`.
+
+        Returns:
+            float tensor: the mean cross-entropy, plus what layers add.
+        """
+        x, labels, weights = self._unpack((inputs, labels, sample_weight))
+        losses, _, _ = self._cross_entropy(x, labels, training=True)
+        loss, _ = self._mean_loss(losses, tf.cast(weights, losses.dtype))
+        return loss
+
     def _step_loss(self, x, labels, weights, training):
+        losses, nats, correct = self._cross_entropy(
+            x, labels, training, self._label_smoothing
+        )
+        weights = tf.cast(weights, losses.dtype)
+        loss, total = self._mean_loss(losses, weights)
+        self._results.update(loss, total, nats, correct, weights)
+        return loss
+
+    def _cross_entropy(self, x, labels, training, label_smoothing=0.0):
+        """Loss, nats and accuracy of each position, in chunks of them."""
         hidden = self.backbone.before_normalization(x, training=training)
         normalization = self.backbone.normalization
         function, head_weights = pure_outputs(
             [normalization, self.head], lambda x: self.head(normalization(x))
         )
-        losses, nats, correct = chunked_cross_entropy(
+        return chunked_cross_entropy(
             lambda chunk, values: function(values, chunk),
             hidden,
             head_weights,
             labels,
             self.backbone.vocabulary_size,
-            self._label_smoothing,
+            label_smoothing,
         )
-        weights = tf.cast(weights, losses.dtype)
+
+    def _mean_loss(self, losses, weights):
+        """The weighted mean plus what layers add, and the sum of weights."""
         total = tf.reduce_sum(weights)
         loss = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
         for added in self.losses:
             loss += tf.reduce_sum(tf.cast(added, loss.dtype))
-        self._results.update(loss, total, nats, correct, weights)
-        return loss
+        return loss, total
 
 
 class _Results:

@@ -1,0 +1,211 @@
+"""What an exported model can be asked.
+
+An endpoint is a function of named tensors. `endpoints` is the one place that
+lists them; `serving_function` puts around each what all have in common.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_reformer.export import requests
+from keras_reformer.models import (
+    ReformerBackbone,
+    ReformerCausalLM,
+    ReformerClassifier,
+    ReformerMaskedLM,
+)
+from keras_reformer.models.inputs import TokenInputs
+
+Tensors = dict[str, tf.Tensor]
+
+
+class Endpoint(NamedTuple):
+    """A function of named tensors, before checks, padding and tracing.
+
+    Attributes:
+        name: of the signature.
+        function: dict of tensors to dict of tensors. Where lengths are in
+            buckets it gets `lengths`, whether or not the signature has them.
+        specs: what a request holds, by name and in the order of the traced
+            function's arguments.
+        per_position: whether outputs are as long as `token_ids`, so that the
+            padding of a bucket must be cut off.
+        warm: whether a server should warm it up.
+    """
+
+    name: str
+    function: Callable[[Tensors], Tensors]
+    specs: dict[str, tf.TensorSpec]
+    per_position: bool = False
+    warm: bool = True
+
+
+class Limits(NamedTuple):
+    """What requests must keep to; None where it is not known."""
+
+    vocabulary_size: int | None = None
+    max_length: int | None = None
+
+
+def endpoints(model: keras.Model, trainable: bool = False) -> list[Endpoint]:
+    """All endpoints of a model; the first one is the default.
+
+    Args:
+        model: A task model, a backbone or another model of token ids.
+        trainable: bool. Whether to add `train`.
+    """
+    found = [_serve(model)]
+    if takes_mask(model):
+        found.append(_serve_padded(model))
+    if isinstance(model, ReformerCausalLM | ReformerMaskedLM):
+        found.append(_score(model))
+    if trainable:
+        found.append(_train(model))
+    return found
+
+
+def takes_mask(model: keras.Model) -> bool:
+    """Whether a model can tell padding from tokens."""
+    return isinstance(model, TokenInputs)
+
+
+def limits_of(model: keras.Model) -> Limits:
+    """What the model itself says about its inputs."""
+    backbone = getattr(model, "backbone", model)
+    if not isinstance(backbone, ReformerBackbone):
+        return Limits()
+    return Limits(backbone.vocabulary_size, backbone.max_sequence_length)
+
+
+def serving_function(
+    endpoint: Endpoint,
+    limits: Limits,
+    length_buckets: tuple[int, ...] = (),
+    jit_compile: bool = False,
+):
+    """The traced function that is exported.
+
+    Requests are checked and padded outside of what XLA compiles: XLA drops
+    assertions, and compiles once for each shape that it meets.
+    """
+    compute = endpoint.function
+    if jit_compile:
+        compute = tf.function(compute, autograph=False, jit_compile=True)
+
+    def answer(*tensors):
+        request = dict(zip(endpoint.specs, tensors, strict=True))
+        request = requests.checked(request, *limits)
+        if not length_buckets:
+            return compute(request)
+        length = tf.shape(request["token_ids"])[1]
+        answers = compute(requests.padded(request, length_buckets))
+        return requests.cut(answers, length, endpoint.per_position)
+
+    function = tf.function(
+        answer, input_signature=list(endpoint.specs.values()), autograph=False
+    )
+    function.get_concrete_function()
+    return function
+
+
+def example(
+    endpoint: Endpoint, limits: Limits, batch: int, length: int
+) -> dict[str, np.ndarray]:
+    """A valid request for an endpoint: random token ids, no padding."""
+    draws = np.random.default_rng(length)
+    ids = draws.integers(limits.vocabulary_size or 1, size=(batch, length))
+    values = {
+        "token_ids": ids,
+        "labels": ids[:, ::-1],
+        "lengths": np.full([batch], length),
+    }
+    return {name: values[name].astype("int32") for name in endpoint.specs}
+
+
+def _serve(model) -> Endpoint:
+    function = _outputs_of(model, training=False)
+    return Endpoint("serve", function, _specs(), _is_per_position(model))
+
+
+def _serve_padded(model) -> Endpoint:
+    function = _outputs_of(model, training=False)
+    specs = _specs("lengths")
+    return Endpoint("serve_padded", function, specs, _is_per_position(model))
+
+
+def _score(model) -> Endpoint:
+    def score(request):
+        inputs, labels, weights = _labelled(request)
+        nats, count = model.log_likelihood(inputs, labels, weights)
+        return {
+            "log_likelihood": tf.cast(nats, tf.float32),
+            "num_tokens": tf.cast(count, tf.int32),
+        }
+
+    return Endpoint("score", score, _labelled_specs(model))
+
+
+def _train(model) -> Endpoint:
+    if not isinstance(model, ReformerCausalLM | ReformerMaskedLM):
+        specs = _specs("lengths") if takes_mask(model) else _specs()
+        function = _outputs_of(model, training=True)
+        return Endpoint(
+            "train", function, specs, _is_per_position(model), warm=False
+        )
+
+    def train(request):
+        loss = model.training_loss(*_labelled(request))
+        return {"loss": tf.cast(loss, tf.float32)}
+
+    return Endpoint("train", train, _labelled_specs(model), warm=False)
+
+
+def _outputs_of(model, training):
+    name = "hidden_states" if isinstance(model, ReformerBackbone) else "logits"
+
+    def outputs_of(request):
+        outputs = model(_model_inputs(request), training=training)
+        if not isinstance(outputs, dict):
+            outputs = {name: outputs}
+        return {key: tf.cast(x, tf.float32) for key, x in outputs.items()}
+
+    return outputs_of
+
+
+def _model_inputs(request):
+    token_ids = request["token_ids"]
+    if "lengths" not in request:
+        return token_ids
+    mask = tf.sequence_mask(request["lengths"], tf.shape(token_ids)[1])
+    return {"token_ids": token_ids, "padding_mask": mask}
+
+
+def _labelled(request):
+    """Inputs, labels and weights, as the models' losses take them."""
+    labels = request.get("labels")
+    weights = None if labels is None else tf.cast(labels >= 0, tf.float32)
+    return _model_inputs(request), labels, weights
+
+
+def _labelled_specs(model) -> dict[str, tf.TensorSpec]:
+    """A causal model's labels are the tokens themselves."""
+    if isinstance(model, ReformerCausalLM):
+        return _specs("lengths")
+    return _specs("lengths", "labels")
+
+
+def _specs(*further) -> dict[str, tf.TensorSpec]:
+    return {
+        name: tf.TensorSpec(
+            (None,) if name == "lengths" else (None, None), tf.int32, name=name
+        )
+        for name in ("token_ids", *further)
+    }
+
+
+def _is_per_position(model) -> bool:
+    return not isinstance(model, ReformerClassifier)

@@ -1,0 +1,127 @@
+"""What every endpoint does to a request before the model sees it.
+
+These are graph operations: a server in C++ runs them. A request that breaks
+a rule fails with INVALID_ARGUMENT and a sentence, and the server goes on.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+Tensors = dict[str, tf.Tensor]
+
+
+def checked(
+    request: Tensors,
+    vocabulary_size: int | None,
+    max_length: int | None,
+) -> Tensors:
+    """The same tensors, which exist only if the request keeps to the rules.
+
+    Args:
+        request: dict of `token_ids` and perhaps `lengths`, `labels`.
+        vocabulary_size: int, or None to allow any token id.
+        max_length: int, or None to allow any length.
+    """
+    # A session takes tensors of any rank, and a static shape is believed.
+    request = {
+        name: tf.raw_ops.EnsureShape(
+            input=x, shape=x.shape, name=f"rank_of_{name}"
+        )
+        for name, x in request.items()
+    }
+    rules = _rules_of_shape(request, max_length)
+    with tf.control_dependencies(rules):
+        request = {name: tf.identity(x) for name, x in request.items()}
+        rules = _rules_of_values(request, vocabulary_size)
+    with tf.control_dependencies(rules):
+        return {name: tf.identity(x) for name, x in request.items()}
+
+
+def padded(request: Tensors, length_buckets: Sequence[int]) -> Tensors:
+    """The request in the shape of the smallest bucket that holds it.
+
+    Args:
+        request: dict of `token_ids` and perhaps `lengths`, `labels`, no
+            longer than the largest bucket.
+        length_buckets: increasing ints.
+
+    Returns:
+        dict of the same, and of `lengths`, which tell tokens from padding.
+    """
+    batch, length = tf.unstack(tf.shape(request["token_ids"]))
+    buckets = tf.constant(length_buckets, tf.int32)
+    bucket = tf.reduce_min(tf.boolean_mask(buckets, buckets >= length))
+    return {
+        "lengths": tf.fill([batch], length),
+        **{
+            name: tf.pad(x, [[0, 0], [0, bucket - length]])
+            if x.shape.rank == 2
+            else x
+            for name, x in request.items()
+        },
+    }
+
+
+def cut(answers: Tensors, length: tf.Tensor, per_position: bool) -> Tensors:
+    """Answers without what belongs to the padding of a bucket."""
+    if not per_position:
+        return answers
+    return {name: x[:, :length] for name, x in answers.items()}
+
+
+def _rules_of_shape(request, max_length) -> list[tf.Operation]:
+    shape = tf.shape(request["token_ids"])
+    rules = [
+        _rule(
+            tf.reduce_min(shape) > 0,
+            "token_ids must not be empty. Received shape:",
+            shape,
+        )
+    ]
+    if max_length is not None:
+        rules.append(
+            _rule(
+                shape[1] <= max_length,
+                f"token_ids must have at most {max_length} positions. "
+                "Received shape:",
+                shape,
+            )
+        )
+    for name, x in request.items():
+        expected = shape[: x.shape.rank]
+        rules.append(
+            _rule(
+                tf.reduce_all(tf.shape(x) == expected),
+                f"{name} must fit the shape of token_ids. Received shape:",
+                tf.shape(x),
+            )
+        )
+    return rules
+
+
+def _rules_of_values(request, vocabulary_size) -> list[tf.Operation]:
+    size, rules = vocabulary_size, []
+    if size is not None:
+        rules.append(_range_rule("token_ids", request, 0, size - 1))
+    if "lengths" in request:
+        length = tf.shape(request["token_ids"])[1]
+        rules.append(_range_rule("lengths", request, 1, length))
+    if "labels" in request:
+        rules.append(_range_rule("labels", request, -1, size - 1))
+    return rules
+
+
+def _range_rule(name, request, least, greatest) -> tf.Operation:
+    smallest = tf.reduce_min(request[name])
+    largest = tf.reduce_max(request[name])
+    return _rule(
+        tf.logical_and(smallest >= least, largest <= greatest),
+        f"{name} are out of range. Expected least, expected greatest, "
+        "received least, received greatest:",
+        tf.stack([least, greatest, smallest, largest]),
+    )
+
+
+def _rule(holds, message, value) -> tf.Operation:
+    return tf.debugging.Assert(holds, [message, value], summarize=8)

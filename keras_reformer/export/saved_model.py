@@ -1,0 +1,213 @@
+"""SavedModels with named signatures, in the layout of TensorFlow Serving."""
+
+import itertools
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_reformer.export import endpoints, warmup
+
+_METADATA_FILE = "metadata.json"
+# What a warm-up request holds where there are no buckets.
+_WARM_UP_LENGTH = 64
+
+
+def export_saved_model(
+    model: keras.Model,
+    path: str,
+    metadata: dict | None = None,
+    *,
+    length_buckets: Sequence[int] | None = None,
+    jit_compile: bool = False,
+    trainable: bool = False,
+    warm_up_batch_sizes: Sequence[int] = (1,),
+) -> str:
+    """Exports a model in the folder layout of TensorFlow Serving.
+
+    Batch and length of every request are free. `token_ids` and `labels` are
+    int32 of shape `(batch, length)`, `lengths` int32 of shape `(batch,)`:
+    how many tokens of each row are valid. The signatures:
+
+    - `serve`, also `serving_default`: `token_ids` to `logits`, to `start` and
+      `end` of a `ReformerQuestionAnswering`, or to `hidden_states` of a
+      `ReformerBackbone`. All are float32.
+    - `serve_padded`: the same of `token_ids` and `lengths`, of models that
+      take a padding mask.
+    - `score`, of language models: `token_ids` and `lengths` to
+      `log_likelihood`, float32 `(batch,)` in nats, and `num_tokens`, int32
+      `(batch,)`: how many tokens it is the sum of. Logits are made in chunks.
+      A `ReformerCausalLM` scores each token but the first. A
+      `ReformerMaskedLM` takes `labels` too and scores where they are not -1.
+    - `train`, on request: what `score` takes to `loss`, or what
+      `serve_padded` takes and gives, in training mode. It draws dropout
+      masks and rotations anew and has gradients after loading.
+
+    A request that no model can answer (empty, too long, ids or lengths out of
+    range, shapes that do not fit) fails with INVALID_ARGUMENT and a sentence.
+    A `metadata.json` beside it holds configuration, versions and signatures;
+    `assets.extra/tf_serving_warmup_requests` is what a server warms up with.
+
+    Args:
+        model: A task model, a `ReformerBackbone`, or another model of token
+            ids to logits.
+        path: str. The folder of this model's versions. The new one gets the
+            next free integer; earlier ones stay as they are.
+        metadata: dict. More to write to `metadata.json`.
+        length_buckets: increasing ints. Requests are padded to the next one,
+            so that no more than so many lengths are ever computed; longer
+            requests are refused. Defaults to None: lengths as they come.
+        jit_compile: bool. Whether XLA compiles the model, once for each shape
+            it meets; combine it with `length_buckets`. Such an export runs
+            only on servers that were built with XLA. Defaults to `False`.
+        trainable: bool. Whether to add `train` and to keep gradients, which
+            make the files larger and slower to write and to load. Without it
+            what is loaded has no gradients. Defaults to `False`.
+        warm_up_batch_sizes: ints. Rows of the warm-up requests; there is one
+            for each signature, bucket and number of rows.
+
+    Returns:
+        version_path: str. The folder written, `path/VERSION`.
+
+    Raises:
+        ValueError: if `path` is a file, or if buckets are not increasing,
+            longer than the model's longest input, or of no use to a model
+            that takes no padding mask.
+
+    Example:
+    ```python
+    export_saved_model(model, "saved_models/demo")  # "saved_models/demo/1"
+    ```
+    """
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ValueError(
+            "`path` must be a folder or not exist yet, and it is a file. "
+            f"Received: path={path!r}"
+        )
+    limits = endpoints.limits_of(model)
+    buckets = _checked_buckets(model, length_buckets, limits)
+    if buckets:
+        limits = limits._replace(max_length=buckets[-1])
+    found = endpoints.endpoints(model, trainable)
+    functions = {
+        endpoint.name: endpoints.serving_function(
+            endpoint, limits, buckets, jit_compile
+        )
+        for endpoint in found
+    }
+    lengths = buckets or (min(_WARM_UP_LENGTH, limits.max_length or 1),)
+    shapes = list(itertools.product(warm_up_batch_sizes, lengths))
+    name = os.path.basename(os.path.abspath(path))
+    os.makedirs(path, exist_ok=True)
+    # A server that polls `path` ignores names that are no integers, so it
+    # never sees half a version.
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path) as folder:
+        written = os.path.join(folder, "version")
+        _write(model, functions, written, gradients=trainable)
+        warmup.write(written, name, _examples(found, limits, shapes))
+        serving = {
+            "signatures": {k: _describe(f) for k, f in functions.items()},
+            **limits._asdict(),
+            "length_buckets": buckets,
+            "jit_compile": jit_compile,
+        }
+        _write_metadata(model, written, {**serving, **(metadata or {})})
+        return _move_to_next_version(written, path)
+
+
+def runtime_versions() -> dict[str, str]:
+    """Returns the versions of Python, Keras, TensorFlow and NumPy."""
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _checked_buckets(model, length_buckets, limits) -> tuple[int, ...]:
+    if length_buckets is None:
+        return ()
+    buckets = tuple(int(length) for length in length_buckets)
+    rising = all(a < b for a, b in zip((0, *buckets), buckets, strict=False))
+    if not buckets or not rising:
+        raise ValueError(
+            "Length buckets must be positive and increasing. Received: "
+            f"length_buckets={length_buckets}"
+        )
+    if not endpoints.takes_mask(model):
+        raise ValueError(
+            "Requests can be padded for models that take a padding mask "
+            "only. Expected a model of this package. Received: "
+            f"length_buckets={length_buckets}, model={model.name}"
+        )
+    if buckets[-1] > limits.max_length:
+        raise ValueError(
+            "Length buckets must be no longer than what the model takes. "
+            f"Expected at most {limits.max_length}. Received: "
+            f"length_buckets={length_buckets}"
+        )
+    return buckets
+
+
+def _examples(found, limits, shapes):
+    return [
+        (endpoint.name, endpoints.example(endpoint, limits, rows, length))
+        for endpoint in found
+        if endpoint.warm
+        for rows, length in shapes
+    ]
+
+
+def _write(model, functions, folder, gradients):
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    # Keras adds the signature `serving_default` for the first endpoint.
+    for name, function in functions.items():
+        archive.add_endpoint(name, function)
+    # Written out, custom gradients make a file 2.5 times as large and take
+    # eight times as long.
+    options = tf.saved_model.SaveOptions(
+        experimental_custom_gradients=gradients
+    )
+    archive.write_out(folder, options=options, verbose=False)
+
+
+def _describe(function) -> dict:
+    """Names, dtypes and shapes of a traced function's tensors."""
+    concrete = function.get_concrete_function()
+    inputs = {spec.name: spec for spec in function.input_signature}
+    outputs = concrete.structured_outputs
+    return {
+        "inputs": {k: _describe_tensor(x) for k, x in inputs.items()},
+        "outputs": {k: _describe_tensor(x) for k, x in outputs.items()},
+    }
+
+
+def _describe_tensor(x) -> dict:
+    return {"dtype": x.dtype.name, "shape": x.shape.as_list()}
+
+
+def _write_metadata(model, folder, metadata):
+    content = {
+        "name": model.name,
+        "config": model.get_config(),
+        "versions": runtime_versions(),
+        **metadata,
+    }
+    path = os.path.join(folder, _METADATA_FILE)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+
+
+def _move_to_next_version(written, path):
+    taken = [int(name) for name in os.listdir(path) if name.isdecimal()]
+    version_path = os.path.join(path, str(max(taken, default=0) + 1))
+    os.rename(written, version_path)
+    return version_path

@@ -1,0 +1,1 @@
+"""Loaders of exported models, to prove that what they answer is equal."""

@@ -1,0 +1,183 @@
+"""Every loader's answers beside those of TensorFlow's Python loader."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_reformer.export import warmup
+from keras_reformer.loaders import prediction_service, runner, signatures
+from keras_reformer.loaders.engines import ENGINES
+
+TOLERANCE = 1e-5
+_DEFAULT = "serving_default"
+# Converters explain themselves at length.
+_REASON_LENGTH = 200
+
+Arrays = dict[str, np.ndarray]
+Ask = Callable[[str, Arrays], Arrays]
+
+
+class Result(NamedTuple):
+    """What came of one loader.
+
+    Attributes:
+        loader: its name.
+        requests: how many were compared.
+        difference: the largest one, over the largest output of its kind or
+            1, whichever is larger; None where nothing could be compared.
+        reason: why not, or what went wrong.
+    """
+
+    loader: str
+    requests: int = 0
+    difference: float | None = None
+    reason: str | None = None
+
+    @property
+    def differs(self) -> bool:
+        # Written so that a NaN differs too.
+        return self.difference is not None and not self.difference <= TOLERANCE
+
+
+class Reference:
+    """The requests, and what TensorFlow's Python loader answers to them.
+
+    The requests are those that a server warms up with, the default
+    signature's twice: at its own name too.
+
+    Args:
+        path: str. The folder of a SavedModel.
+
+    Raises:
+        ValueError: if there is no SavedModel, or no request to compare.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self.signatures = signatures.read_signatures(path)
+        # What is loaded owns the variables that its functions read.
+        self._loaded = tf.saved_model.load(path)
+        self.requests = list(self._requests())
+        if not self.requests:
+            raise ValueError(
+                "There is nothing to compare. Expected requests in "
+                "`assets.extra`, as `export_saved_model` writes them. "
+                f"Received: {path!r}"
+            )
+        self.answers = [self.ask(*request) for request in self.requests]
+
+    def ask(self, name: str, inputs: Arrays) -> Arrays:
+        """What TensorFlow's Python loader answers."""
+        tensors = {key: tf.constant(x) for key, x in inputs.items()}
+        answer = self._loaded.signatures[name](**tensors)
+        return {key: x.numpy() for key, x in answer.items()}
+
+    def compare(self, loader: str, ask: Ask, only_default=False) -> Result:
+        """Asks a loader what this one was asked.
+
+        Args:
+            loader: str. Its name.
+            ask: a signature's name and inputs to outputs by name.
+            only_default: bool. Whether it has no signature but the default.
+        """
+        count, largest = 0, 0.0
+        for request, expected in zip(self.requests, self.answers, strict=True):
+            if only_default and request[0] != _DEFAULT:
+                continue
+            received = ask(*request)
+            count += 1
+            # `max` of Python would drop a NaN.
+            largest = float(np.max([largest, distance(expected, received)]))
+        return Result(loader, count, largest)
+
+    def _requests(self) -> Iterator[tuple[str, Arrays]]:
+        default = self.signatures[_DEFAULT].inputs
+        for name, inputs in warmup.read(self.path):
+            yield name, inputs
+            if set(inputs) == set(default) and name == "serve":
+                yield _DEFAULT, inputs
+
+
+def distance(expected: Arrays, received: Arrays) -> float:
+    """The largest difference of two answers.
+
+    Differences are divided by the largest value expected of that output, if
+    that is above 1. Answers of other names or shapes are infinitely far.
+    """
+    if set(expected) != set(received):
+        return float("inf")
+    differences = [0.0]
+    for name, x in expected.items():
+        if x.shape != received[name].shape:
+            return float("inf")
+        scale = max(1.0, float(np.max(np.abs(x), initial=0)))
+        difference = np.abs(x.astype("float64") - received[name])
+        differences.append(float(np.max(difference, initial=0)) / scale)
+    return float(np.max(differences))
+
+
+def compare_loaders(path: str) -> Iterator[Result]:
+    """Compares every loader that is installed.
+
+    Args:
+        path: str. The folder of a SavedModel, as `export_saved_model`
+            returns it.
+
+    Yields:
+        `Result` of each loader as it comes.
+
+    Raises:
+        ValueError: if there is no SavedModel, or no request to compare.
+    """
+    reference = Reference(path)
+    yield Result("python", len(reference.requests), 0.0, "the reference")
+    yield from _compare_c(reference)
+    for name, run in ENGINES.items():
+        yield _compare_engine(reference, name, run)
+
+
+def _compare_c(reference) -> Iterator[Result]:
+    reason = runner.missing()
+    if reason:
+        yield Result("c", reason=reason)
+        yield Result("grpc", reason=reason)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        program = runner.build(folder)
+        with runner.Runner(program, reference.path) as c:
+            yield reference.compare("c", c.run)
+            reason = prediction_service.missing()
+            if reason:
+                yield Result("grpc", reason=reason)
+                return
+            with (
+                prediction_service.serving(c) as address,
+                prediction_service.client(address) as client,
+            ):
+                yield reference.compare("grpc", client.run)
+
+
+def _compare_engine(reference, name, run) -> Result:
+    """An engine may not know an operation; that is no difference."""
+    try:
+        return reference.compare(
+            name,
+            lambda _, inputs: run(reference.path, inputs),
+            only_default=True,
+        )
+    except ImportError as error:
+        return Result(name, reason=f"{error.name} is not installed")
+    except Exception as error:
+        return Result(name, reason=_reason(error))
+
+
+def _reason(error) -> str:
+    """What converters could not do, out of all that they say."""
+    lines = str(error).splitlines()
+    named = [x for x in lines if "operations: " in x or "ops: " in x]
+    text = named[0] if named else str(error)
+    words = f"{type(error).__name__}: {text}".split()
+    return " ".join(words)[:_REASON_LENGTH]

@@ -1,0 +1,60 @@
+"""What a SavedModel says about itself, read without loading it."""
+
+import json
+import os
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+# How a signature is told from what TensorFlow adds to the list of them.
+_PRIVATE = "__"
+
+
+class Signature(NamedTuple):
+    """Tensors of a signature: names in a request to names in the graph."""
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    dtypes: dict[str, np.dtype]
+
+
+def read_signatures(path: str) -> dict[str, Signature]:
+    """Reads the signatures of a SavedModel from its MetaGraphDef.
+
+    Args:
+        path: str. The folder of the SavedModel.
+
+    Raises:
+        ValueError: if there is no SavedModel.
+    """
+    if not tf.saved_model.contains_saved_model(path):
+        raise ValueError(
+            "There is no SavedModel. Expected a folder that "
+            f"`export_saved_model` returned. Received: {path!r}"
+        )
+    model = saved_model_pb2.SavedModel()
+    with open(os.path.join(path, "saved_model.pb"), "rb") as file:
+        model.ParseFromString(file.read())
+    return {
+        name: Signature(
+            {key: info.name for key, info in definition.inputs.items()},
+            {key: info.name for key, info in definition.outputs.items()},
+            {
+                key: np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype)
+                for key, info in definition.inputs.items()
+            },
+        )
+        for name, definition in model.meta_graphs[0].signature_def.items()
+        if not name.startswith(_PRIVATE)
+    }
+
+
+def read_metadata(path: str) -> dict:
+    """Reads the `metadata.json` of an export; empty if there is none."""
+    path = os.path.join(path, "metadata.json")
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
