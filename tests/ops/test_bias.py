@@ -19,6 +19,7 @@ from keras_reformer.ops.meetings import attention_of_rows
 from keras_reformer.ops.sorting import sort_by_bucket
 from keras_reformer.ops.windows import Window
 from tests import reference
+from tests.finite_differences import check_finite_differences
 
 BATCH, HEADS, DIM, VALUE_DIM, CHUNK, LENGTH, HASHES = 2, 3, 5, 7, 4, 27, 3
 CAUSAL = [True, False]
@@ -206,21 +207,6 @@ def test_gradient_equals_finite_differences(
         return tf.reduce_sum(weights * output)
 
     check_finite_differences(loss, arguments, rng)
-
-
-def check_finite_differences(loss, arguments, rng):
-    with tf.GradientTape() as tape:
-        tape.watch(arguments)
-        total = loss(arguments)
-    gradients = tape.gradient(total, arguments, unconnected_gradients="zero")
-    for index, gradient in enumerate(gradients):
-        direction = rng.normal(size=gradient.shape)
-        ahead, behind = list(arguments), list(arguments)
-        ahead[index] = arguments[index] + 1e-6 * direction
-        behind[index] = arguments[index] - 1e-6 * direction
-        numeric = (loss(ahead) - loss(behind)) / 2e-6
-        analytic = np.sum(gradient * direction)
-        np.testing.assert_allclose(analytic, numeric, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["wide", "bucket", "local", "shared"])

@@ -10,6 +10,7 @@ from keras_reformer.ops.lsh_attention import lsh_attention
 from keras_reformer.ops.sorting import sort_by_bucket
 from keras_reformer.ops.windows import Window
 from tests import reference
+from tests.finite_differences import check_finite_differences
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, CHUNK = 2, 3, 5, 7, 4
 
@@ -203,18 +204,6 @@ def test_one_chunk_over_everything_is_exact_attention(causal, length, masked):
     np.testing.assert_allclose(output, expected, atol=1e-12)
 
 
-def finite_difference(function, arguments, directions, step=1e-6):
-    def along(sign):
-        return function(
-            *(
-                a + sign * step * d
-                for a, d in zip(arguments, directions, strict=True)
-            )
-        )
-
-    return (along(1) - along(-1)) / (2 * step)
-
-
 @pytest.mark.parametrize(
     "scope, wrap, discount, rate",
     [
@@ -234,7 +223,8 @@ def test_gradient_equals_finite_differences(
     weights = rng.normal(size=value.shape)
     options = {"dropping": Dropping(rate, tf.constant([1, 2]))} if rate else {}
 
-    def loss(query_key, value):
+    def loss(arguments):
+        query_key, value = arguments
         if scope == "exact":
             output = exact_shared_attention(
                 query_key,
@@ -250,17 +240,8 @@ def test_gradient_equals_finite_differences(
             output = attend(query_key, value, buckets, rule, mask, **rest)
         return tf.reduce_sum(weights * output)
 
-    arguments = tf.constant(query_key), tf.constant(value)
-    with tf.GradientTape() as tape:
-        tape.watch(arguments)
-        total = loss(*arguments)
-    gradients = tape.gradient(total, arguments)
-    for index in range(2):
-        directions = [np.zeros(query_key.shape), np.zeros(value.shape)]
-        directions[index] = rng.normal(size=directions[index].shape)
-        numeric = finite_difference(loss, arguments, directions)
-        analytic = tf.reduce_sum(gradients[index] * directions[index])
-        np.testing.assert_allclose(analytic, numeric, rtol=1e-6, atol=1e-7)
+    arguments = [tf.constant(query_key), tf.constant(value)]
+    check_finite_differences(loss, arguments, rng)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
