@@ -182,4 +182,7 @@ def make_normalization(kind, epsilon, dtype):
         "layer_norm": keras.layers.LayerNormalization,
         "rms_norm": keras.layers.RMSNormalization,
     }[kind]
-    return make(epsilon=epsilon, dtype=dtype, name="normalization")
+    layer = make(epsilon=epsilon, dtype=dtype, name="normalization")
+    # Keras's RMSNormalization would drop masks, with a warning.
+    layer.supports_masking = True
+    return layer
