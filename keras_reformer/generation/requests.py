@@ -1,5 +1,6 @@
 """Prompts in, texts out: what runs the loop from outside of graphs."""
 
+import numbers
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -90,12 +91,8 @@ class _Run:
         texts = check(prompts, max_length, loop.decoder)
         self.lengths = [len(text) for text in texts]
         self.max_length = max_length
-        if seed is None:
-            seed = np.random.SeedSequence().entropy
         self.request = Request(
-            np.int32(max_length),
-            np.random.SeedSequence(seed).generate_state(2).view("int32"),
-            np.float32(1.0),
+            np.int32(max_length), _two_words(seed), np.float32(1.0)
         )
         self.finished = not texts
         self.width = self.columns = self.column = 0
@@ -248,6 +245,18 @@ def check(
                 f"prompts[{index}] with {outside[:5]}"
             )
     return texts
+
+
+def _two_words(seed: int | None) -> np.ndarray:
+    """A seed of any size, or a fresh one, as int32 `(2,)`."""
+    if seed is None:
+        seed = np.random.SeedSequence().entropy
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(
+            "`seed` must be an integer of at least 0, or None. Received: "
+            f"seed={seed!r}"
+        )
+    return np.random.SeedSequence(int(seed)).generate_state(2).view("int32")
 
 
 def _room_for(length: int) -> int:

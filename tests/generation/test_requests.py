@@ -44,6 +44,12 @@ def test_bad_prompts(prompts, length, match):
         run(decoder, prompts, length)
 
 
+@pytest.mark.parametrize("seed", [-1, 0.5, "a"])
+def test_bad_seeds(seed):
+    with pytest.raises(ValueError, match="`seed` must be"):
+        run(counting(), [[1]], 5, seed=seed)
+
+
 def test_no_prompts():
     loop = Loop(counting(), get_sampler("greedy"))
     assert generate(loop, [], 5) == []
