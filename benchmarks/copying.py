@@ -68,7 +68,9 @@ def train(model, options):
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, total, warmup_target=options.learning_rate, warmup_steps=200
     )
-    model.compile(keras.optimizers.Adam(rate), jit_compile=True)
+    model.compile(
+        keras.optimizers.Adam(rate), metrics=["accuracy"], jit_compile=True
+    )
     weights = np.zeros(LENGTH - 1, "float32")
     weights[STRING:] = 1.0
 

@@ -84,29 +84,35 @@ class HubLoop:
             hidden_states: `(batch, columns, dim)`.
             cache: of all tokens before column `index - 1`.
             index: int32 scalar.
-            capacity: int32 scalar. Positions that the cache has room for.
+            capacity: int32 scalar. Positions that the cache has room for,
+                which is the length of a whole text.
 
         Returns:
             int32 `(batch, columns)`.
         """
         ops = keras.ops
+        size = self.decoder.vocabulary_size
+        stop = next(iter(self.stop_token_ids), self._filler())
+        certain = ops.where(ops.arange(size) == stop, 0.0, -1e9)
         constants = self.decoder.constants()
 
-        def next(prompt, cache, index):
+        def step(prompt, cache, index):
             # The rows' offsets are repeated and chosen as their caches are.
             offset, cache = cache
             last = ops.take(prompt, index - 1, axis=1)[:, None]
-            # Rows that are long enough may have left the cache.
-            position = ops.clip(index - 1 - offset, 0, capacity - 1)
+            position = index - 1 - offset
             logits, hidden_states, cache = self.decoder.decode(
-                last, cache, position, constants
+                last, cache, ops.clip(position, 0, capacity - 1), constants
             )
+            # Beams are as good as they were when they were long enough.
+            whole = (position + 1 >= capacity)[:, None]
+            logits = ops.where(whole, certain, logits)
             return logits, hidden_states, (offset, cache)
 
         cache = offset, cache
-        _, last, _ = next(tokens, cache, index)
+        _, last, _ = step(tokens, cache, index)
         return self.sampler(
-            next=next,
+            next=step,
             prompt=tokens,
             cache=cache,
             index=index,

@@ -245,6 +245,18 @@ def test_what_a_hub_sampler_is_told():
     assert told["shapes"] == ((2, VOCABULARY), (2, VOCABULARY))
 
 
+def test_a_whole_text_costs_nothing_more():
+    """Rows that go on behind their ends would change the order of beams."""
+
+    def look(next, prompt, cache, index, **others):
+        logits, _, _ = next(prompt, cache, index + 2)
+        sure = keras.ops.max(keras.ops.softmax(logits), axis=1) > 0.99
+        return keras.ops.where(sure[:, None], 5, 0 * prompt)
+
+    texts = run_hub(look, [[1, 2, 3], [1, 2]], 5)
+    assert texts == [[5] * 5, [0] * 5]
+
+
 def test_hub_sampler_that_returns_something_else():
     with pytest.raises(ValueError, match="prompt's shape"):
         run_hub(lambda prompt, **others: prompt[:, :-1], [[1]], 5)
