@@ -81,6 +81,7 @@ def _build_parser():
     _add_train_parser(subparsers)
     _add_convert_parser(subparsers)
     _add_check_export_parser(subparsers)
+    _add_generate_parser(subparsers)
     return parser
 
 
@@ -169,6 +170,54 @@ def _check_export(options):
     from keras_reformer.commands import check_export
 
     return 0 if check_export.run(**options) else 2
+
+
+_SAMPLER_OPTIONS = {
+    "temperature": (float, "logits are divided by it"),
+    "top_k": (int, "tokens to draw from, for the sampler of that name"),
+    "top_p": (float, "their share, for the sampler of that name"),
+    "repetition_penalty": (float, "logits of tokens seen are divided by it"),
+}
+
+
+def _add_generate_parser(subparsers):
+    parser = subparsers.add_parser(
+        "generate",
+        help="continue a text; the new bytes come to standard output",
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help=".keras file of a byte-level model, or the folder of a run",
+    )
+    parser.add_argument(
+        "--prompt", help="text to continue; by default standard input"
+    )
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        help="bytes of the text, prompt included; by default 256 more than "
+        "the prompt, as far as the model goes",
+    )
+    parser.add_argument(
+        "--sampler",
+        choices=("greedy", "random", "top_k", "top_p", "beam"),
+        help="by default top_p",
+    )
+    parser.add_argument("--seed", type=int, help="by default a new one")
+    parser.add_argument(
+        "--stop", help="bytes of which the first to come ends the text"
+    )
+    for name, (kind, text) in _SAMPLER_OPTIONS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    parser.set_defaults(command=_generate)
+
+
+def _generate(options):
+    from keras_reformer.commands import generate
+
+    generate.run(**options)
 
 
 def _convert(options):

@@ -1,5 +1,6 @@
 """Samplers, and the loop that continues prompts token by token."""
 
+from keras_reformer.generation.hub import HubLoop as HubLoop
 from keras_reformer.generation.loop import Decoder as Decoder
 from keras_reformer.generation.loop import Loop as Loop
 from keras_reformer.generation.loop import Request as Request
@@ -17,6 +18,7 @@ __all__ = [
     "BeamSampler",
     "Decoder",
     "GreedySampler",
+    "HubLoop",
     "Loop",
     "RandomSampler",
     "Request",

@@ -17,13 +17,17 @@ class Decoder(NamedTuple):
     """What the loop needs of a model, as functions of tensors.
 
     Attributes:
-        prefill: `(token_ids, padding_mask, capacity) -> cache`.
+        prefill: `(token_ids, padding_mask, capacity) -> (hidden_states,
+            cache)`.
         constants: `() -> constants`: what all steps have in common.
-        decode: `(token_ids, cache, positions, constants) -> (logits, cache)`:
-            from one token of each row `(rows, 1)` at `(rows,)` to float32
-            logits `(rows, vocabulary_size)` of what follows it.
+        decode: `(token_ids, cache, positions, constants) -> (logits,
+            hidden_states, cache)`: from one token of each row `(rows, 1)` at
+            `(rows,)` to float32 logits `(rows, vocabulary_size)` of what
+            follows it, and its states `(rows, dim)`.
         vocabulary_size: int.
         max_sequence_length: int.
+        padding_matters: bool. Whether padding behind a prompt changes what
+            its tokens see. Then each prompt gets a pass of its own.
     """
 
     prefill: Callable
@@ -31,6 +35,7 @@ class Decoder(NamedTuple):
     decode: Callable
     vocabulary_size: int
     max_sequence_length: int
+    padding_matters: bool = False
 
 
 class Rows(NamedTuple):
@@ -86,22 +91,27 @@ class Loop:
         self.sampler = sampler
         self.stop_token_ids = stop_token_ids
         # A prompt's pass has shapes known only when it runs.
+        self.prefill = traced(self.prefill_rows)
         self.start = traced(self.start_rows)
         self.advance = traced(self.advance_rows, jit_compile)
 
-    def start_rows(self, token_ids, lengths, columns, capacity, request):
-        """Fills the cache with all of the prompts but their last tokens.
+    def prefill_rows(self, token_ids, padding_mask, capacity):
+        """No hidden states, which nobody asks for, and the cache."""
+        _, cache = self.decoder.prefill(token_ids, padding_mask, capacity)
+        return [], cache
+
+    def start_rows(self, token_ids, lengths, columns, cache, request):
+        """The state before the first step.
 
         Args:
             token_ids: int32 `(batch, length)`. Prompts, padded behind.
             lengths: int32 `(batch,)`.
             columns: int32 scalar, at least `length`. Width of `Rows.tokens`.
-            capacity: int32 scalar. Positions that the cache has room for.
+            cache: of all of the prompts but their last tokens.
             request: `Request`.
         """
         ops = keras.ops
         width = ops.shape(token_ids)[1]
-        known = ops.arange(width)[None] < lengths[:, None] - 1
         tokens, offset = align(token_ids, lengths, columns)
         rows = Rows(
             tokens=tokens,
@@ -109,7 +119,7 @@ class Loop:
             column=ops.cast(width, "int32"),
             finished=lengths >= request.max_length,
             seen=self._seen(tokens, offset, width),
-            cache=self.decoder.prefill(token_ids, known, capacity),
+            cache=cache,
             sampler=(),
         )
         rows = _take_rows(rows, self._copies(ops.shape(lengths)[0]))
@@ -198,7 +208,7 @@ class Loop:
         ops = keras.ops
         last = ops.take(rows.tokens, rows.column - 1, axis=1)
         position = rows.column - 1 - rows.offset
-        logits, cache = self.decoder.decode(
+        logits, _, cache = self.decoder.decode(
             # Rows that are finished may have left the cache.
             last[:, None],
             rows.cache,

@@ -1,12 +1,15 @@
 """Prompts in, texts out: what runs the loop from outside of graphs."""
 
+import numbers
 from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 
+from keras_reformer.generation.hub import HubLoop
 from keras_reformer.generation.loop import Decoder, Loop, Request
-from keras_reformer.ops.decoding import grow
+from keras_reformer.generation.samplers import Sampler
+from keras_reformer.ops.decoding import grow, with_capacity
 
 # Prompts and caches have lengths from this one on, doubling, so that few
 # programs are traced or compiled for many lengths.
@@ -18,7 +21,7 @@ _TOKENS_WORTH_A_BAR = 512
 
 
 def generate(
-    loop: Loop,
+    loop: Loop | HubLoop,
     prompts: Sequence[Sequence[int]],
     max_length: int,
     *,
@@ -28,7 +31,7 @@ def generate(
     """Continues prompts to `max_length`, as `ReformerCausalLM.generate` says.
 
     Args:
-        loop: `Loop`.
+        loop: `Loop` or `HubLoop`.
         prompts: token ids of each row; rows may differ in length.
         max_length: Length of the results, prompt included.
         seed: Seed of the draws; None draws one.
@@ -37,7 +40,8 @@ def generate(
     Returns:
         List of int32 arrays, prompt included.
     """
-    run = _Run(loop, prompts, max_length, seed)
+    make = _HubRun if isinstance(loop, HubLoop) else _Run
+    run = make(loop, prompts, max_length, seed)
     if verbose == "auto":
         verbose = run.columns - run.width >= _TOKENS_WORTH_A_BAR
     bar = keras.utils.Progbar(run.columns - run.width) if verbose else None
@@ -55,8 +59,22 @@ def stream(
     *,
     seed: int | None = None,
 ) -> Iterator[list[np.ndarray]]:
-    """Yields the new tokens of each row as they come; see `generate`."""
-    run = _Run(loop, prompts, max_length, seed)
+    """Yields the new tokens of each row as they come; see `generate`.
+
+    Raises:
+        ValueError: if the sampler may still change its mind.
+    """
+    sampler = loop.sampler
+    if not isinstance(sampler, Sampler) or sampler.copies > 1:
+        raise ValueError(
+            "Only samplers that choose a token for good can stream. Expected "
+            "a `keras_reformer.generation.Sampler` other than beams. "
+            f"Received: sampler={sampler!r}"
+        )
+    return _stream(_Run(loop, prompts, max_length, seed))
+
+
+def _stream(run):
     told = run.lengths
     while not run.finished:
         run.advance(1)
@@ -73,12 +91,8 @@ class _Run:
         texts = check(prompts, max_length, loop.decoder)
         self.lengths = [len(text) for text in texts]
         self.max_length = max_length
-        if seed is None:
-            seed = np.random.SeedSequence().entropy
         self.request = Request(
-            np.int32(max_length),
-            np.random.SeedSequence(seed).generate_state(2).view("int32"),
-            np.float32(1.0),
+            np.int32(max_length), _two_words(seed), np.float32(1.0)
         )
         self.finished = not texts
         self.width = self.columns = self.column = 0
@@ -89,15 +103,41 @@ class _Run:
         self.width = min(_room_for(max(self.lengths)), self.max_length)
         self.column = self.width
         self.columns = self.width + self.max_length - min(self.lengths)
-        self.capacity = min(_room_for(self.width + 1), self.max_length)
-        padded = np.zeros((len(texts), self.width), "int32")
-        for row, text in zip(padded, texts, strict=True):
+        self.capacity = min(self._room(), self.max_length)
+        self.prompts = np.zeros((len(texts), self.width), "int32")
+        for row, text in zip(self.prompts, texts, strict=True):
             row[: len(text)] = text
+        self._align(*self._prefill())
+
+    def _room(self):
+        return _room_for(self.width + 1)
+
+    def _prefill(self):
+        """A pass over all of the prompts but their last tokens."""
+        known = np.array(self.lengths)[:, None] - 1
+        mask = np.arange(self.width) < known
+        if not self.loop.decoder.padding_matters:
+            return self._pass_over(self.prompts, mask)
+        parts = []
+        for row, count in enumerate(known[:, 0]):
+            # A pass over nothing is one over a masked token.
+            alone = slice(row, row + 1), slice(0, max(1, int(count)))
+            states, cache = self._pass_over(self.prompts[alone], mask[alone])
+            states = [with_capacity(x, self.width, axis=1) for x in states]
+            parts.append((states, cache))
+        return keras.tree.map_structure(
+            lambda *rows: keras.ops.concatenate(rows), *parts
+        )
+
+    def _pass_over(self, token_ids, mask):
+        return self.loop.prefill(token_ids, mask, np.int32(self.capacity))
+
+    def _align(self, states, cache):
         self.rows = self.loop.start(
-            padded,
+            self.prompts,
             np.array(self.lengths, "int32"),
             np.int32(self.columns),
-            np.int32(self.capacity),
+            cache,
             self.request,
         )
         self._look()
@@ -124,15 +164,14 @@ class _Run:
 
     def texts(self):
         """Each prompt's text so far, up to its stop token."""
-        rows = (
-            np.asarray(self.rows.tokens)[:: self.loop.sampler.copies]
-            if (self.lengths)
-            else []
-        )
+        rows = self._tokens() if self.lengths else []
         return [
             self._text(row, length)
             for row, length in zip(rows, self.lengths, strict=True)
         ]
+
+    def _tokens(self):
+        return np.asarray(self.rows.tokens)[:: self.loop.sampler.copies]
 
     def _text(self, row, length):
         first = self.width - length
@@ -141,6 +180,42 @@ class _Run:
         if ends.any():
             text = text[: length + int(ends.argmax()) + 1]
         return text.astype("int32")
+
+
+class _HubRun(_Run):
+    """The same with a sampler that fills all columns at once."""
+
+    def _room(self):
+        return self.max_length
+
+    def _align(self, states, cache):
+        (hidden_states,) = states
+        self.rows = self.loop.start(
+            self.prompts,
+            np.array(self.lengths, "int32"),
+            np.int32(self.columns),
+            hidden_states,
+        )
+        self.cache, self.tokens = cache, self.rows[0]
+        self.finished = self.columns == self.width
+
+    def advance(self, count):
+        self.tokens = self.loop.run(
+            *self.rows,
+            self.cache,
+            np.int32(self.width),
+            np.int32(self.capacity),
+        )
+        if tuple(self.tokens.shape) != tuple(self.rows[0].shape):
+            raise ValueError(
+                "A sampler must return tokens of the prompt's shape. Expected "
+                f"{tuple(self.rows[0].shape)}. Received: "
+                f"{tuple(self.tokens.shape)}"
+            )
+        self.column, self.finished = self.columns, True
+
+    def _tokens(self):
+        return np.asarray(self.tokens)
 
 
 def check(
@@ -170,6 +245,18 @@ def check(
                 f"prompts[{index}] with {outside[:5]}"
             )
     return texts
+
+
+def _two_words(seed: int | None) -> np.ndarray:
+    """A seed of any size, or a fresh one, as int32 `(2,)`."""
+    if seed is None:
+        seed = np.random.SeedSequence().entropy
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(
+            "`seed` must be an integer of at least 0, or None. Received: "
+            f"seed={seed!r}"
+        )
+    return np.random.SeedSequence(int(seed)).generate_state(2).view("int32")
 
 
 def _room_for(length: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_reformer.layers import checks
 from keras_reformer.ops.random import uniform
 
 
@@ -118,7 +119,7 @@ class TopKSampler(Sampler):
 
     def __init__(self, k: int = 5, temperature=1.0, repetition_penalty=1.0):
         super().__init__(temperature, repetition_penalty)
-        self.k = _positive("k", k)
+        self.k = checks.positive_int("k", k)
 
     def restrict(self, probabilities):
         # The rank and not a threshold: of equals, k at most may come.
@@ -176,7 +177,7 @@ class BeamSampler(Sampler):
         self, num_beams: int = 5, temperature=1.0, repetition_penalty=1.0
     ):
         super().__init__(temperature, repetition_penalty)
-        self.num_beams = _positive("num_beams", num_beams)
+        self.num_beams = checks.positive_int("num_beams", num_beams)
 
     @property
     def copies(self):

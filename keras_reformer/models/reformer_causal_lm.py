@@ -84,7 +84,8 @@ class ReformerCausalLM(LanguageModel):
             max_length: int. Length of the results, prompt included.
             sampler: `"greedy"`, `"random"`, `"top_k"`, `"top_p"`, `"beam"`, a
                 `keras_reformer.generation.Sampler`, or one of KerasHub's,
-                which draws from a seed of its own. Defaults to `"top_p"`.
+                which draws from a seed of its own and keeps the settings of
+                its first use. Defaults to `"top_p"`.
             seed: int. The same seed gives the same text; None draws a new
                 one. Defaults to `None`.
             stop_token_ids: ids that end a text, which they stay part of.
@@ -135,21 +136,21 @@ class ReformerCausalLM(LanguageModel):
     def decoder(self):
         """What `keras_reformer.generation` needs of the model."""
         return generation.Decoder(
-            self._prefill,
+            self.backbone.prefill,
             self.backbone.decode_constants,
             self._decode,
             self.backbone.vocabulary_size,
             self.backbone.max_sequence_length,
+            padding_matters=any(
+                layer.scope == "chunk" or layer.exact_below
+                for layer in self._lsh_layers()
+            ),
         )
-
-    def _prefill(self, token_ids, padding_mask, capacity):
-        _, cache = self.backbone.prefill(token_ids, padding_mask, capacity)
-        return cache
 
     def _decode(self, *arguments):
         hidden, cache = self.backbone.decode(*arguments)
         logits = keras.ops.cast(self.head(hidden)[:, 0], "float32")
-        return logits, cache
+        return logits, hidden[:, 0], cache
 
     def _loop(self, sampler, stop_token_ids, jit_compile):
         """The loop for these settings, traced once."""
@@ -158,21 +159,28 @@ class ReformerCausalLM(LanguageModel):
         stops = tuple(sorted(int(token) for token in stops))
         key = sampler, stops, jit_compile, self._layer_settings()
         if key not in self._loops:
-            self._loops[key] = generation.Loop(
-                self.decoder(), sampler, stops, jit_compile
-            )
+            self._loops[key] = self._make_loop(sampler, stops, jit_compile)
         return self._loops[key]
+
+    def _make_loop(self, sampler, stops, jit_compile):
+        if isinstance(sampler, generation.Sampler):
+            return generation.Loop(self.decoder(), sampler, stops, jit_compile)
+        return generation.HubLoop(
+            self.decoder(), sampler, stops, jit_compile, model=self
+        )
 
     def _layer_settings(self):
         """What may be set on built layers and is part of a trace."""
+        return tuple(
+            (layer.num_hashes, layer.exact_below, id(layer.rotations))
+            for layer in self._lsh_layers()
+        )
+
+    def _lsh_layers(self):
         layers = [
             block.attention.layer for block in self.backbone.sequence.blocks
         ]
-        return tuple(
-            (layer.num_hashes, layer.exact_below, id(layer.rotations))
-            for layer in layers
-            if hasattr(layer, "rotations")
-        )
+        return [layer for layer in layers if hasattr(layer, "rotations")]
 
     @functools.cached_property
     def _loops(self):

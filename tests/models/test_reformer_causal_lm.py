@@ -329,4 +329,4 @@ def test_bad_prompts(model, prompts, length, match):
 
 def test_unknown_sampler(model):
     with pytest.raises(ValueError, match="Unknown sampler"):
-        model.generate([[1]], 5, sampler="beam")
+        model.generate([[1]], 5, sampler="nucleus")

@@ -1,0 +1,209 @@
+"""Text from a model's caches is that of its full passes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_reformer.generation import BeamSampler, RandomSampler, TopPSampler
+from keras_reformer.models import ReformerCausalLM
+from tests import stepwise
+from tests.generation.test_requests import Greedy
+from tests.models import tiny
+from tests.stepwise import LENGTHS, gap
+
+PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4]]
+
+
+class Logits:
+    """A model whose outputs, at prompts and in steps, are logits."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def prefill(self, token_ids, mask, capacity):
+        hidden, cache = self.model.backbone.prefill(token_ids, mask, capacity)
+        return self.model.head(hidden), cache
+
+    def decode(self, token_ids, cache, positions):
+        hidden, cache = self.model.backbone.decode(token_ids, cache, positions)
+        return self.model.head(hidden), cache
+
+
+def both(length=45, **options):
+    """Logits of decoding and of one full pass, at all positions."""
+    model = tiny.make_spread_model(**options)
+    ids = tiny.make_ids(len(LENGTHS), length)
+    expected = np.asarray(model(ids), "float64")
+    return stepwise.decode(Logits(model), ids, LENGTHS), expected
+
+
+def greedily(model, prompts, length):
+    """Texts of full passes over each row alone."""
+    last, texts = stepwise.last_of(model), []
+    for prompt in prompts:
+        text = [int(token) for token in prompt]
+        while len(text) < length:
+            logits = last(np.array([text], "int32"))
+            text.append(int(logits[0].argmax()))
+        texts.append(text)
+    return texts
+
+
+def lists(texts):
+    return [text.tolist() for text in texts]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.make_spread_model()
+
+
+# --- Logits ---
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_layers": 4, "num_hashes": 1},
+        {"position_embedding": "rotary", "merge": "mean"},
+        {"position_embedding": "sinusoidal", "position_bias": "alibi"},
+        {"position_embedding": "learned", "position_bias": "relative"},
+        {
+            "position_embedding": None,
+            "normalization": "rms_norm",
+            "num_buckets": [2, 4],
+            "num_hashes": 4,
+        },
+        {
+            "attention_layers": ("lsh",),
+            "lsh_num_chunks_before": 2,
+            "key_dim": 5,
+            "merge": "mean",
+            "tie_embeddings": True,
+        },
+    ],
+    ids=str,
+)
+def test_steps_give_the_logits_of_a_full_pass(options):
+    found, expected = both(**options)
+    assert gap(found, expected) < 1e-5
+
+
+def test_double_precision():
+    found, expected = both(dtype="float64")
+    assert gap(found, expected) < 1e-12
+
+
+def test_low_precision():
+    found, expected = both(dtype="mixed_bfloat16")
+    assert gap(found, expected) < 0.1
+    assert (found.argmax(-1) == expected.argmax(-1)).mean() > 0.9
+
+
+def test_hundreds_of_steps():
+    found, expected = both(320, max_sequence_length=320)
+    assert gap(found, expected) < 1e-5
+
+
+# --- Texts ---
+
+
+def test_greedy_text_is_that_of_full_passes_from_any_cache(model):
+    prompts = [[1, 2, 3], tiny.make_ids(1, 60)[0].tolist()]
+    texts = lists(model.generate(prompts, 72, sampler="greedy"))
+    assert texts == greedily(model, prompts, 72)
+    assert lists(model.generate(prompts[:1], 72, "greedy")) == texts[:1]
+
+
+def test_executions_agree(model):
+    texts = lists(model.generate(PROMPTS, 20, "greedy"))
+    compiled = model.generate(PROMPTS, 20, "greedy", jit_compile=True)
+    assert lists(compiled) == texts
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert lists(model.generate(PROMPTS, 16, "greedy")) == [
+            text[:16] for text in texts
+        ]
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def test_samplers(model):
+    """A sampler that leaves nothing but the best token is greedy."""
+    expected = lists(model.generate(PROMPTS, 20, "greedy"))
+    for sampler in (TopPSampler(1e-6), BeamSampler(1), Greedy()):
+        assert lists(model.generate(PROMPTS, 20, sampler)) == expected
+
+
+def test_stream(model):
+    options = {
+        "sampler": RandomSampler(3.0),
+        "seed": 5,
+        "stop_token_ids": [4, 8],
+    }
+    texts = [list(prompt) for prompt in PROMPTS]
+    for news in model.stream(PROMPTS, 20, **options):
+        for text, new in zip(texts, news, strict=True):
+            text.extend(new.tolist())
+    assert texts == lists(model.generate(PROMPTS, 20, **options))
+    assert len({len(text) for text in texts}) > 1
+
+
+def test_settings_of_built_layers_change_later_texts():
+    model = tiny.make_spread_model(attention_layers=("lsh",), num_layers=1)
+    layers = [b.attention.layer for b in model.backbone.sequence.blocks]
+    prompt = tiny.make_ids(1, 30)
+    texts = set()
+    for name, value in [
+        ("num_hashes", 2),
+        ("num_hashes", 1),
+        ("exact_below", 50),
+    ]:
+        for layer in layers:
+            setattr(layer, name, value)
+        found = lists(model.generate(prompt, 50, "greedy"))
+        assert found == greedily(model, prompt, 50)
+        texts.add(tuple(found[0]))
+    assert len(texts) == 3
+
+
+def test_weights_that_change_later():
+    model = tiny.make_spread_model(**tiny.SMALLEST)
+    first = lists(model.generate(PROMPTS, 30, "greedy"))
+    for variable in model.trainable_variables:
+        variable.assign(-variable)
+    texts = lists(model.generate(PROMPTS, 30, "greedy"))
+    assert texts != first
+    assert texts == greedily(model, PROMPTS, 30)
+
+
+def test_loaded_model(model, tmp_path):
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    assert isinstance(loaded, ReformerCausalLM)
+    options = {"sampler": RandomSampler(3.0), "seed": 5}
+    texts = lists(model.generate(PROMPTS, 20, **options))
+    assert lists(loaded.generate(PROMPTS, 20, **options)) == texts
+
+
+# --- Chunks ---
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_chunk_scope_of_one_lsh_layer(wrap):
+    """Neither the other rows nor the padding of prompts move a border."""
+    model = tiny.make_spread_model(scope="chunk", wrap=wrap)
+    prompts = [*PROMPTS, tiny.make_ids(1, 19)[0].tolist()]
+    texts = lists(model.generate(prompts, 26, sampler="greedy"))
+    assert texts == greedily(model, prompts, 26)
+
+
+def test_deep_chunk_scope_of_unequal_prompts_is_that_of_rows_alone():
+    options = {"scope": "chunk", "wrap": True, "attention_layers": ("lsh",)}
+    model = tiny.make_spread_model(**options)
+    prompts = [*PROMPTS, tiny.make_ids(1, 19)[0].tolist()]
+    texts = lists(model.generate(prompts, 40, sampler="greedy"))
+    alone = lists(model.generate(prompts[2:3], 40, "greedy"))
+    assert alone == texts[2:3]
