@@ -60,16 +60,15 @@ def cached_step(case, jit_compile, decoder=None):
         jit_compile=jit_compile,
     )
     length = case["length"]
-    request = generation.Request(
-        np.int32(2 * length), np.array([0, 0], "int32"), np.float32(1)
-    )
-    sizes = np.int32(2 * length), np.int32(2 * length)
-    lengths = np.array([length], "int32")
-    state = [loop.start(draw_tokens(case), lengths, *sizes, request)]
+    room, one = np.int32(2 * length), np.ones(1, "int32")
+    request = generation.Request(room * one, 0 * one, one.astype("float32"))
+    tokens, known = draw_tokens(case), np.arange(length)[None] < length - 1
+    _, cache = loop.prefill(tokens, known, room)
+    state = [loop.start(tokens, length * one, room, cache, request)]
 
     def step():
         until = state[0].column + TOKENS
-        state[0] = loop.advance(state[0], until, sizes[1], request)
+        state[0] = loop.advance(state[0], until, room)
         state[0].column.numpy()
 
     return step
@@ -99,12 +98,12 @@ def exact_step(case):
 
     def prefill(token_ids, mask, capacity):
         x = backbone.embed(token_ids)
-        return sequence.prefill(x, mask, capacity)[1]
+        return sequence.prefill(x, mask, capacity)
 
     def decode(token_ids, cache, positions, constants):
         x = backbone.embed(token_ids, positions)
         x, cache = sequence.decode(x, cache, positions)
-        return head(backbone.normalization(x))[:, 0], cache
+        return head(backbone.normalization(x))[:, 0], x, cache
 
     decoder = generation.Decoder(
         prefill, tuple, decode, VOCABULARY, 2 * case["length"]

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reformer.export import requests
+from keras_reformer.generation import Loop, Request, Sampler, get_sampler
 from keras_reformer.models import (
     ReformerBackbone,
     ReformerCausalLM,
@@ -35,6 +36,8 @@ class Endpoint(NamedTuple):
         per_position: whether outputs are as long as `token_ids`, so that the
             padding of a bucket must be cut off.
         warm: whether a server should warm it up.
+        compilable: whether XLA can compile it: shapes must not follow from
+            what a request says.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Endpoint(NamedTuple):
     specs: dict[str, tf.TensorSpec]
     per_position: bool = False
     warm: bool = True
+    compilable: bool = True
 
 
 class Limits(NamedTuple):
@@ -51,18 +55,32 @@ class Limits(NamedTuple):
     max_length: int | None = None
 
 
-def endpoints(model: keras.Model, trainable: bool = False) -> list[Endpoint]:
+class Sampling(NamedTuple):
+    """What `generate` does with logits; see `ReformerCausalLM.generate`."""
+
+    sampler: str | Sampler = "top_p"
+    stop_token_ids: tuple[int, ...] = ()
+
+
+def endpoints(
+    model: keras.Model,
+    trainable: bool = False,
+    sampling: Sampling = Sampling(),  # noqa: B008
+) -> list[Endpoint]:
     """All endpoints of a model; the first one is the default.
 
     Args:
         model: A task model, a backbone or another model of token ids.
         trainable: bool. Whether to add `train`.
+        sampling: `Sampling`.
     """
     found = [_serve(model)]
     if takes_mask(model):
         found.append(_serve_padded(model))
     if isinstance(model, ReformerCausalLM | ReformerMaskedLM):
         found.append(_score(model))
+    if isinstance(model, ReformerCausalLM):
+        found.append(_generate(model, sampling))
     if trainable:
         found.append(_train(model))
     return found
@@ -93,7 +111,7 @@ def serving_function(
     assertions, and compiles once for each shape that it meets.
     """
     compute = endpoint.function
-    if jit_compile:
+    if jit_compile and endpoint.compilable:
         compute = tf.function(compute, autograph=False, jit_compile=True)
 
     def answer(*tensors):
@@ -122,8 +140,14 @@ def example(
         "token_ids": ids,
         "labels": ids[:, ::-1],
         "lengths": np.full([batch], length),
+        "max_length": np.full([batch], min(length + 1, limits.max_length or 1)),
+        "seed": np.arange(batch),
+        "temperature": np.ones([batch]),
     }
-    return {name: values[name].astype("int32") for name in endpoint.specs}
+    return {
+        name: values[name].astype(spec.dtype.as_numpy_dtype)
+        for name, spec in endpoint.specs.items()
+    }
 
 
 def _serve(model) -> Endpoint:
@@ -164,6 +188,29 @@ def _train(model) -> Endpoint:
     return Endpoint("train", train, _labelled_specs(model), warm=False)
 
 
+def _generate(model, sampling) -> Endpoint:
+    loop = Loop(
+        model.decoder(),
+        get_sampler(sampling.sampler),
+        tuple(sampling.stop_token_ids),
+    )
+
+    def generate(request):
+        texts, lengths = loop.complete(
+            request["token_ids"],
+            request["lengths"],
+            Request(
+                request["max_length"],
+                request["seed"],
+                request["temperature"],
+            ),
+        )
+        return {"token_ids": texts, "lengths": lengths}
+
+    specs = _specs("lengths", "max_length", "seed", "temperature")
+    return Endpoint("generate", generate, specs, compilable=False)
+
+
 def _outputs_of(model, training):
     name = "hidden_states" if isinstance(model, ReformerBackbone) else "logits"
 
@@ -201,7 +248,9 @@ def _labelled_specs(model) -> dict[str, tf.TensorSpec]:
 def _specs(*further) -> dict[str, tf.TensorSpec]:
     return {
         name: tf.TensorSpec(
-            (None,) if name == "lengths" else (None, None), tf.int32, name=name
+            (None, None) if name in ("token_ids", "labels") else (None,),
+            tf.float32 if name == "temperature" else tf.int32,
+            name=name,
         )
         for name in ("token_ids", *further)
     }

@@ -33,7 +33,7 @@ def checked(
     rules = _rules_of_shape(request, max_length)
     with tf.control_dependencies(rules):
         request = {name: tf.identity(x) for name, x in request.items()}
-        rules = _rules_of_values(request, vocabulary_size)
+        rules = _rules_of_values(request, vocabulary_size, max_length)
     with tf.control_dependencies(rules):
         return {name: tf.identity(x) for name, x in request.items()}
 
@@ -100,7 +100,7 @@ def _rules_of_shape(request, max_length) -> list[tf.Operation]:
     return rules
 
 
-def _rules_of_values(request, vocabulary_size) -> list[tf.Operation]:
+def _rules_of_values(request, vocabulary_size, longest) -> list[tf.Operation]:
     size, rules = vocabulary_size, []
     if size is not None:
         rules.append(_range_rule("token_ids", request, 0, size - 1))
@@ -109,6 +109,24 @@ def _rules_of_values(request, vocabulary_size) -> list[tf.Operation]:
         rules.append(_range_rule("lengths", request, 1, length))
     if "labels" in request:
         rules.append(_range_rule("labels", request, -1, size - 1))
+    if "max_length" in request:
+        rules.append(_range_rule("max_length", request, 1, longest))
+        rules.append(
+            _rule(
+                tf.reduce_all(request["lengths"] <= request["max_length"]),
+                "max_length counts the prompt too and must not be less than "
+                "lengths. Received lengths:",
+                request["lengths"],
+            )
+        )
+    if "temperature" in request:
+        rules.append(
+            _rule(
+                tf.reduce_all(request["temperature"] > 0),
+                "temperature must be positive. Received:",
+                request["temperature"],
+            )
+        )
     return rules
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reformer.export import endpoints, warmup
+from keras_reformer.generation import Sampler
 
 _METADATA_FILE = "metadata.json"
 # What a warm-up request holds where there are no buckets.
@@ -26,6 +27,8 @@ def export_saved_model(
     length_buckets: Sequence[int] | None = None,
     jit_compile: bool = False,
     trainable: bool = False,
+    sampler: str | Sampler = "top_p",
+    stop_token_ids: Sequence[int] | None = None,
     warm_up_batch_sizes: Sequence[int] = (1,),
 ) -> str:
     """Exports a model in the folder layout of TensorFlow Serving.
@@ -44,6 +47,11 @@ def export_saved_model(
       `(batch,)`: how many tokens it is the sum of. Logits are made in chunks.
       A `ReformerCausalLM` scores each token but the first. A
       `ReformerMaskedLM` takes `labels` too and scores where they are not -1.
+    - `generate`, of a `ReformerCausalLM`: prompts `token_ids` and `lengths`,
+      with each row's `max_length` (prompt included), `seed` and
+      `temperature`, all `(batch,)`, to the texts' `token_ids` and `lengths`.
+      The whole loop is inside the graph, and decodes from a cache. A row's
+      text does not depend on the other rows.
     - `train`, on request: what `score` takes to `loss`, or what
       `serve_padded` takes and gives, in training mode. It draws dropout
       masks and rotations anew and has gradients after loading.
@@ -68,6 +76,9 @@ def export_saved_model(
         trainable: bool. Whether to add `train` and to keep gradients, which
             make the files larger and slower to write and to load. Without it
             what is loaded has no gradients. Defaults to `False`.
+        sampler: of `generate`, as of `ReformerCausalLM.generate`. Defaults to
+            `"top_p"`.
+        stop_token_ids: of `generate`: ids that end a text.
         warm_up_batch_sizes: ints. Rows of the warm-up requests; there is one
             for each signature, bucket and number of rows.
 
@@ -93,7 +104,8 @@ def export_saved_model(
     buckets = _checked_buckets(model, length_buckets, limits)
     if buckets:
         limits = limits._replace(max_length=buckets[-1])
-    found = endpoints.endpoints(model, trainable)
+    sampling = endpoints.Sampling(sampler, tuple(stop_token_ids or ()))
+    found = endpoints.endpoints(model, trainable, sampling)
     functions = {
         endpoint.name: endpoints.serving_function(
             endpoint, limits, buckets, jit_compile

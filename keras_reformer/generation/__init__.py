@@ -5,6 +5,7 @@ from keras_reformer.generation.loop import Decoder as Decoder
 from keras_reformer.generation.loop import Loop as Loop
 from keras_reformer.generation.loop import Request as Request
 from keras_reformer.generation.requests import generate as generate
+from keras_reformer.generation.requests import row_seeds as row_seeds
 from keras_reformer.generation.requests import stream as stream
 from keras_reformer.generation.samplers import BeamSampler as BeamSampler
 from keras_reformer.generation.samplers import GreedySampler as GreedySampler
@@ -27,5 +28,6 @@ __all__ = [
     "TopPSampler",
     "generate",
     "get_sampler",
+    "row_seeds",
     "stream",
 ]

@@ -48,6 +48,7 @@ class Rows(NamedTuple):
         finished: bool `(rows,)`.
         seen: bool `(rows, vocabulary_size)`: tokens that a row has, or empty
             where nobody asks.
+        request: `Request`.
         cache: of the model.
         sampler: of the sampler.
     """
@@ -56,18 +57,19 @@ class Rows(NamedTuple):
     offset: Any
     column: Any
     finished: Any
+    request: Any
     seen: Any
     cache: Any
     sampler: Any
 
 
 class Request(NamedTuple):
-    """What is the same in all steps.
+    """What each row asks for, so that its text depends on no other row.
 
     Attributes:
-        max_length: int32 scalar. Length at which a row is finished.
-        seed: int32 `(2,)`.
-        temperature: float32 scalar. Logits are divided by it before the
+        max_length: int32 `(rows,)`. Length at which the row is finished.
+        seed: int32 `(rows,)`.
+        temperature: float32 `(rows,)`. Logits are divided by it before the
             sampler sees them.
     """
 
@@ -118,6 +120,7 @@ class Loop:
             offset=offset,
             column=ops.cast(width, "int32"),
             finished=lengths >= request.max_length,
+            request=request,
             seen=self._seen(tokens, offset, width),
             cache=cache,
             sampler=(),
@@ -160,39 +163,46 @@ class Loop:
             request: `Request`.
 
         Returns:
-            int32 `(batch, max_length)`, prompts included, zero behind each
-            text; and int32 `(batch,)`, the texts' lengths.
+            int32 `(batch, longest max_length)`, prompts included, zero behind
+            each text; and int32 `(batch,)`, the texts' lengths.
         """
-        ops, longest = keras.ops, request.max_length
-        width = ops.cast(ops.shape(token_ids)[1], "int32")
-        columns = width + longest - ops.min(lengths)
-        rows = self.start_rows(token_ids, lengths, columns, longest, request)
-        rows = self.advance_rows(rows, columns, longest, request)
-        rows = rows._replace(cache=(), seen=(), sampler=())
+        ops, longest = keras.ops, keras.ops.max(request.max_length)
+        width = ops.shape(token_ids)[1]
+        known = ops.arange(width)[None] < lengths[:, None] - 1
+        _, cache = self.prefill_rows(token_ids, known, longest)
+        columns = ops.cast(width, "int32") + longest - ops.min(lengths)
+        rows = self.start_rows(token_ids, lengths, columns, cache, request)
+        rows = self.advance_rows(rows, columns, longest)
         best = ops.arange(ops.shape(lengths)[0], dtype="int32")
-        rows = _take_rows(rows, best * self.sampler.copies)
+        rows = _take_rows(
+            rows._replace(cache=(), sampler=()), best * self.sampler.copies
+        )
+        return self._texts(rows, lengths, longest)
+
+    def _texts(self, rows, lengths, longest):
+        """Tokens from each row's first on, zero behind its end; and lengths."""
+        ops = keras.ops
         place = ops.arange(longest, dtype="int32")
-        index = ops.minimum(rows.offset[:, None] + place, columns - 1)
+        last = ops.shape(rows.tokens)[1] - 1
+        index = ops.minimum(rows.offset[:, None] + place, last)
         texts = ops.take_along_axis(rows.tokens, index, axis=1)
         ends = _is_any(texts, self.stop_token_ids) & (place >= lengths[:, None])
-        ended = ops.any(ends, axis=1)
         first = ops.cast(ops.argmax(ends, axis=1), "int32") + 1
-        found = ops.where(ended, first, ops.maximum(longest, lengths))
+        limit = ops.maximum(rows.request.max_length, lengths)
+        found = ops.where(ops.any(ends, axis=1), first, limit)
         return ops.where(place < found[:, None], texts, 0), found
 
-    def advance_rows(self, rows, until, capacity, request):
+    def advance_rows(self, rows, until, capacity):
         """Fills columns up to `until`, or until all rows are finished.
 
         Args:
             rows: `Rows`.
             until: int32 scalar.
             capacity: int32 scalar. Positions that the cache has room for.
-            request: `Request`.
 
         Returns:
             `Rows`.
         """
-
         constants = self.decoder.constants()
 
         def unfinished(*rows):
@@ -200,12 +210,12 @@ class Loop:
             return (rows.column < until) & ~keras.ops.all(rows.finished)
 
         def step(*rows):
-            return tuple(self._step(Rows(*rows), capacity, request, constants))
+            return tuple(self._step(Rows(*rows), capacity, constants))
 
         return Rows(*keras.ops.while_loop(unfinished, step, tuple(rows)))
 
-    def _step(self, rows, capacity, request, constants):
-        ops = keras.ops
+    def _step(self, rows, capacity, constants):
+        ops, request = keras.ops, rows.request
         last = ops.take(rows.tokens, rows.column - 1, axis=1)
         position = rows.column - 1 - rows.offset
         logits, _, cache = self.decoder.decode(
@@ -215,14 +225,17 @@ class Loop:
             ops.minimum(position, capacity - 1),
             constants,
         )
-        logits = self._penalized(logits / request.temperature, rows.seen)
+        logits = self._penalized(
+            logits / request.temperature[:, None], rows.seen
+        )
         choice = self.sampler.choose(
             logits, request.seed, position + 1, rows.finished, rows.sampler
         )
         rows = _take_rows(rows._replace(cache=cache), choice.parents)
         tokens = ops.where(rows.finished, 0, choice.tokens)
         ended = _is_any(tokens, self.stop_token_ids)
-        ended = ended | (position + 2 >= request.max_length)
+        position = rows.column - 1 - rows.offset
+        ended = ended | (position + 2 >= rows.request.max_length)
         return rows._replace(
             tokens=ops.slice_update(
                 rows.tokens, (0, rows.column), tokens[:, None]

@@ -91,8 +91,11 @@ class _Run:
         texts = check(prompts, max_length, loop.decoder)
         self.lengths = [len(text) for text in texts]
         self.max_length = max_length
+        count = len(texts)
         self.request = Request(
-            np.int32(max_length), _two_words(seed), np.float32(1.0)
+            np.full(count, max_length, "int32"),
+            row_seeds(seed, count),
+            np.ones(count, "float32"),
         )
         self.finished = not texts
         self.width = self.columns = self.column = 0
@@ -154,7 +157,7 @@ class _Run:
         if self.capacity < self.max_length:
             until = min(until, room)
         self.rows = self.loop.advance(
-            self.rows, np.int32(until), np.int32(self.capacity), self.request
+            self.rows, np.int32(until), np.int32(self.capacity)
         )
         self._look()
 
@@ -247,8 +250,16 @@ def check(
     return texts
 
 
-def _two_words(seed: int | None) -> np.ndarray:
-    """A seed of any size, or a fresh one, as int32 `(2,)`."""
+def row_seeds(seed: int | None, rows: int) -> np.ndarray:
+    """A seed for each row of a request, from one or from none.
+
+    Args:
+        seed: int of any size; None draws one.
+        rows: int. Those of a smaller number are the first of a larger one's.
+
+    Returns:
+        int32 `(rows,)`.
+    """
     if seed is None:
         seed = np.random.SeedSequence().entropy
     if not isinstance(seed, numbers.Integral) or seed < 0:
@@ -256,7 +267,7 @@ def _two_words(seed: int | None) -> np.ndarray:
             "`seed` must be an integer of at least 0, or None. Received: "
             f"seed={seed!r}"
         )
-    return np.random.SeedSequence(int(seed)).generate_state(2).view("int32")
+    return np.random.SeedSequence(int(seed)).generate_state(rows).view("int32")
 
 
 def _room_for(length: int) -> int:

@@ -1,8 +1,8 @@
 """Samplers: from the logits of a step to the next token of each row.
 
-A sampler holds settings only. Its draws follow from a seed and from a row's
-number and position, so the same request gets the same text: eagerly, in a
-graph, compiled, and from a SavedModel.
+A sampler holds settings only. Its draws follow from a row's seed and position,
+so the same request gets the same text: eagerly, in a graph, compiled, from a
+SavedModel, and whatever the other rows of the batch are.
 """
 
 import numbers
@@ -62,7 +62,7 @@ class Sampler:
 
         Args:
             logits: float32 `(rows, vocabulary_size)`.
-            seed: int32 `(2,)`.
+            seed: int32 `(rows,)`.
             positions: int32 `(rows,)`: where the tokens will be.
             finished: bool `(rows,)`: rows that do not matter any more.
             state: what the step before left.
@@ -245,8 +245,7 @@ def get_sampler(sampler):
 def _draw(weights, seed, positions):
     """A token of each row, with a probability in proportion to its weight."""
     cumulative = keras.ops.cumsum(weights, axis=-1)
-    rows = keras.ops.arange(keras.ops.shape(weights)[0], dtype="int32")
-    share = uniform(seed, positions, rows)
+    share = uniform(keras.ops.zeros(2, "int32"), seed, positions)
     reached = cumulative > (share * cumulative[:, -1])[:, None]
     return keras.ops.cast(keras.ops.argmax(reached, axis=-1), "int32")
 

@@ -9,6 +9,7 @@ from keras_reformer.generation import (
     TopKSampler,
     TopPSampler,
     get_sampler,
+    row_seeds,
 )
 
 PROBABILITIES = np.array([0.4, 0.05, 0.3, 0.05, 0.2, 0.0])
@@ -19,12 +20,12 @@ def log(probabilities):
     return np.log(np.maximum(probabilities, 1e-30)).astype("float32")
 
 
-def choose(sampler, logits, seed=(3, 4), position=0):
+def choose(sampler, logits, seed=3, position=0):
     """Tokens that a sampler without a state of its own chooses."""
     count = len(logits)
     tokens, parents, state = sampler.choose(
         np.asarray(logits, "float32"),
-        np.array(seed, "int32"),
+        row_seeds(seed, count),
         np.full(count, position, "int32"),
         np.zeros(count, bool),
         sampler.start(count),
