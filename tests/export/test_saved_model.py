@@ -17,7 +17,7 @@ from tests.export.tiny import IDS, ONE_BLOCK, causal_lm, classifier
 
 @pytest.fixture(scope="module")
 def model():
-    return causal_lm()
+    return causal_lm(**ONE_BLOCK)
 
 
 @pytest.fixture

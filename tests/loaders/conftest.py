@@ -1,6 +1,7 @@
 import pytest
 
 from keras_reformer.loaders import runner
+from keras_reformer.loaders.comparison import Reference
 
 
 @pytest.fixture(scope="session")
@@ -9,3 +10,9 @@ def program(tmp_path_factory):
     if runner.missing():
         pytest.skip(runner.missing())
     return runner.build(str(tmp_path_factory.mktemp("program")))
+
+
+@pytest.fixture(scope="session")
+def reference(exported):
+    """The exported model in TensorFlow's Python loader."""
+    return Reference(exported)

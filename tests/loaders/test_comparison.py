@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_reformer.loaders import comparison, runner
-from keras_reformer.loaders.comparison import Reference, Result, distance
+from keras_reformer.loaders.comparison import Result, distance
 
 ONE = {"logits": np.ones((2, 3), "float32")}
 
@@ -32,11 +32,6 @@ def test_what_differs():
     assert not Result("a", reason="not there").differs
     assert Result("a", 1, 1e-4).differs
     assert Result("a", 1, float("nan")).differs
-
-
-@pytest.fixture(scope="module")
-def reference(exported):
-    return Reference(exported)
 
 
 def test_loaders_are_compared(reference):

@@ -7,15 +7,9 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.loaders import prediction_service, runner
-from keras_reformer.loaders.comparison import Reference
 from tests.export.tiny import IDS, LENGTH, LENGTHS, VOCABULARY
 
 SCORE = {"token_ids": IDS, "lengths": LENGTHS}
-
-
-@pytest.fixture(scope="module")
-def reference(exported):
-    return Reference(exported)
 
 
 @pytest.fixture(scope="module")
