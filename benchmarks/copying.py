@@ -37,6 +37,8 @@ def make_model(options):
         intermediate_dim=2 * options.hidden_dim,
         max_sequence_length=LENGTH,
         attention_layers=("lsh",),
+        # A symbol and its copy are in the same column of the grid.
+        axial_shape=(LENGTH // STRING + 1, STRING),
         chunk_length=16,
         num_hashes=options.num_hashes,
         seed=options.seed,
@@ -66,7 +68,7 @@ def train(model, options):
     steps, batch = options.steps_per_epoch, options.batch_size
     total = steps * options.epochs
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, total, warmup_target=options.learning_rate, warmup_steps=200
+        0.0, total, warmup_target=options.learning_rate, warmup_steps=100
     )
     model.compile(
         keras.optimizers.Adam(rate), metrics=["accuracy"], jit_compile=True
@@ -110,13 +112,13 @@ def main():
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     for name, default in {
-        "layers": 2,
-        "hidden_dim": 128,
+        "layers": 1,
+        "hidden_dim": 64,
         "num_hashes": 4,
         "batch_size": 32,
-        "steps_per_epoch": 100,
-        "epochs": 30,
-        "learning_rate": 2e-3,
+        "steps_per_epoch": 50,
+        "epochs": 60,
+        "learning_rate": 5e-3,
         "seed": 0,
     }.items():
         flag = f"--{name.replace('_', '-')}"

@@ -1,12 +1,10 @@
 """Text from a model's caches is that of its full passes."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_reformer.generation import BeamSampler, RandomSampler, TopPSampler
-from keras_reformer.models import ReformerCausalLM
 from tests import stepwise
 from tests.generation.test_requests import Greedy
 from tests.models import tiny
@@ -122,9 +120,7 @@ def test_executions_agree(model):
     assert lists(compiled) == texts
     tf.config.run_functions_eagerly(True)
     try:
-        assert lists(model.generate(PROMPTS, 16, "greedy")) == [
-            text[:16] for text in texts
-        ]
+        assert lists(model.generate(PROMPTS, 20, "greedy")) == texts
     finally:
         tf.config.run_functions_eagerly(False)
 
@@ -178,23 +174,12 @@ def test_weights_that_change_later():
     assert texts == greedily(model, PROMPTS, 30)
 
 
-def test_loaded_model(model, tmp_path):
-    path = str(tmp_path / "model.keras")
-    model.save(path)
-    loaded = keras.models.load_model(path)
-    assert isinstance(loaded, ReformerCausalLM)
-    options = {"sampler": RandomSampler(3.0), "seed": 5}
-    texts = lists(model.generate(PROMPTS, 20, **options))
-    assert lists(loaded.generate(PROMPTS, 20, **options)) == texts
-
-
 # --- Chunks ---
 
 
-@pytest.mark.parametrize("wrap", [False, True])
-def test_chunk_scope_of_one_lsh_layer(wrap):
+def test_chunk_scope_of_one_lsh_layer():
     """Neither the other rows nor the padding of prompts move a border."""
-    model = tiny.make_spread_model(scope="chunk", wrap=wrap)
+    model = tiny.make_spread_model(scope="chunk", wrap=True)
     prompts = [*PROMPTS, tiny.make_ids(1, 19)[0].tolist()]
     texts = lists(model.generate(prompts, 26, sampler="greedy"))
     assert texts == greedily(model, prompts, 26)
