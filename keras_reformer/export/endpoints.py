@@ -74,9 +74,7 @@ def endpoints(
         trainable: bool. Whether to add `train`.
         sampling: `Sampling`.
     """
-    found = [_serve(model)]
-    if takes_mask(model):
-        found.append(_serve_padded(model))
+    found = _serve(model)
     if isinstance(model, ReformerCausalLM | ReformerMaskedLM):
         found.append(_score(model))
     if isinstance(model, ReformerCausalLM):
@@ -105,7 +103,9 @@ def serving_function(
     length_buckets: tuple[int, ...] = (),
     jit_compile: bool = False,
 ):
-    """The traced function that is exported.
+    """The function that is exported.
+
+    It is not traced yet: saving would trace it again, and write both.
 
     Requests are checked and padded outside of what XLA compiles: XLA drops
     assertions, and compiles once for each shape that it meets.
@@ -123,11 +123,9 @@ def serving_function(
         answers = compute(requests.padded(request, length_buckets))
         return requests.cut(answers, length, endpoint.per_position)
 
-    function = tf.function(
+    return tf.function(
         answer, input_signature=list(endpoint.specs.values()), autograph=False
     )
-    function.get_concrete_function()
-    return function
 
 
 def example(
@@ -150,15 +148,23 @@ def example(
     }
 
 
-def _serve(model) -> Endpoint:
-    function = _outputs_of(model, training=False)
-    return Endpoint("serve", function, _specs(), _is_per_position(model))
+def _serve(model) -> list[Endpoint]:
+    """`serve` and, where the model can tell padding, `serve_padded`."""
+    per_position = _is_per_position(model)
+    compute = _outputs_of(model, training=False)
+    if not takes_mask(model):
+        return [Endpoint("serve", compute, _specs(), per_position)]
+    # One graph for both.
+    compute = tf.function(compute, autograph=False)
 
+    def serve(request):
+        batch, length = tf.unstack(tf.shape(request["token_ids"]))
+        return compute({"lengths": tf.fill([batch], length), **request})
 
-def _serve_padded(model) -> Endpoint:
-    function = _outputs_of(model, training=False)
-    specs = _specs("lengths")
-    return Endpoint("serve_padded", function, specs, _is_per_position(model))
+    return [
+        Endpoint("serve", serve, _specs(), per_position),
+        Endpoint("serve_padded", compute, _specs("lengths"), per_position),
+    ]
 
 
 def _score(model) -> Endpoint:

@@ -10,11 +10,15 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_reformer.export import endpoints, warmup
 from keras_reformer.generation import Sampler
 
 _METADATA_FILE = "metadata.json"
+_VARIABLES = ("variables", "trainable_variables", "non_trainable_variables")
+# Signatures that TensorFlow adds for itself.
+_PRIVATE = "__"
 # What a warm-up request holds where there are no buckets.
 _WARM_UP_LENGTH = 64
 
@@ -123,7 +127,7 @@ def export_saved_model(
         _write(model, functions, written, gradients=trainable)
         warmup.write(written, name, _examples(found, limits, shapes))
         serving = {
-            "signatures": {k: _describe(f) for k, f in functions.items()},
+            "signatures": _signatures(written),
             **limits._asdict(),
             "length_buckets": buckets,
             "jit_compile": jit_compile,
@@ -177,32 +181,48 @@ def _examples(found, limits, shapes):
 
 
 def _write(model, functions, folder, gradients):
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    # Keras adds the signature `serving_default` for the first endpoint.
+    root = tf.train.Checkpoint(
+        **{
+            kind: [variable.value for variable in getattr(model, kind)]
+            for kind in _VARIABLES
+        }
+    )
     for name, function in functions.items():
-        archive.add_endpoint(name, function)
+        setattr(root, name, function)
     # Written out, custom gradients make a file 2.5 times as large and take
     # eight times as long.
     options = tf.saved_model.SaveOptions(
         experimental_custom_gradients=gradients
     )
-    archive.write_out(folder, options=options, verbose=False)
+    default = next(iter(functions.values()))
+    signatures = {"serving_default": default, **functions}
+    tf.saved_model.save(root, folder, signatures, options)
 
 
-def _describe(function) -> dict:
-    """Names, dtypes and shapes of a traced function's tensors."""
-    concrete = function.get_concrete_function()
-    inputs = {spec.name: spec for spec in function.input_signature}
-    outputs = concrete.structured_outputs
+def _signatures(folder) -> dict:
+    """Names, dtypes and shapes of what the signatures take and give."""
+    model = saved_model_pb2.SavedModel()
+    with open(os.path.join(folder, "saved_model.pb"), "rb") as file:
+        model.ParseFromString(file.read())
+    definitions = model.meta_graphs[0].signature_def
     return {
-        "inputs": {k: _describe_tensor(x) for k, x in inputs.items()},
-        "outputs": {k: _describe_tensor(x) for k, x in outputs.items()},
+        name: {
+            "inputs": _describe(definitions[name].inputs),
+            "outputs": _describe(definitions[name].outputs),
+        }
+        for name in sorted(definitions)
+        if not name.startswith(_PRIVATE)
     }
 
 
-def _describe_tensor(x) -> dict:
-    return {"dtype": x.dtype.name, "shape": x.shape.as_list()}
+def _describe(tensors) -> dict:
+    return {
+        name: {
+            "dtype": tf.as_dtype(tensors[name].dtype).name,
+            "shape": tf.TensorShape(tensors[name].tensor_shape).as_list(),
+        }
+        for name in sorted(tensors)
+    }
 
 
 def _write_metadata(model, folder, metadata):
