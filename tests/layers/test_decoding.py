@@ -106,7 +106,7 @@ def test_exact_below():
         (make_exact, {"query_chunk_length": 8}),
         (make_exact, {"share_query_key": True, "value_dim": 4}),
     ],
-    ids=str,
+    ids=lambda x: getattr(x, "__name__", str(x)),
 )
 def test_local_and_exact_attention(make, options):
     assert_decodes_as_full_pass(make(**options), make_inputs(), 1e-12)
