@@ -206,7 +206,7 @@ def decode_greedily(model, prompt, length):
 def test_deep_chunk_scope_of_unequal_prompts_is_that_of_rows_alone():
     options = {"scope": "chunk", "wrap": True, "attention_layers": ("lsh",)}
     model = tiny.make_spread_model(**options)
-    prompts = [tiny.make_ids(1, length)[0].tolist() for length in (11, 19, 30)]
-    texts = lists(model.generate(prompts, 60, sampler="greedy"))
-    expected = [decode_greedily(model, prompt, 60) for prompt in prompts]
+    prompts = [tiny.make_ids(1, length)[0].tolist() for length in (19, 30)]
+    texts = lists(model.generate(prompts, 50, sampler="greedy"))
+    expected = [decode_greedily(model, prompt, 50) for prompt in prompts]
     assert texts == expected
