@@ -74,9 +74,12 @@ def test_every_step_sees_all_tokens_before():
 
 @pytest.mark.parametrize("first", [3, 63, 64, 65, 150])
 def test_caches_that_grow(first):
+    table = decoders.make_table(9)
     prompts = [[1, 2, 3], [2] * first]
-    expected = [greedily(prompt, 190) for prompt in prompts]
-    assert run(decoders.remembering(TABLE), prompts, 190) == expected
+    expected = [greedily(prompt, 190, table) for prompt in prompts]
+    # Of zeros at the end a cache could lose some.
+    assert all(len(set(text[-50:])) > 3 for text in expected)
+    assert run(decoders.remembering(table), prompts, 190) == expected
 
 
 def test_each_prompt_in_a_pass_of_its_own():
@@ -185,9 +188,8 @@ def test_beams_find_what_greed_misses():
     assert run(decoder, [[0]], 3, BeamSampler(2)) == [[0, 2, 2]]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_enough_beams_find_the_best(seed):
-    table = decoders.make_table(seed, size=4)
+def test_enough_beams_find_the_best():
+    table = decoders.make_table(3, size=4)
     prompts, steps = [[1], [3, 2, 0]], 4
     best = []
     for prompt in prompts:
@@ -198,6 +200,7 @@ def test_enough_beams_find_the_best(seed):
         best.append(
             max(texts, key=lambda t, p=prompt: log_probability(p, t, table))
         )
+        assert best[-1] != greedily(prompt, len(best[-1]), table)
     decoder = decoders.remembering(table)
     for prompt, text in zip(prompts, best, strict=True):
         found = run(decoder, [prompt], len(text), BeamSampler(4**3))

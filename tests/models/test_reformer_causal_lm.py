@@ -267,27 +267,6 @@ def test_plain_export(model, tmp_path):
 # --- Text ---
 
 
-def greedily(model, prompt, length):
-    text = list(prompt)
-    while len(text) < length:
-        text.append(int(logits(model, np.array([text]))[0, -1].argmax()))
-    return text
-
-
-def test_greedy_text_is_that_of_full_passes(model):
-    prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4]]
-    texts = model.generate(prompts, 13, sampler="greedy")
-    for text, prompt in zip(texts, prompts, strict=True):
-        assert text.dtype == "int32"
-        assert text.tolist() == greedily(model, prompt, 13)
-
-
-def test_greedy_text_past_a_padded_length(model):
-    prompt = tiny.make_ids(1, 62)
-    (text,) = model.generate(prompt, 68, sampler="greedy")
-    assert text.tolist() == greedily(model, prompt[0].tolist(), 68)
-
-
 def test_text_fills_the_longest_sequence(model):
     (text,) = model.generate(tiny.make_ids(1, 98), tiny.LONGEST)
     assert len(text) == tiny.LONGEST
