@@ -17,8 +17,6 @@ from keras_reformer.generation import Sampler
 
 _METADATA_FILE = "metadata.json"
 _VARIABLES = ("variables", "trainable_variables", "non_trainable_variables")
-# Signatures that TensorFlow adds for itself.
-_PRIVATE = "__"
 # What a warm-up request holds where there are no buckets.
 _WARM_UP_LENGTH = 64
 
@@ -127,7 +125,7 @@ def export_saved_model(
         _write(model, functions, written, gradients=trainable)
         warmup.write(written, name, _examples(found, limits, shapes))
         serving = {
-            "signatures": _signatures(written),
+            "signatures": _signatures(written, functions),
             **limits._asdict(),
             "length_buckets": buckets,
             "jit_compile": jit_compile,
@@ -199,7 +197,7 @@ def _write(model, functions, folder, gradients):
     tf.saved_model.save(root, folder, signatures, options)
 
 
-def _signatures(folder) -> dict:
+def _signatures(folder, names) -> dict:
     """Names, dtypes and shapes of what the signatures take and give."""
     model = saved_model_pb2.SavedModel()
     with open(os.path.join(folder, "saved_model.pb"), "rb") as file:
@@ -210,8 +208,7 @@ def _signatures(folder) -> dict:
             "inputs": _describe(definitions[name].inputs),
             "outputs": _describe(definitions[name].outputs),
         }
-        for name in sorted(definitions)
-        if not name.startswith(_PRIVATE)
+        for name in names
     }
 
 

@@ -16,7 +16,7 @@ def test_a_line_for_every_loader(exported, capsys, no_engines):
     assert main(["check-export", exported]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["python", "c", "grpc"]
-    assert "reference: 4 requests" in lines[0]
+    assert "reference: 5 requests" in lines[0]
     expected = "skipped" if runner.missing() else "equal: 4 requests"
     assert expected in lines[1]
 

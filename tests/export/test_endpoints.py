@@ -125,7 +125,7 @@ def test_names_of_endpoints():
     def names(model, **options):
         return [e.name for e in endpoints.endpoints(model, **options)]
 
-    assert names(causal_lm()) == ["serve", "serve_padded", "score"]
+    assert names(causal_lm()) == ["serve", "serve_padded", "score", "generate"]
     assert names(classifier()) == ["serve", "serve_padded"]
     assert names(classifier(), trainable=True)[2:] == ["train"]
     other = keras.Sequential([keras.layers.Embedding(3, 2)])

@@ -59,7 +59,7 @@ def test_metadata_lists_the_signatures(path):
     assert metadata["max_length"] == 64
     assert metadata["length_buckets"] == []
     signatures = metadata["signatures"]
-    assert set(signatures) == {"serve", "serve_padded", "score"}
+    assert set(signatures) == {"serve", "serve_padded", "score", "generate"}
     assert signatures["serve_padded"] == {
         "inputs": {
             "token_ids": {"dtype": "int32", "shape": [None, None]},
@@ -71,7 +71,8 @@ def test_metadata_lists_the_signatures(path):
 
 def test_warm_up_requests(path):
     requests = warmup.read(path)
-    assert [name for name, _ in requests] == ["serve", "serve_padded", "score"]
+    names = [name for name, _ in requests]
+    assert names == ["serve", "serve_padded", "score", "generate"]
     assert all(x["token_ids"].shape == (1, 64) for _, x in requests)
 
 

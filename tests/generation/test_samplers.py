@@ -179,11 +179,11 @@ def test_of_equal_logits_k_come():
     assert set(tokens) == {0, 1}
 
 
-def test_draws_differ_by_seed_row_and_position():
+def test_draws_differ_by_seed_and_position():
     logits = np.zeros((200, 1000))
     first = choose(RandomSampler(), logits)
     assert (choose(RandomSampler(), logits) == first).all()
-    for other in ({"seed": (3, 5)}, {"seed": (4, 4)}, {"position": 1}):
+    for other in ({"seed": 4}, {"position": 1}):
         assert (choose(RandomSampler(), logits, **other) == first).mean() < 0.05
     assert len(set(first)) > 100
 
