@@ -7,6 +7,8 @@ from keras_reformer import _requirements
 _requirements.check()
 
 # ruff: noqa: E402
+from keras_reformer import convert as convert
+from keras_reformer.export import export_saved_model as export_saved_model
 from keras_reformer.layers import AlibiBias as AlibiBias
 from keras_reformer.layers import (
     AxialPositionEmbedding as AxialPositionEmbedding,
@@ -54,4 +56,6 @@ __all__ = [
     "RotaryEmbedding",
     "SinePositionEncoding",
     "__version__",
+    "convert",
+    "export_saved_model",
 ]

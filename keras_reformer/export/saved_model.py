@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_reformer.export import endpoints, warmup
+from keras_reformer.export.compact import shorten_names
 from keras_reformer.generation import Sampler
 
 _METADATA_FILE = "metadata.json"
@@ -195,6 +196,7 @@ def _write(model, functions, folder, gradients):
     default = next(iter(functions.values()))
     signatures = {"serving_default": default, **functions}
     tf.saved_model.save(root, folder, signatures, options)
+    shorten_names(folder)
 
 
 def _signatures(folder, names) -> dict:
