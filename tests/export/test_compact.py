@@ -1,6 +1,7 @@
 import os
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from keras_reformer.export.compact import shorten_names
@@ -39,10 +40,5 @@ def test_short_names_change_no_answer(tmp_path):
         for function in (loaded.serve, loaded.signatures["serving_default"]):
             answer = function(x=tf.constant(x))["y"]
             np.testing.assert_array_equal(answer, expected)
-    with tf.device("cpu"):
-        try:
-            loaded.serve(tf.constant([-1.0]))
-        except tf.errors.InvalidArgumentError as error:
-            assert "must be positive" in str(error)
-        else:
-            raise AssertionError("a bad request was answered")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="be positive"):
+        loaded.serve(tf.constant([-1.0]))
