@@ -40,7 +40,7 @@ def _shorten(function):
         node.input[:] = [_renamed(name, short) for name in node.input]
         node.attr.pop(_COLOCATION, None)
     for results in (function.ret, function.control_ret):
-        for key, name in results.items():
+        for key, name in list(results.items()):
             results[key] = _renamed(name, short)
 
 
