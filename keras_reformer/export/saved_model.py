@@ -196,7 +196,9 @@ def _write(model, functions, folder, gradients):
     default = next(iter(functions.values()))
     signatures = {"serving_default": default, **functions}
     tf.saved_model.save(root, folder, signatures, options)
-    shorten_names(folder)
+    # Gradients find what they need by its name.
+    if not gradients:
+        shorten_names(folder)
 
 
 def _signatures(folder, names) -> dict:
