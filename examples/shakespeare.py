@@ -68,7 +68,7 @@ def make_card(config, metrics, offset):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="tfds:tiny_shakespeare")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--output", default="runs")
     parser.add_argument("--export", default="saved_models")
@@ -78,7 +78,7 @@ def main():
         name=NAME,
         length=1024,
         batch_size=4,
-        layers=4,
+        layers=2,
         heads=3,
         hidden_dim=96,
         intermediate_dim=256,

@@ -34,6 +34,7 @@ def test_examples_run(name):
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_have_examples(name):
-    docstring = inspect.getdoc(getattr(keras_reformer, name))
+    public = getattr(keras_reformer, name)
+    docstring = inspect.getdoc(public)
     assert ">>> " in docstring
-    assert "Args:" in docstring
+    assert inspect.ismodule(public) or "Args:" in docstring

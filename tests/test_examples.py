@@ -21,7 +21,7 @@ def examples():
         yield pytest.param(path, marks=marks, id=path.name)
 
 
-@pytest.mark.parametrize("path", examples())
+@pytest.mark.parametrize("path", list(examples()))
 def test_example_runs(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(path), *SHORT[path.name]])

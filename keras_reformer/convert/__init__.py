@@ -1,4 +1,16 @@
-"""Published checkpoints to models, and back."""
+"""Published checkpoints to models, and back.
+
+Example:
+
+>>> backbone = keras_reformer.ReformerBackbone(
+...     vocabulary_size=11, num_layers=1, num_heads=2, hidden_dim=8,
+...     intermediate_dim=16, max_sequence_length=64, scope="chunk",
+...     wrap=True, activation="relu",
+... )
+>>> config, weights = keras_reformer.convert.to_huggingface(backbone)
+>>> config["attn_layers"], weights["encoder.layer_norm.weight"].shape
+(['local'], (16,))
+"""
 
 from keras_reformer.convert.attention import (
     from_multi_head_attention as from_multi_head_attention,

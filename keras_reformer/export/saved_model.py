@@ -94,9 +94,16 @@ def export_saved_model(
             that takes no padding mask.
 
     Example:
-    ```python
-    export_saved_model(model, "saved_models/demo")  # "saved_models/demo/1"
-    ```
+
+    >>> import tempfile
+    >>> model = keras.Sequential(
+    ...     [keras.Input((None,), dtype="int32"), keras.layers.Embedding(11, 7)]
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = keras_reformer.export_saved_model(model, folder)
+    ...     loaded = tf.saved_model.load(path)
+    ...     loaded.serve(tf.constant([[1, 2, 3]]))["logits"].shape
+    TensorShape([1, 3, 7])
     """
     if os.path.exists(path) and not os.path.isdir(path):
         raise ValueError(

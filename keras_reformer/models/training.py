@@ -83,7 +83,10 @@ class ChunkedCrossEntropy:
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        return config and {**config, "label_smoothing": self._label_smoothing}
+        if not config or not self._label_smoothing:
+            # A clone is a plain model, whose `compile` has no such argument.
+            return config
+        return {**config, "label_smoothing": self._label_smoothing}
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)
