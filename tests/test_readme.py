@@ -12,6 +12,8 @@ def code_blocks():
 
 def test_the_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    models = "saved_models"
+    (tmp_path / models).symlink_to(README.parent / models)
     names = {}
     for code in code_blocks():
         exec(code, names)
