@@ -258,7 +258,7 @@ def plot(records, picture):
     panel.set_yscale("log")
     panel.set(xlabel="tokens of context", ylabel="ms a token")
     panel.grid(alpha=0.3)
-    panel.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside upper center", ncols=2)
     figure.savefig(picture, dpi=120)
 
 
