@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from keras_reformer import data, layers, visualize
+from keras_reformer import data, visualize
 
 PROMPT_LENGTH = 128
 _ATTENTION_ROWS = 4
@@ -29,11 +29,7 @@ def yardsticks(text):
 
 def lsh_layers(model):
     """Returns the `LSHSelfAttention` layers of a model, with their blocks."""
-    return [
-        (index, block.attention.layer)
-        for index, block in enumerate(model.backbone.sequence.blocks)
-        if isinstance(block.attention.layer, layers.LSHSelfAttention)
-    ]
+    return list(model.backbone.lsh_layers().items())
 
 
 @contextlib.contextmanager

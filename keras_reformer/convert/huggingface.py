@@ -11,7 +11,6 @@ from keras_reformer.convert.configs import from_published, to_published
 from keras_reformer.convert.layout import is_buffer, published_weights
 from keras_reformer.convert.rotations import (
     get_rotations,
-    lsh_layers,
     set_rotations,
 )
 from keras_reformer.convert.torch_files import read_torch_file
@@ -266,7 +265,7 @@ def _prefix(weights):
 
 def _settings(backbone):
     """Arguments that may have been set on the layers since."""
-    layers = lsh_layers(backbone).values()
+    layers = backbone.lsh_layers().values()
     rounds = {layer.num_hashes for layer in layers}
     exact = {layer.exact_below for layer in layers} - {None}
     exact -= {layer.chunk_length for layer in layers}

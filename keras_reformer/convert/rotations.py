@@ -29,7 +29,7 @@ def get_rotations(model):
     >>> {layer: array.shape for layer, array in rotations.items()}
     {1: (2, 4, 4, 2)}
     """
-    layers = lsh_layers(getattr(model, "backbone", model))
+    layers = getattr(model, "backbone", model).lsh_layers()
     return {index: _rotations(layer) for index, layer in layers.items()}
 
 
@@ -43,7 +43,7 @@ def set_rotations(backbone, rotations):
     Raises:
         ValueError: if a layer is no LSH layer, or a shape does not fit.
     """
-    layers = lsh_layers(backbone)
+    layers = backbone.lsh_layers()
     for index, value in rotations.items():
         if index not in layers:
             raise ValueError(
@@ -51,16 +51,6 @@ def set_rotations(backbone, rotations):
                 f"among {list(layers)}. Received: layer={index}"
             )
         layers[index].rotations = value
-
-
-def lsh_layers(backbone):
-    """The attention layers that hash, by number of block."""
-    layers = [block.attention.layer for block in backbone.sequence.blocks]
-    return {
-        index: layer
-        for index, layer in enumerate(layers)
-        if hasattr(layer, "rotations")
-    }
 
 
 def _rotations(layer):

@@ -1,5 +1,6 @@
 import keras
 
+from keras_reformer.layers import LSHSelfAttention
 from keras_reformer.models.backbone_layers import (
     connect,
     make_layers,
@@ -277,6 +278,15 @@ class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
     def decode_constants(self):
         """What all steps have in common, for a loop to compute once."""
         return self.sequence.decode_constants()
+
+    def lsh_layers(self):
+        """The attention layers that hash, by number of block."""
+        layers = [block.attention.layer for block in self.sequence.blocks]
+        return {
+            index: layer
+            for index, layer in enumerate(layers)
+            if isinstance(layer, LSHSelfAttention)
+        }
 
     def get_config(self):
         return {

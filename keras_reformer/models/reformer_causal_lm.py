@@ -143,7 +143,7 @@ class ReformerCausalLM(LanguageModel):
             self.backbone.max_sequence_length,
             padding_matters=any(
                 layer.scope == "chunk" or layer.exact_below
-                for layer in self._lsh_layers()
+                for layer in self.backbone.lsh_layers().values()
             ),
         )
 
@@ -173,14 +173,8 @@ class ReformerCausalLM(LanguageModel):
         """What may be set on built layers and is part of a trace."""
         return tuple(
             (layer.num_hashes, layer.exact_below, id(layer.rotations))
-            for layer in self._lsh_layers()
+            for layer in self.backbone.lsh_layers().values()
         )
-
-    def _lsh_layers(self):
-        layers = [
-            block.attention.layer for block in self.backbone.sequence.blocks
-        ]
-        return [layer for layer in layers if hasattr(layer, "rotations")]
 
     @functools.cached_property
     def _loops(self):
