@@ -7,7 +7,7 @@ from keras_reformer.layers import lsh_arguments
 from keras_reformer.ops import hashing
 from keras_reformer.ops.replay import remember
 from keras_reformer.ops.shapes import softmax_dtype
-from keras_reformer.ops.sorting import compact, sort_by_bucket
+from keras_reformer.ops.sorting import compact, sort_rounds
 
 
 class LSHHashing:
@@ -61,7 +61,7 @@ class LSHHashing:
     def _sort(self, query_key, mask, *arguments):
         buckets = self._hash(query_key, mask, *arguments)
         num_buckets = _num_buckets(self._factors(query_key.shape[2]))
-        return sort_by_bucket(buckets, num_buckets), buckets
+        return sort_rounds(buckets, num_buckets), buckets
 
     def _hash(self, query_key, mask, training, rotation_seed, rotations):
         if mask is not None:

@@ -208,28 +208,32 @@ def cast_like(tensors: tuple, likes: tuple) -> tuple:
     )
 
 
-def inverse_length(vectors: tf.Tensor) -> tf.Tensor:
-    """What brings vectors to unit length, as shared queries' keys are.
+def lengths_of(vectors: tf.Tensor) -> tf.Tensor:
+    """What shared queries are divided by to be keys of unit length.
 
-    `1 / sqrt(mean(k**2) + 1e-6) / sqrt(d)`, the published constant.
+    `sqrt(mean(k**2) + 1e-6) * sqrt(d)`, with the published constant.
 
     Args:
         vectors: Tensor of shape `(..., dim)`.
 
     Returns:
-        Tensor of shape `(..., 1)`.
+        Tensor of shape `(...)`, above zero.
     """
-    width = vectors.shape[-1]
-    square = tf.reduce_mean(vectors**2, axis=-1, keepdims=True)
-    return tf.math.rsqrt((square + 1e-6) * width)
+    square = tf.reduce_mean(vectors**2, axis=-1)
+    return tf.sqrt((square + 1e-6) * vectors.shape[-1])
+
+
+def to_unit_length(vectors: tf.Tensor) -> tf.Tensor:
+    """Shared queries as keys."""
+    return vectors / lengths_of(vectors)[..., None]
 
 
 def unit_length_gradient(
-    unit: tf.Tensor, inverse: tf.Tensor, upstream: tf.Tensor
+    unit: tf.Tensor, lengths: tf.Tensor, upstream: tf.Tensor
 ) -> tf.Tensor:
-    """Gradient of `unit = vectors * inverse_length(vectors)` by vectors."""
+    """Gradient of `unit = to_unit_length(vectors)` by the vectors."""
     along = tf.reduce_sum(upstream * unit, axis=-1, keepdims=True)
-    return inverse * (upstream - unit * along)
+    return (upstream - unit * along) / lengths[..., None]
 
 
 def give_lonely_their_value(

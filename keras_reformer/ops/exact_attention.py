@@ -68,7 +68,7 @@ def exact_shared_attention(
     shared = tf.cast(query_key, softmax_dtype(query_key.dtype))
     output, log_sum_exp = _attention(
         query_key,
-        shared * blocks.inverse_length(shared),
+        blocks.to_unit_length(shared),
         value,
         attention_bias,
         bias,

@@ -53,7 +53,6 @@ from keras_reformer.ops.windows import (
     WindowAttention,
     inner,
     windows,
-    within,
 )
 
 
@@ -204,10 +203,10 @@ class _RoundLoop:
 
     def attend_all(self, query_key, value):
         """Output and log-sum-exp of all rounds, by position."""
-        inverse = blocks.inverse_length(tf.cast(query_key, self.dtype))
+        lengths = blocks.lengths_of(tf.cast(query_key, self.dtype))
 
         def merge_round(index, output, log_sum_exp):
-            part = self.attend(index, query_key, value, inverse)
+            part = self.attend(index, query_key, value, lengths)
             return _merge((output, log_sum_exp), part)
 
         nothing = self._zeros_like(value, value)
@@ -218,10 +217,10 @@ class _RoundLoop:
 
     def gradient_all(self, query_key, value, upstream, d_value):
         """Gradients by query-key, value and bias, added to one by value."""
-        inverse = blocks.inverse_length(tf.cast(query_key, self.dtype))
+        lengths = blocks.lengths_of(tf.cast(query_key, self.dtype))
 
         def add_round(index, *totals):
-            parts = self.gradient(index, query_key, value, inverse, upstream)
+            parts = self.gradient(index, query_key, value, lengths, upstream)
             return tuple(a + b for a, b in zip(totals, parts, strict=True))
 
         after = upstream.output
@@ -247,38 +246,41 @@ class _RoundLoop:
         )
         return tuple(state)
 
-    def attend(self, index, query_key, value, inverse):
+    def attend(self, index, query_key, value, lengths):
         """Output and log-sum-exp of one round, by position."""
         window = self.window
 
         def forward(order, tokens, place):
             wide = windows(order, window)
-            keys, values, scale = self._fetch(
-                (query_key, value, inverse), wide, place
+            own = inner(order, window.before, size(wide, 1))
+            (queries,) = self._fetch((query_key,), own, place)
+            keys, values, divisors = self._fetch(
+                (query_key, value, lengths), wide, place
             )
             return self.attention.attend(
-                within(keys, window.before, window),
-                keys,
+                queries,
+                keys / divisors[..., None],
                 values,
                 tokens,
                 rows_at(place, order),
                 index * self.chunks + place.chunk,
-                scale[..., 0],
             )
 
         halo = (window.before, window.after)
         return self._over_groups(forward, index, halo, [value.shape[-1:], []])
 
-    def gradient(self, index, query_key, value, inverse, upstream):
+    def gradient(self, index, query_key, value, lengths, upstream):
         """Gradients of one round: by query-key, value and bias."""
         window = self.window
 
         def backward(order, tokens, place):
             wide = windows(order, window)
             queries, *here = self._fetch((query_key, *upstream), wide, place)
-            order = inner(order, window.after, size(wide, 1))
-            values, own_inverse = self._fetch((value, inverse), order, place)
-            keys = within(queries, window.after, window) * own_inverse
+            own = inner(order, window.after, size(wide, 1))
+            keys, values, divisors = self._fetch(
+                (query_key, value, lengths), own, place
+            )
+            keys /= divisors[..., None]
             d_queries, d_keys, *d_others = self.attention.gradient(
                 queries,
                 keys,
@@ -289,7 +291,7 @@ class _RoundLoop:
                 index * self.chunks + place.chunk,
                 place.count,
             )
-            own = inner((keys, own_inverse), window.before, size(d_keys, 1))
+            own = inner((keys, divisors), window.before, size(d_keys, 1))
             d_queries += blocks.unit_length_gradient(*own, d_keys)
             return d_queries, *d_others
 
@@ -353,14 +355,19 @@ class _RoundLoop:
         """Takes `(g, t, ...)` of a group's rows at `(r, n, c)` positions.
 
         Straight from where they lie: a copy of the whole sequence in the
-        round's order is never made.
+        round's order is never made. Where there is no token vectors are zero
+        and single numbers any token's. That factor is also what makes XLA
+        take rows by vector instructions on a CPU: it unrolls a loop that
+        only copies into moves of single numbers.
         """
         first = (place.row + tf.range(size(order, 0))) * self.length
         index = tf.maximum(order, 0) + first[:, None, None]
-        return [
+        there = tf.cast(order >= 0, self.dtype)[..., None]
+        found = [
             tf.cast(tf.gather(flatten_rows(x), index), self.dtype)
             for x in tensors
         ]
+        return [x if x.shape.rank == 3 else x * there for x in found]
 
     def _discount(self, query, key):
         """`-log N`, N the number of times that rounds show a key."""

@@ -130,7 +130,7 @@ def attention_of_rows(
     count = tf.where(seen, count, 0)
     scores = tf.matmul(
         tf.gather(query_key, rows, axis=2),
-        query_key * blocks.inverse_length(query_key),
+        blocks.to_unit_length(query_key),
         transpose_b=True,
     )
     if bias is not None:

@@ -31,6 +31,25 @@ def sort_by_bucket(
     return tf.sort(buckets * length + tf.range(length), axis=-1) % length
 
 
+def sort_rounds(
+    buckets: tf.Tensor, num_buckets: int | None = None
+) -> tf.Tensor:
+    """Sorts every round of hashing by bucket.
+
+    A sort each: XLA gives one to a single core of a CPU, several to several.
+
+    Args:
+        buckets: int32 tensor of shape `(batch, num_heads, num_hashes,
+            length)`.
+        num_buckets: int, as for `sort_by_bucket`.
+
+    Returns:
+        int32 tensor of the same shape: each round's order.
+    """
+    rounds = tf.unstack(buckets, axis=2)
+    return tf.stack([sort_by_bucket(x, num_buckets) for x in rounds], axis=2)
+
+
 def compact(x: tf.Tensor, below: int | None) -> tf.Tensor:
     """int32 numbers of `[0, below)` in half the bytes, where they fit.
 

@@ -101,7 +101,7 @@ class WindowAttention(NamedTuple):
     discount: Callable[[Tokens, Tokens], tf.Tensor] | None = None
     bias: PositionBias | None = None
 
-    def attend(self, queries, keys, values, tokens, rows, chunk, scale=None):
+    def attend(self, queries, keys, values, tokens, rows, chunk):
         """The forward pass of `n` chunks of queries.
 
         Args:
@@ -111,7 +111,6 @@ class WindowAttention(NamedTuple):
             tokens: of the keys, `(r, n + reach, c)`.
             rows: int32 `(r,)`. Numbers of the rows.
             chunk: Number of the first chunk of queries.
-            scale: factors of the keys' scores, `(r, n, (reach + 1) * c)`.
 
         Returns:
             output and log-sum-exp, as of `blocks.attend`.
@@ -125,8 +124,6 @@ class WindowAttention(NamedTuple):
             chunk + tf.range(chunks),
             queries.dtype,
         )
-        if scale is not None:
-            pairs = pairs._replace(scale=scale[..., None, :])
         return blocks.attend(queries, keys, values, pairs)
 
     def gradient(
@@ -252,11 +249,9 @@ def _queries_gradient(
     Returns:
         Tensor of shape `(r, n, c, d)`.
     """
-    length = window.chunk_length
     chunks = size(keys, 1) - window.reach
-    total = 0.0
-    for first in range(window.reach + 1):
-        column = (window.reach - first) * length
-        block = inner(d_scores, first, chunks)[..., column : column + length]
-        total += tf.matmul(block, inner(keys, first, chunks), transpose_a=True)
-    return total
+    parts = tf.matmul(d_scores, keys, transpose_a=True)
+    return sum(
+        within(inner(parts, first, chunks), window.reach - first, window)
+        for first in range(window.reach + 1)
+    )
