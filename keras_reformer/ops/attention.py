@@ -155,22 +155,17 @@ class _ChunkLoop:
         query, key, value = self._chunked(query, key, value)
 
         def forward(tokens, place):
-            chunks = size(tokens.position, 1) - window.reach
-            rows = rows_at(place, tokens.position)
-            (queries,) = self._fetch((query,), rows, place.chunk, chunks)
+            position = tokens.position
+            count = size(position, 1)
+            rows = rows_at(place, position)
+            chunk = self._chunks(rows, place.chunk - window.before, count)
+            own = inner((chunk, position), window.before, count - window.reach)
+            (queries,) = self._fetch((query,), *own)
             keys, values = self._fetch(
-                (key, value),
-                rows,
-                place.chunk - window.before,
-                chunks + window.reach,
+                (key, value), *windows((chunk, position), window)
             )
             return self.attention.attend(
-                queries,
-                windows(keys, window),
-                windows(values, window),
-                tokens,
-                rows,
-                place.chunk,
+                queries, keys, values, tokens, rows, place.chunk
             )
 
         halo = (window.before, window.after)
@@ -178,23 +173,24 @@ class _ChunkLoop:
 
     def gradient(self, query, key, value, upstream):
         window = self.window
-        vectors = self._chunked(query, *upstream, key, value)
+        query, key, value, *upstream = self._chunked(
+            query, key, value, *upstream
+        )
 
         def backward(tokens, place):
-            count = size(tokens.position, 1)
-            rows = rows_at(place, tokens.position)
-            queries, *here, keys, values = self._fetch(
-                vectors, rows, place.chunk - window.reach, count
-            )
-            keys, values = inner(
-                (keys, values), window.after, count - window.reach
-            )
-            here = blocks.Upstream(*here).where(tokens.position >= 0)
+            position = tokens.position
+            count = size(position, 1)
+            rows = rows_at(place, position)
+            chunk = self._chunks(rows, place.chunk - window.reach, count)
+            wide = windows((chunk, position), window)
+            queries, *here = self._fetch((query, *upstream), *wide)
+            own = inner((chunk, position), window.after, count - window.reach)
+            keys, values = self._fetch((key, value), *own)
             return self.attention.gradient(
-                windows(queries, window),
+                queries,
                 keys,
                 values,
-                windows(here, window),
+                blocks.Upstream(*here).where(wide[1] >= 0),
                 tokens,
                 rows,
                 place.chunk,
@@ -204,7 +200,7 @@ class _ChunkLoop:
         halo = (window.reach, window.reach)
         shapes = [x.shape[-1:] for x in (query, key, value)]
         return self._over_groups(
-            backward, halo, shapes, vectors[1], sums_of(self.bias)
+            backward, halo, shapes, upstream[0], sums_of(self.bias)
         )
 
     def _over_groups(self, function, halo, shapes, after, sums=()):
@@ -231,8 +227,8 @@ class _ChunkLoop:
             return take_from_circle(chunks, 0, self.chunks, halo)
         return pad_axis(chunks, 1, *halo, -1)
 
-    def _fetch(self, chunked, rows, first, count):
-        """Takes a run of chunks of some rows, straight from where they lie.
+    def _chunks(self, rows, first, count):
+        """Numbers `(r, n, 1)` of a run of chunks of some rows.
 
         Where a run leaves its row without `wrap` it holds any chunk; the
         tokens' positions hide it.
@@ -244,11 +240,23 @@ class _ChunkLoop:
             if self.wrap
             else tf.clip_by_value(chunk, 0, last)
         )
-        index = rows[:, None] * self.chunks + chunk
-        return [
-            tf.cast(tf.gather(flatten_rows(x), index), self.dtype)
-            for x in chunked
-        ]
+        return (rows[:, None] * self.chunks + chunk)[..., None]
+
+    def _fetch(self, chunked, chunk, position):
+        """Takes `(r, n, k)` chunks as `(r, n, k * c, ...)`.
+
+        Straight from where they lie, and zero where there is no token, as
+        `lsh_attention` does it and for the same reasons.
+        """
+        there = tf.cast(position >= 0, self.dtype)[..., None]
+        shape = [size(position, axis) for axis in range(3)]
+        found = []
+        for x in chunked:
+            rest = x.shape[3:].as_list()
+            rows = tf.gather(flatten_rows(x), chunk)
+            rows = tf.cast(tf.reshape(rows, [*shape, *rest]), self.dtype)
+            found.append(rows * there if rest else rows)
+        return found
 
 
 def rows_at(place: Place, x: tf.Tensor) -> tf.Tensor:
