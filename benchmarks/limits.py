@@ -24,7 +24,8 @@ from contenders import CHUNK, HASHES, HEAD_SIZE, HEADS, WIDTH
 LARGE = "one 2048x2048x2048"
 COPY = "copy"
 # Rows, inner size, columns of a product; then which operand is transposed.
-# Scores are nt, contexts nn, gradients by keys and values tn.
+# Scores and their gradients are nt, contexts nn and, with keys by rows in the
+# backward pass, the gradients by keys and values too; that by queries is tn.
 SHAPES = {LARGE: (2048, 2048, 2048, "nn")}
 for keys in (CHUNK, 2 * CHUNK):
     name = f"64x{keys}x64"
@@ -37,7 +38,7 @@ SMALL = {
 # How many products of each layout a pass has; backward repeats the scores.
 PRODUCTS = {
     "forward": {"nt": 1, "nn": 1},
-    "forward+backward": {"nt": 3, "nn": 2, "tn": 2},
+    "forward+backward": {"nt": 3, "nn": 3, "tn": 1},
 }
 PARTS = ("projections", "hashing", "small products")
 MANY = 512

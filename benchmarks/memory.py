@@ -10,11 +10,12 @@ counts, less the size before the first. So the last leaves out what tracing
 and compiling take and give back; graph and code stay in it. Where the
 system cannot reset a peak, that of all steps stands for it.
 
-Sweeps: `depth`, a train step with and without recomputation; `rounds`, one
-LSH layer, forward and backward; `vocabulary`, the loss and its gradients,
-whose own size is taken off; `length`, a train step of few blocks. Depth is
-also measured by how much the peak grows from a quarter of the length to the
-whole, where all that does not depend on the length cancels out.
+Sweeps: `depth`, a train step with and without recomputation; `optimizer`, of
+that step only what Keras's Adam does; `rounds`, one LSH layer, forward and
+backward; `vocabulary`, the loss and its gradients, whose own size is taken
+off; `length`, a train step of few blocks. Depth is also measured by how much
+the peak grows from a quarter of the length to the whole, where all that does
+not depend on the length cancels out.
 
 Saves `docs/memory.png`.
 """
@@ -40,6 +41,7 @@ SAID = {
 # The sweep's step, its axis, and whether XLA compiles unless told.
 SWEEPS = {
     "depth": (memory_steps.train_step, "blocks", [0, 1]),
+    "optimizer": (memory_steps.optimizer_step, "blocks", [0, 1]),
     "rounds": (memory_steps.layer_step, "rounds", [0, 1]),
     "vocabulary": (memory_steps.loss_step, "vocabulary", [0, 1]),
     "length": (memory_steps.train_step, "length", [0]),
@@ -59,6 +61,10 @@ def cases(options):
     """All cases of the sweeps asked for."""
     makers = {
         "depth": depth_cases,
+        "optimizer": lambda options: (
+            model_case(options, blocks, options.length)
+            for blocks in options.depths
+        ),
         "rounds": lambda options: (
             {"rounds": rounds, "length": options.length}
             for rounds in options.rounds
@@ -184,6 +190,7 @@ def title(sweep, found):
     first = next(iter(found.values()))[0]
     return {
         "depth": "Train step against depth, {length:,} tokens",
+        "optimizer": "Keras's Adam alone, on the variables of that model",
         "rounds": "One LSH layer against rounds, {length:,} tokens",
         "vocabulary": (
             "Loss against vocabulary, {tokens:,} tokens; growth and need "
@@ -228,8 +235,13 @@ def length_growths(records):
 def block_table(records):
     """What each added block costs, beside what its parameters take."""
     growths = length_growths(records)
+    optimizer = {
+        f"{stack}, {name}": mine
+        for name, mine in series(records, "optimizer").items()
+        for stack in ("reversible", "plain")
+    }
     rows = [
-        block_row(name, growths[name], whole)
+        block_row(name, growths[name], whole, optimizer.get(name))
         for name, whole in series(records, "depth").items()
         if len(growths[name]) > 1
     ]
@@ -239,23 +251,28 @@ def block_table(records):
             "growth of the peak with the length, MiB",
             "of it per added block",
             "whole peak per added block",
+            "Adam's alone",
             "need per added block",
             "parameters of a block x 16 bytes",
         )
         yield "From a quarter of the length to the whole", header, rows
 
 
-def block_row(name, growths, whole):
+def block_row(name, growths, whole, optimizer):
     def per_block(pairs):
         (least, first), (most, last) = pairs[0], pairs[-1]
         return f"{(last - first) / (most - least):.1f}"
+
+    def peak_per_block(mine):
+        return per_block([(each["blocks"], each["peak"]) for each in mine])
 
     parameters = whole[-1]["block_parameters"] * BYTES_OF_PARAMETER / MIB
     return (
         name,
         ", ".join(f"{blocks}: {value:.0f}" for blocks, value in growths),
         per_block(growths),
-        per_block([(each["blocks"], each["peak"]) for each in whole]),
+        peak_per_block(whole),
+        peak_per_block(optimizer) if optimizer else "",
         per_block([(each["blocks"], each["needs"]) for each in whole]),
         f"{parameters:.1f}",
     )

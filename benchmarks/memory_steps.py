@@ -68,9 +68,41 @@ def train_step(case):
     import keras
     import numpy as np
 
+    model = _model(case)
+    model.compile(keras.optimizers.Adam(), jit_compile=case["xla"])
+    shape = (1, case["length"])
+    tokens = np.random.default_rng(0).integers(VOCABULARY, size=shape)
+    parameters = sum(
+        int(np.prod(weight.shape))
+        for weight in model.backbone.sequence.trainable_variables
+    )
+    return lambda: model.train_on_batch(tokens, tokens), {
+        "block_parameters": parameters / case["blocks"]
+    }
+
+
+def optimizer_step(case):
+    """Keras's Adam alone, on the variables of the model of `train_step`."""
+    import keras
+    import tensorflow as tf
+
+    variables = _model(case).trainable_variables
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(variables)
+
+    def update(scale):
+        # Gradients of no cost.
+        gradients = [scale * variable.value for variable in variables]
+        optimizer.apply(gradients, variables)
+        return variables[0].value
+
+    return _compiled(update, case, tf.constant(0.1)), {}
+
+
+def _model(case):
     import keras_reformer
 
-    model = keras_reformer.ReformerCausalLM(
+    return keras_reformer.ReformerCausalLM(
         vocabulary_size=VOCABULARY,
         num_layers=case["blocks"],
         num_heads=4,
@@ -82,16 +114,6 @@ def train_step(case):
         recompute=case["recompute"],
         seed=0,
     )
-    model.compile(keras.optimizers.Adam(), jit_compile=case["xla"])
-    shape = (1, case["length"])
-    tokens = np.random.default_rng(0).integers(VOCABULARY, size=shape)
-    parameters = sum(
-        int(np.prod(weight.shape))
-        for weight in model.backbone.sequence.trainable_variables
-    )
-    return lambda: model.train_on_batch(tokens, tokens), {
-        "block_parameters": parameters / case["blocks"]
-    }
 
 
 def layer_step(case):

@@ -79,6 +79,13 @@ class HeadedModel(TokenInputs, keras.Model):
         """Logits for the backbone's outputs, float32 at least."""
         raise NotImplementedError
 
+    def make_train_function(self, force=False):
+        # An optimizer that is built while a step is traced makes TensorFlow
+        # trace it twice, with a condition for each of its variables.
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def get_config(self):
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),

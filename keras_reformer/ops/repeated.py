@@ -175,9 +175,18 @@ class Repeated:
         return tf.nest.map_structure(lambda *xs: tf.stack(xs), *turns)
 
     def _unstack(self, stacked: Sequence) -> list:
-        """The other way round."""
+        """The other way round; what is no tensor is the same in all turns."""
+        columns = [
+            tf.unstack(x) if tf.is_tensor(x) else [x] * self.count
+            for x in tf.nest.flatten(stacked)
+        ]
+        turns = (
+            [column[index] for column in columns] for index in range(self.count)
+        )
         return [
-            part for index in range(self.count) for part in _at(stacked, index)
+            part
+            for turn in turns
+            for part in tf.nest.pack_sequence_as(stacked, turn)
         ]
 
 

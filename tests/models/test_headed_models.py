@@ -114,6 +114,23 @@ def test_a_classifier_learns():
     assert model.evaluate(ids, labels, verbose=0)[1] > 0.9
 
 
+@pytest.mark.parametrize("kind", [ReformerMaskedLM, ReformerClassifier])
+def test_a_training_step_is_traced_once(kind, monkeypatch):
+    model, ids = make(kind), make_ids()
+    labels = ids if kind is ReformerMaskedLM else ids[:, 0] % 3
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(loss=None if kind is ReformerMaskedLM else loss)
+    step, traces = model.train_step, []
+
+    def counted(data):
+        traces.append(data)
+        return step(data)
+
+    monkeypatch.setattr(model, "train_step", counted)
+    model.fit(ids, labels, batch_size=2, epochs=2, verbose=0)
+    assert len(traces) == 1
+
+
 def test_question_answering_trains_on_both_ends():
     model, ids = make(ReformerQuestionAnswering), make_ids()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

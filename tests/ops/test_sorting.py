@@ -8,6 +8,7 @@ from keras_reformer.ops.sorting import (
     compact,
     invert_permutation,
     sort_by_bucket,
+    sort_rounds,
     take,
 )
 
@@ -44,6 +45,18 @@ def test_sort_in_graph_and_xla(num_buckets, execution):
     order = sort(tf.constant(buckets, tf.int32))
     np.testing.assert_array_equal(
         order, np.argsort(buckets, axis=-1, kind="stable")
+    )
+
+
+@pytest.mark.parametrize("num_hashes", [1, 3])
+def test_rounds_are_sorted_apart(num_hashes, execution):
+    rng = np.random.default_rng(0)
+    buckets = rng.integers(9, size=(2, 5, num_hashes, 37))
+    orders = execution(lambda x: sort_rounds(x, 9))(
+        tf.constant(buckets, tf.int32)
+    )
+    np.testing.assert_array_equal(
+        orders, np.argsort(buckets, axis=-1, kind="stable")
     )
 
 
