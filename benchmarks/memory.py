@@ -190,7 +190,7 @@ def title(sweep, found):
     first = next(iter(found.values()))[0]
     return {
         "depth": "Train step against depth, {length:,} tokens",
-        "optimizer": "Keras's Adam alone, on the variables of that model",
+        "optimizer": "Keras's Adam alone, on the variables of the same model",
         "rounds": "One LSH layer against rounds, {length:,} tokens",
         "vocabulary": (
             "Loss against vocabulary, {tokens:,} tokens; growth and need "
@@ -241,7 +241,7 @@ def block_table(records):
         for stack in ("reversible", "plain")
     }
     rows = [
-        block_row(name, growths[name], whole, optimizer.get(name))
+        block_row(name, growths[name], whole, optimizer.get(name, ()))
         for name, whole in series(records, "depth").items()
         if len(growths[name]) > 1
     ]
@@ -272,7 +272,7 @@ def block_row(name, growths, whole, optimizer):
         ", ".join(f"{blocks}: {value:.0f}" for blocks, value in growths),
         per_block(growths),
         peak_per_block(whole),
-        peak_per_block(optimizer) if optimizer else "",
+        peak_per_block(optimizer) if len(optimizer) > 1 else "",
         per_block([(each["blocks"], each["needs"]) for each in whole]),
         f"{parameters:.1f}",
     )
@@ -329,7 +329,12 @@ def options():
     add = parser.add_argument
     names = list(SWEEPS)
     add("--sweep", nargs="+", choices=names, default=names)
-    add("--length", type=int, default=16384, help="of depth and rounds")
+    add(
+        "--length",
+        type=int,
+        default=16384,
+        help="of depth, optimizer and rounds",
+    )
     add("--depths", type=int, nargs="+", default=[4, 12])
     add(
         "--recompute",

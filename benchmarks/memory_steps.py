@@ -1,8 +1,8 @@
 """What a worker of `memory.py` does: sizes, and steps that are measured.
 
-Steps are those of a model, of a layer, of the loss. Their makers take a case
-and return a step, to be called without arguments once all its inputs exist,
-and what else the driver wants to know.
+Steps are those of a model, of its optimizer, of a layer, of the loss. Their
+makers take a case and return a step, to be called without arguments once all
+its inputs exist, and what else the driver wants to know.
 """
 
 import ctypes
@@ -91,7 +91,7 @@ def optimizer_step(case):
     optimizer.build(variables)
 
     def update(scale):
-        # Gradients of no cost.
+        # Cheap to compute.
         gradients = [scale * variable.value for variable in variables]
         optimizer.apply(gradients, variables)
         return variables[0].value

@@ -155,17 +155,18 @@ class _ChunkLoop:
         query, key, value = self._chunked(query, key, value)
 
         def forward(tokens, place):
-            position = tokens.position
-            count = size(position, 1)
-            rows = rows_at(place, position)
-            chunk = self._chunks(rows, place.chunk - window.before, count)
-            own = inner((chunk, position), window.before, count - window.reach)
+            here = self._places(tokens.position, place, window.before)
+            wide = windows(here, window)
+            own = inner(here, window.before, size(wide[0], 1))
             (queries,) = self._fetch((query,), *own)
-            keys, values = self._fetch(
-                (key, value), *windows((chunk, position), window)
-            )
+            keys, values = self._fetch((key, value), *wide)
             return self.attention.attend(
-                queries, keys, values, tokens, rows, place.chunk
+                queries,
+                keys,
+                values,
+                tokens,
+                rows_at(place, tokens.position),
+                place.chunk,
             )
 
         halo = (window.before, window.after)
@@ -178,21 +179,18 @@ class _ChunkLoop:
         )
 
         def backward(tokens, place):
-            position = tokens.position
-            count = size(position, 1)
-            rows = rows_at(place, position)
-            chunk = self._chunks(rows, place.chunk - window.reach, count)
-            wide = windows((chunk, position), window)
-            queries, *here = self._fetch((query, *upstream), *wide)
-            own = inner((chunk, position), window.after, count - window.reach)
+            here = self._places(tokens.position, place, window.reach)
+            wide = windows(here, window)
+            own = inner(here, window.after, size(wide[0], 1))
+            queries, *known = self._fetch((query, *upstream), *wide)
             keys, values = self._fetch((key, value), *own)
             return self.attention.gradient(
                 queries,
                 keys,
                 values,
-                blocks.Upstream(*here).where(wide[1] >= 0),
+                blocks.Upstream(*known).where(wide[1] >= 0),
                 tokens,
-                rows,
+                rows_at(place, tokens.position),
                 place.chunk,
                 place.count,
             )
@@ -227,35 +225,36 @@ class _ChunkLoop:
             return take_from_circle(chunks, 0, self.chunks, halo)
         return pad_axis(chunks, 1, *halo, -1)
 
-    def _chunks(self, rows, first, count):
-        """Numbers `(r, n, 1)` of a run of chunks of some rows.
+    def _places(self, position, place, before):
+        """Where a group's chunks lie, `(r, n, 1)`, and their positions.
 
         Where a run leaves its row without `wrap` it holds any chunk; the
         tokens' positions hide it.
         """
-        chunk = first + tf.range(count)
+        chunk = place.chunk - before + tf.range(size(position, 1))
         last = self.chunks - 1
         chunk = (
             chunk % self.chunks
             if self.wrap
             else tf.clip_by_value(chunk, 0, last)
         )
-        return (rows[:, None] * self.chunks + chunk)[..., None]
+        first = rows_at(place, position)[:, None] * self.chunks
+        return (first + chunk)[..., None], position
 
     def _fetch(self, chunked, chunk, position):
         """Takes `(r, n, k)` chunks as `(r, n, k * c, ...)`.
 
-        Straight from where they lie, and zero where there is no token, as
-        `lsh_attention` does it and for the same reasons.
+        Straight from where they lie, and vectors zero where there is no
+        token, for the reasons of `_RoundLoop._fetch` in `lsh_attention`.
         """
         there = tf.cast(position >= 0, self.dtype)[..., None]
         shape = [size(position, axis) for axis in range(3)]
         found = []
         for x in chunked:
-            rest = x.shape[3:].as_list()
-            rows = tf.gather(flatten_rows(x), chunk)
-            rows = tf.cast(tf.reshape(rows, [*shape, *rest]), self.dtype)
-            found.append(rows * there if rest else rows)
+            taken = tf.gather(flatten_rows(x), chunk)
+            taken = tf.reshape(taken, [*shape, *x.shape[3:].as_list()])
+            taken = tf.cast(taken, self.dtype)
+            found.append(taken * there if x.shape.rank > 3 else taken)
         return found
 
 

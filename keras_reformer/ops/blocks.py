@@ -208,7 +208,7 @@ def cast_like(tensors: tuple, likes: tuple) -> tuple:
     )
 
 
-def lengths_of(vectors: tf.Tensor) -> tf.Tensor:
+def norms_of(vectors: tf.Tensor) -> tf.Tensor:
     """What shared queries are divided by to be keys of unit length.
 
     `sqrt(mean(k**2) + 1e-6) * sqrt(d)`, with the published constant.
@@ -225,15 +225,15 @@ def lengths_of(vectors: tf.Tensor) -> tf.Tensor:
 
 def to_unit_length(vectors: tf.Tensor) -> tf.Tensor:
     """Shared queries as keys."""
-    return vectors / lengths_of(vectors)[..., None]
+    return vectors / norms_of(vectors)[..., None]
 
 
 def unit_length_gradient(
-    unit: tf.Tensor, lengths: tf.Tensor, upstream: tf.Tensor
+    unit: tf.Tensor, norms: tf.Tensor, upstream: tf.Tensor
 ) -> tf.Tensor:
     """Gradient of `unit = to_unit_length(vectors)` by the vectors."""
     along = tf.reduce_sum(upstream * unit, axis=-1, keepdims=True)
-    return (upstream - unit * along) / lengths[..., None]
+    return (upstream - unit * along) / norms[..., None]
 
 
 def give_lonely_their_value(

@@ -77,7 +77,7 @@ def attend(
     seen = blocks.allowed(True, not step.shared, here, there)
     scale = None
     if step.shared:
-        scale = 1 / blocks.lengths_of(key)[..., None, :]
+        scale = 1 / blocks.norms_of(key)[..., None, :]
     pairs = blocks.Pairs(
         seen, _bias(step, here, there, seen, dtype), None, scale
     )

@@ -132,7 +132,7 @@ class BucketCache(NamedTuple):
             key: the query-keys, `(batch, num_heads, length, key_dim)`.
             value: `(batch, num_heads, length, value_dim)`.
             orders: int32 `(batch, num_heads, num_hashes, length)`, from
-                `sort_by_bucket`.
+                `sort_rounds`.
             buckets: int32 of the same shape. Masked tokens' buckets are
                 `num_buckets`.
             num_buckets: int.

@@ -98,7 +98,7 @@ def lsh_attention(
             the queries, and at unit length the keys.
         value: Tensor of shape `(batch, num_heads, length, value_dim)`.
         orders: int32 tensor `(batch, num_heads, num_hashes, length)`: the
-            position at each rank of each round, from `sort_by_bucket`.
+            position at each rank of each round, from `sort_rounds`.
         buckets: int32 tensor of the same shape: the bucket of each position.
         window: which keys a query may see.
         mask: Boolean tensor `(batch, length)`, True at valid positions.
@@ -203,10 +203,10 @@ class _RoundLoop:
 
     def attend_all(self, query_key, value):
         """Output and log-sum-exp of all rounds, by position."""
-        lengths = blocks.lengths_of(tf.cast(query_key, self.dtype))
+        norms = blocks.norms_of(tf.cast(query_key, self.dtype))
 
         def merge_round(index, output, log_sum_exp):
-            part = self.attend(index, query_key, value, lengths)
+            part = self.attend(index, query_key, value, norms)
             return _merge((output, log_sum_exp), part)
 
         nothing = self._zeros_like(value, value)
@@ -217,10 +217,10 @@ class _RoundLoop:
 
     def gradient_all(self, query_key, value, upstream, d_value):
         """Gradients by query-key, value and bias, added to one by value."""
-        lengths = blocks.lengths_of(tf.cast(query_key, self.dtype))
+        norms = blocks.norms_of(tf.cast(query_key, self.dtype))
 
         def add_round(index, *totals):
-            parts = self.gradient(index, query_key, value, lengths, upstream)
+            parts = self.gradient(index, query_key, value, norms, upstream)
             return tuple(a + b for a, b in zip(totals, parts, strict=True))
 
         after = upstream.output
@@ -246,20 +246,22 @@ class _RoundLoop:
         )
         return tuple(state)
 
-    def attend(self, index, query_key, value, lengths):
+    def attend(self, index, query_key, value, norms):
         """Output and log-sum-exp of one round, by position."""
         window = self.window
 
         def forward(order, tokens, place):
             wide = windows(order, window)
             own = inner(order, window.before, size(wide, 1))
+            # Apart from the keys, among which they lie: with another reader
+            # of these the gather would be a slow loop of its own.
             (queries,) = self._fetch((query_key,), own, place)
-            keys, values, divisors = self._fetch(
-                (query_key, value, lengths), wide, place
+            keys, values, key_norms = self._fetch(
+                (query_key, value, norms), wide, place
             )
             return self.attention.attend(
                 queries,
-                keys / divisors[..., None],
+                keys / key_norms[..., None],
                 values,
                 tokens,
                 rows_at(place, order),
@@ -269,7 +271,7 @@ class _RoundLoop:
         halo = (window.before, window.after)
         return self._over_groups(forward, index, halo, [value.shape[-1:], []])
 
-    def gradient(self, index, query_key, value, lengths, upstream):
+    def gradient(self, index, query_key, value, norms, upstream):
         """Gradients of one round: by query-key, value and bias."""
         window = self.window
 
@@ -277,10 +279,12 @@ class _RoundLoop:
             wide = windows(order, window)
             queries, *here = self._fetch((query_key, *upstream), wide, place)
             own = inner(order, window.after, size(wide, 1))
-            keys, values, divisors = self._fetch(
-                (query_key, value, lengths), own, place
+            keys, values, key_norms = self._fetch(
+                (query_key, value, norms), own, place
             )
-            keys /= divisors[..., None]
+            # Divided, not multiplied by an inverse: a product XLA moves into
+            # each reader, which leaves the gather a slow loop of its own.
+            keys /= key_norms[..., None]
             d_queries, d_keys, *d_others = self.attention.gradient(
                 queries,
                 keys,
@@ -291,8 +295,8 @@ class _RoundLoop:
                 index * self.chunks + place.chunk,
                 place.count,
             )
-            own = inner((keys, divisors), window.before, size(d_keys, 1))
-            d_queries += blocks.unit_length_gradient(*own, d_keys)
+            units = inner((keys, key_norms), window.before, size(d_keys, 1))
+            d_queries += blocks.unit_length_gradient(*units, d_keys)
             return d_queries, *d_others
 
         halo = (window.reach, window.reach)
@@ -363,11 +367,11 @@ class _RoundLoop:
         first = (place.row + tf.range(size(order, 0))) * self.length
         index = tf.maximum(order, 0) + first[:, None, None]
         there = tf.cast(order >= 0, self.dtype)[..., None]
-        found = [
-            tf.cast(tf.gather(flatten_rows(x), index), self.dtype)
-            for x in tensors
-        ]
-        return [x if x.shape.rank == 3 else x * there for x in found]
+        found = []
+        for x in tensors:
+            taken = tf.cast(tf.gather(flatten_rows(x), index), self.dtype)
+            found.append(taken * there if x.shape.rank > 2 else taken)
+        return found
 
     def _discount(self, query, key):
         """`-log N`, N the number of times that rounds show a key."""

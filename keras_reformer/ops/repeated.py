@@ -177,7 +177,7 @@ class Repeated:
     def _unstack(self, stacked: Sequence) -> list:
         """The other way round; what is no tensor is the same in all turns."""
         columns = [
-            tf.unstack(x) if tf.is_tensor(x) else [x] * self.count
+            tf.unstack(x, self.count) if tf.is_tensor(x) else [x] * self.count
             for x in tf.nest.flatten(stacked)
         ]
         turns = (
