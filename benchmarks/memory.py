@@ -14,8 +14,8 @@ Sweeps: `depth`, a train step with and without recomputation; `optimizer`, of
 that step only what Keras's Adam does; `rounds`, one LSH layer, forward and
 backward; `vocabulary`, the loss and its gradients, whose own size is taken
 off; `length`, a train step of few blocks. Depth is also measured by how much
-the peak grows from a quarter of the length to the whole, where all that does
-not depend on the length cancels out.
+more a step needs at the whole length than at a quarter of it, where all that
+does not depend on the length cancels out.
 
 Saves `docs/memory.png`.
 """
@@ -214,17 +214,17 @@ def row(record, sweep, mine):
 
 
 def length_growths(records):
-    """By variant, pairs of depth and growth of the peak with the length."""
+    """By variant, pairs of depth and growth of the need with the length."""
     mine = [record for record in records if record["sweep"] == "depth"]
     least = min((record["length"] for record in mine), default=0)
     quarters = {
-        (variant(record), record["blocks"]): record["peak"]
+        (variant(record), record["blocks"]): record["needs"]
         for record in mine
         if record["length"] == least
     }
     return {
         name: [
-            (each["blocks"], each["peak"] - quarters[name, each["blocks"]])
+            (each["blocks"], each["needs"] - quarters[name, each["blocks"]])
             for each in whole
             if (name, each["blocks"]) in quarters
         ]
@@ -248,7 +248,7 @@ def block_table(records):
     if rows:
         header = (
             "model",
-            "growth of the peak with the length, MiB",
+            "growth of the need with the length, MiB",
             "of it per added block",
             "whole peak per added block",
             "Adam's alone",
@@ -298,7 +298,7 @@ def plot(records, picture):
         for name, points in lines.items():
             panel.plot(*zip(*points, strict=True), marker="o", label=name)
         label = (
-            "growth of the peak with the length"
+            "growth of the need with the length"
             if sweep == "depth"
             else ("a step needs")
         )
