@@ -303,6 +303,7 @@ def plot(records, picture):
             else ("a step needs")
         )
         panel.set(xlabel=SWEEPS[sweep][1], ylabel=f"{label} (MiB)", title=sweep)
+        panel.margins(y=0.2)
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
         panel.legend(fontsize="small")
