@@ -8,7 +8,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_reformer.ops import blocks
+from keras_reformer.ops import blocks, tracing
 from keras_reformer.ops.bias import (
     PositionBias,
     sums_of,
@@ -244,18 +244,33 @@ class _ChunkLoop:
     def _fetch(self, chunked, chunk, position):
         """Takes `(r, n, k)` chunks as `(r, n, k * c, ...)`.
 
-        Straight from where they lie, and vectors zero where there is no
-        token, for the reasons of `_RoundLoop._fetch` in `lsh_attention`.
+        Straight from where they lie: a padded or shifted copy is never made.
         """
-        there = tf.cast(position >= 0, self.dtype)[..., None]
         shape = [size(position, axis) for axis in range(3)]
         found = []
         for x in chunked:
             taken = tf.gather(flatten_rows(x), chunk)
             taken = tf.reshape(taken, [*shape, *x.shape[3:].as_list()])
-            taken = tf.cast(taken, self.dtype)
-            found.append(taken * there if x.shape.rank > 3 else taken)
+            found.append(take_vectors(tf.cast(taken, self.dtype), position))
         return found
+
+
+def take_vectors(taken: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    """Vectors that were gathered, zero where the position says no token.
+
+    Masks hide such vectors anyway. The factor makes XLA gather by vector
+    instructions on a CPU: a loop that only copies it unrolls into moves of
+    single numbers, four times as slow. A TPU moves whole rows as they are,
+    and would pay for the factor with a pass over them.
+
+    Args:
+        taken: Tensor of shape `(r, n, k, dim)`; numbers, `(r, n, k)`, stay
+            what they are.
+        position: int32 tensor of shape `(r, n, k)`, -1 for no token.
+    """
+    if taken.shape.rank == position.shape.rank or tracing.for_tpu():
+        return taken
+    return taken * tf.cast(position >= 0, taken.dtype)[..., None]
 
 
 def rows_at(place: Place, x: tf.Tensor) -> tf.Tensor:

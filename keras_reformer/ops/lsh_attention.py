@@ -24,6 +24,7 @@ from keras_reformer.ops.attention import (
     rows_at,
     split_into_chunks,
     take_from_circle,
+    take_vectors,
     token_positions,
 )
 from keras_reformer.ops.bias import (
@@ -359,18 +360,14 @@ class _RoundLoop:
         """Takes `(g, t, ...)` of a group's rows at `(r, n, c)` positions.
 
         Straight from where they lie: a copy of the whole sequence in the
-        round's order is never made. Where there is no token vectors are zero
-        and single numbers any token's. That factor is also what makes XLA
-        take rows by vector instructions on a CPU: it unrolls a loop that
-        only copies into moves of single numbers.
+        round's order is never made.
         """
         first = (place.row + tf.range(size(order, 0))) * self.length
         index = tf.maximum(order, 0) + first[:, None, None]
-        there = tf.cast(order >= 0, self.dtype)[..., None]
         found = []
         for x in tensors:
             taken = tf.cast(tf.gather(flatten_rows(x), index), self.dtype)
-            found.append(taken * there if x.shape.rank > 2 else taken)
+            found.append(take_vectors(taken, order))
         return found
 
     def _discount(self, query, key):

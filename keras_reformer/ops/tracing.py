@@ -1,4 +1,4 @@
-"""Functions that become graphs."""
+"""Functions that become graphs, and where these will run."""
 
 from collections.abc import Callable
 
@@ -18,3 +18,12 @@ def traced(function: Callable, jit_compile: bool = False) -> Callable:
         reduce_retracing=True,
         jit_compile=jit_compile,
     )
+
+
+def for_tpu() -> bool:
+    """Whether what is being traced will run on a TPU.
+
+    A TPU is used through its strategy alone, in which steps are traced.
+    """
+    strategy = tf.distribute.get_strategy()
+    return isinstance(strategy, tf.distribute.TPUStrategy)
