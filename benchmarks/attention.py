@@ -171,7 +171,7 @@ def plot_lines(records, panels, per_token):
         panel.set(xlabel="length", ylabel=label)
         panel.set_xscale("log", base=2)
         if per_token:
-            panel.set_ylim(bottom=0)
+            measuring.start_at_zero(panel)
         else:
             panel.set_yscale("log")
         panel.grid(alpha=0.3)

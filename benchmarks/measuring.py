@@ -227,6 +227,14 @@ def markdown_table(header, rows):
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
+def start_at_zero(panel):
+    """Begins a panel's values at zero, and ends them above the highest.
+
+    A line that is nearly flat would else lie on the upper edge.
+    """
+    panel.set_ylim(0, 1.15 * panel.dataLim.y1)
+
+
 def add_options(parser, picture):
     """The options that all drivers have; those of `measure_all` included."""
     add = parser.add_argument

@@ -235,13 +235,14 @@ def length_growths(records):
 def block_table(records):
     """What each added block costs, beside what its parameters take."""
     growths = length_growths(records)
-    optimizer = {
-        f"{stack}, {name}": mine
-        for name, mine in series(records, "optimizer").items()
-        for stack in ("reversible", "plain")
-    }
+    optimizer = series(records, "optimizer")
     rows = [
-        block_row(name, growths[name], whole, optimizer.get(name, ()))
+        block_row(
+            name,
+            growths[name],
+            whole,
+            optimizer.get(name.rpartition(", ")[2], ()),
+        )
         for name, whole in series(records, "depth").items()
         if len(growths[name]) > 1
     ]
@@ -303,8 +304,7 @@ def plot(records, picture):
             else ("a step needs")
         )
         panel.set(xlabel=SWEEPS[sweep][1], ylabel=f"{label} (MiB)", title=sweep)
-        highest = max(y for points in lines.values() for _, y in points)
-        panel.set_ylim(0, 1.15 * highest)
+        measuring.start_at_zero(panel)
         panel.grid(alpha=0.3)
         panel.legend(fontsize="small")
     figure.savefig(picture, dpi=120)

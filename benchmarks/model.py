@@ -258,7 +258,7 @@ def plot(records, picture):
     for panel, (across, value, label) in zip(panels, axes, strict=True):
         plot_lines(records, panel, across, value)
         panel.set(xlabel=across, ylabel=label, title=held(records, across))
-        panel.set_ylim(bottom=0)
+        measuring.start_at_zero(panel)
         panel.grid(alpha=0.3)
     panels[0].legend(fontsize="small")
     figure.savefig(picture, dpi=120)

@@ -155,7 +155,7 @@ class _ChunkLoop:
         query, key, value = self._chunked(query, key, value)
 
         def forward(tokens, place):
-            here = self._places(tokens.position, place, window.before)
+            here = self._locate(tokens.position, place, window.before)
             wide = windows(here, window)
             own = inner(here, window.before, size(wide[0], 1))
             (queries,) = self._fetch((query,), *own)
@@ -179,7 +179,7 @@ class _ChunkLoop:
         )
 
         def backward(tokens, place):
-            here = self._places(tokens.position, place, window.reach)
+            here = self._locate(tokens.position, place, window.reach)
             wide = windows(here, window)
             own = inner(here, window.after, size(wide[0], 1))
             queries, *known = self._fetch((query, *upstream), *wide)
@@ -225,7 +225,7 @@ class _ChunkLoop:
             return take_from_circle(chunks, 0, self.chunks, halo)
         return pad_axis(chunks, 1, *halo, -1)
 
-    def _places(self, position, place, before):
+    def _locate(self, position, place, before):
         """Where a group's chunks lie, `(r, n, 1)`, and their positions.
 
         Where a run leaves its row without `wrap` it holds any chunk; the
@@ -251,12 +251,12 @@ class _ChunkLoop:
         for x in chunked:
             taken = tf.gather(flatten_rows(x), chunk)
             taken = tf.reshape(taken, [*shape, *x.shape[3:].as_list()])
-            found.append(take_vectors(tf.cast(taken, self.dtype), position))
+            found.append(zero_absent(tf.cast(taken, self.dtype), position))
         return found
 
 
-def take_vectors(taken: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    """Vectors that were gathered, zero where the position says no token.
+def zero_absent(taken: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    """Zeroes gathered vectors where the position says that there is no token.
 
     Masks hide such vectors anyway. The factor makes XLA gather by vector
     instructions on a CPU: a loop that only copies it unrolls into moves of

@@ -24,8 +24,8 @@ from keras_reformer.ops.attention import (
     rows_at,
     split_into_chunks,
     take_from_circle,
-    take_vectors,
     token_positions,
+    zero_absent,
 )
 from keras_reformer.ops.bias import (
     PositionBias,
@@ -367,7 +367,7 @@ class _RoundLoop:
         found = []
         for x in tensors:
             taken = tf.cast(tf.gather(flatten_rows(x), index), self.dtype)
-            found.append(take_vectors(taken, order))
+            found.append(zero_absent(taken, order))
         return found
 
     def _discount(self, query, key):
