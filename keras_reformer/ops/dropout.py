@@ -10,6 +10,7 @@ uses it, and is never stored.
 
 import tensorflow as tf
 
+from keras_reformer.ops.gradients import custom_gradient
 from keras_reformer.ops.random import grid, random_bits, u32
 from keras_reformer.ops.shapes import size
 
@@ -61,7 +62,7 @@ def dropout(
 
     coordinates = _coordinates(inputs, shared_axes, first_position)
 
-    @tf.custom_gradient
+    @custom_gradient
     def apply(x):
         def gradient(upstream):
             return upstream * scale()

@@ -1,9 +1,64 @@
 """Gradients written by hand, and what they promise."""
 
 import functools
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
+
+# The collection of a graph that owns the gradients of its operations.
+_GRADIENTS = "keras_reformer_gradients"
+
+
+def custom_gradient(function: Callable) -> Callable:
+    """`tf.custom_gradient` that keeps no graph alive.
+
+    In a graph TensorFlow registers each gradient under a name of its own, in
+    a registry that is never emptied. What a gradient captures would live for
+    ever: its tensors, their graph, the variables that the graph reads. Here
+    the graph owns the gradient, and the registry refers to it weakly.
+
+    Args:
+        function: takes tensors, returns `(outputs, gradient)` as
+            `tf.custom_gradient` expects, with `outputs` a tensor or a
+            sequence of them. It must not read variables: hand their values
+            over as arguments.
+
+    Returns:
+        Function of the same tensors that returns a tensor, or a list.
+    """
+
+    @tf.autograph.experimental.do_not_convert
+    @functools.wraps(function)
+    def wrapped(*inputs):
+        if tf.executing_eagerly():
+            return tf.custom_gradient(function)(*inputs)
+        results: list[Any] = []
+        is_tensor = False
+
+        def weak(*inputs):
+            nonlocal is_tensor
+            outputs, gradient = function(*inputs)
+            is_tensor = tf.is_tensor(outputs)
+            results.extend(tf.nest.flatten(outputs))
+            return results, _owned_by_graph(gradient)
+
+        outputs = tf.custom_gradient(weak)(*inputs)
+        # What was registered holds this list too, but asks for its length
+        # alone.
+        results[:] = [None] * len(results)
+        return outputs[0] if is_tensor else outputs
+
+    return wrapped
+
+
+def _owned_by_graph(gradient: Callable) -> Callable:
+    """The same function, which lives as long as the graph being built."""
+    graph = tf.compat.v1.get_default_graph()
+    graph.add_to_collection(_GRADIENTS, gradient)
+    reference = weakref.ref(gradient)
+    return lambda *upstream: reference()(*upstream)
 
 
 def first_order_gradient(function: Callable) -> Callable:
@@ -23,7 +78,7 @@ def first_order_gradient(function: Callable) -> Callable:
         Function of the same tensors that returns the outputs.
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     @functools.wraps(function)
     def wrapped(*inputs):
         if not tf.executing_eagerly():
@@ -47,7 +102,7 @@ def _guard(gradients, inputs=()):
     flat = tf.nest.flatten(gradients)
     tensors = [tensor for tensor in flat if tensor is not None]
 
-    @tf.custom_gradient
+    @custom_gradient
     def refuse(*tensors_and_inputs):
         def raise_error(*_):
             raise LookupError(_MESSAGE)

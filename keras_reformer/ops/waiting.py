@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_reformer.ops.gradients import custom_gradient
 from keras_reformer.ops.shapes import Length
 
 
@@ -20,7 +21,7 @@ def settle(
     what their gradients need alive at once.
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     def identity(*tensors):
         _, *settled = tf.while_loop(
             lambda turn, *xs: turn < 1,
