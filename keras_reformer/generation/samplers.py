@@ -13,6 +13,9 @@ import keras
 from keras_reformer.layers import checks
 from keras_reformer.ops.random import uniform
 
+# The log-probability of what cannot be, finite even when added up over steps.
+_NEVER = -1e30
+
 
 class Choice(NamedTuple):
     """What a sampler chose.
@@ -186,7 +189,7 @@ class BeamSampler(Sampler):
     def start(self, prompts):
         # All beams are the prompt, of which one may go on.
         first = keras.ops.arange(self.num_beams) == 0
-        scores = keras.ops.where(first, 0.0, -float("inf"))
+        scores = keras.ops.where(first, 0.0, _NEVER)
         return keras.ops.tile(scores[None], (prompts, 1))
 
     def choose(self, logits, seed, positions, finished, state):
@@ -194,7 +197,7 @@ class BeamSampler(Sampler):
         scores = keras.ops.log_softmax(logits / self.temperature)
         # Of a beam that has ended one copy goes on, at no cost.
         stay = keras.ops.arange(vocabulary_size) == 0
-        ended = keras.ops.where(stay, 0.0, -float("inf"))
+        ended = keras.ops.where(stay, 0.0, _NEVER)
         scores = keras.ops.where(finished[:, None], ended, scores)
         scores = keras.ops.reshape(state, (-1, 1)) + scores
         scores = keras.ops.reshape(

@@ -15,7 +15,9 @@ values are then plain products and whole at once, and only the queries' needs
 a transposed factor, which a CPU multiplies at half the speed.
 
 No score outlives its step. Scores, softmax and sums are float32 at least,
-whatever comes in.
+whatever comes in. What is masked has a score of `log_of_zero`, finite, so that
+a tool that stops at infinities, such as `tf.debugging.enable_check_numerics`,
+stops at those of a model alone.
 """
 
 from typing import NamedTuple
@@ -87,13 +89,12 @@ class Pairs(NamedTuple):
     scale: tf.Tensor | None = None
 
     def mask(self, scores: tf.Tensor) -> tf.Tensor:
-        """Scaled and biased scores, `-inf` where the key is not seen."""
+        """Scaled and biased scores, masked where the key is not seen."""
         if self.scale is not None:
             scores *= self.scale
         if self.bias is not None:
             scores += self.bias
-        infinity = tf.constant(float("inf"), scores.dtype)
-        return tf.where(self.seen, scores, -infinity)
+        return tf.where(self.seen, scores, log_of_zero(scores.dtype))
 
     def drop(self, weights: tf.Tensor) -> tf.Tensor:
         """Weights after dropout."""
@@ -125,17 +126,38 @@ def attend(
 
     Returns:
         output: `(..., num_queries, value_dim)`.
-        log_sum_exp: `(..., num_queries)`, `-inf` for a query that sees
-            nothing, whose output is zero.
+        log_sum_exp: `(..., num_queries)`, `log_of_zero` for a query that
+            sees nothing, whose output is zero.
     """
     scores = pairs.mask(tf.matmul(queries, keys, transpose_b=True))
     largest = tf.reduce_max(scores, axis=-1, keepdims=True)
-    largest = tf.where(largest > -float("inf"), largest, 0.0)
+    largest = tf.where(~is_log_of_zero(largest), largest, 0.0)
     weights = tf.exp(scores - largest)
     total = tf.reduce_sum(weights, axis=-1, keepdims=True)
     output = tf.matmul(pairs.drop(weights), values)
     output *= tf.math.divide_no_nan(tf.ones_like(total), total)
-    return output, (largest + tf.math.log(total))[..., 0]
+    return output, add_log(largest, total)[..., 0]
+
+
+def log_of_zero(dtype: tf.DType) -> tf.Tensor:
+    """The logarithm that stands for a weight of zero.
+
+    Finite, as are its double and its difference from any score; its `exp` is
+    zero.
+    """
+    return tf.constant(dtype.min / 4, dtype)
+
+
+def is_log_of_zero(x: tf.Tensor) -> tf.Tensor:
+    """Whether logarithms are `log_of_zero`, or `-inf` that came in."""
+    return x <= log_of_zero(x.dtype)
+
+
+def add_log(largest: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+    """`largest + log(total)`, `log_of_zero` where the total is zero."""
+    positive = total > 0
+    log = tf.math.log(tf.where(positive, total, 1.0))
+    return tf.where(positive, largest + log, log_of_zero(total.dtype))
 
 
 class Upstream(NamedTuple):
@@ -143,7 +165,8 @@ class Upstream(NamedTuple):
 
     Attributes:
         output: gradient of the output, zero where the query does not count.
-        log_sum_exp: of all that the query saw; `+inf` where it saw nothing.
+        log_sum_exp: of all that the query saw; so large where it saw nothing
+            that its weights are zero.
         row_sum: `rowsum(do * o)`.
     """
 
@@ -152,9 +175,9 @@ class Upstream(NamedTuple):
     row_sum: tf.Tensor
 
     def where(self, there: tf.Tensor) -> "Upstream":
-        """Other queries must not count: `exp(score - inf)` is zero."""
-        infinity = tf.constant(float("inf"), self.log_sum_exp.dtype)
-        log_sum_exp = tf.where(there, self.log_sum_exp, infinity)
+        """Other queries must not count: `exp(score - lse)` is zero."""
+        huge = -log_of_zero(self.log_sum_exp.dtype)
+        log_sum_exp = tf.where(there, self.log_sum_exp, huge)
         return self._replace(log_sum_exp=log_sum_exp)
 
 
@@ -193,10 +216,10 @@ def upstream_of(
 ) -> Upstream:
     """Prepares the gradient of an output for `attend_gradient`."""
     d_output = tf.cast(d_output, output.dtype)
-    infinity = tf.constant(float("inf"), log_sum_exp.dtype)
+    huge = -log_of_zero(log_sum_exp.dtype)
     return Upstream(
         d_output,
-        tf.where(log_sum_exp == -infinity, infinity, log_sum_exp),
+        tf.where(is_log_of_zero(log_sum_exp), huge, log_sum_exp),
         tf.reduce_sum(d_output * output, axis=-1),
     )
 
@@ -248,7 +271,7 @@ def give_lonely_their_value(
     so self has the largest score of all, and a large constant in its place
     would destroy the log-sum-exp.
     """
-    lonely = valid & (log_sum_exp == -float("inf"))
+    lonely = valid & is_log_of_zero(log_sum_exp)
     return tf.where(lonely[..., None], tf.cast(value, output.dtype), output)
 
 
@@ -256,5 +279,5 @@ def lonely_value_gradient(
     d_output: tf.Tensor, log_sum_exp: tf.Tensor, valid: tf.Tensor
 ) -> tf.Tensor:
     """Gradient of `give_lonely_their_value` by the values."""
-    lonely = valid & (log_sum_exp == -float("inf"))
+    lonely = valid & is_log_of_zero(log_sum_exp)
     return tf.where(lonely[..., None], d_output, 0.0)

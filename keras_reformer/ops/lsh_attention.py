@@ -173,13 +173,13 @@ def _merge(total: tuple, part: tuple) -> tuple[tf.Tensor, tf.Tensor]:
     """One softmax from two of disjoint keys."""
     (output, log_sum_exp), (output_part, log_sum_exp_part) = total, part
     largest = tf.maximum(log_sum_exp, log_sum_exp_part)
-    largest = tf.where(largest != -float("inf"), largest, 0.0)
+    largest = tf.where(~blocks.is_log_of_zero(largest), largest, 0.0)
     weight = tf.exp(log_sum_exp - largest)
     weight_part = tf.exp(log_sum_exp_part - largest)
     both = weight + weight_part
     merged = output * tf.math.divide_no_nan(weight, both)[..., None]
     merged += output_part * tf.math.divide_no_nan(weight_part, both)[..., None]
-    return merged, largest + tf.math.log(both)
+    return merged, blocks.add_log(largest, both)
 
 
 class _RoundLoop:
@@ -211,10 +211,8 @@ class _RoundLoop:
             return _merge((output, log_sum_exp), part)
 
         nothing = self._zeros_like(value, value)
-        infinity = tf.constant(float("inf"), self.dtype)
-        return self._over_rounds(
-            merge_round, (nothing, nothing[..., 0] - infinity)
-        )
+        log_sum_exp = nothing[..., 0] + blocks.log_of_zero(self.dtype)
+        return self._over_rounds(merge_round, (nothing, log_sum_exp))
 
     def gradient_all(self, query_key, value, upstream, d_value):
         """Gradients by query-key, value and bias, added to one by value."""

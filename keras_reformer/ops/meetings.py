@@ -139,7 +139,8 @@ def attention_of_rows(
     alone = tf.reduce_sum(count, axis=-1, keepdims=True) == 0
     itself = queries.position == keys.position
     count = tf.where(alone & itself & (keys.position >= 0), 1, count)
-    weights = tf.nn.softmax(scores + tf.math.log(tf.cast(count, dtype)))
+    shown = blocks.add_log(tf.zeros((), dtype), tf.cast(count, dtype))
+    weights = tf.nn.softmax(scores + shown)
     return tf.where(queries.position >= 0, weights, 0.0)
 
 
