@@ -81,6 +81,9 @@ class Request(NamedTuple):
 class Loop:
     """Decoding of one model with one sampler.
 
+    It is traced when it is first used, with the settings of then;
+    `TraceCache` makes a new one when they have changed.
+
     Args:
         decoder: `Decoder`.
         sampler: `Sampler`.

@@ -1,13 +1,15 @@
 """Prompts in, texts out: what runs the loop from outside of graphs."""
 
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_reformer.generation.hub import HubLoop
-from keras_reformer.generation.loop import Decoder, Loop, Request
+from keras_reformer.generation.loop import Loop, Request
+from keras_reformer.generation.prompts import check
 from keras_reformer.generation.samplers import Sampler
 from keras_reformer.ops.decoding import grow, with_capacity
 
@@ -22,10 +24,11 @@ _TOKENS_WORTH_A_BAR = 512
 
 def generate(
     loop: Loop | HubLoop,
-    prompts: Sequence[Sequence[int]],
+    prompts: Any,
     max_length: int,
     *,
     seed: int | None = None,
+    padding_id: int | None = None,
     verbose: bool | str = "auto",
 ) -> list[np.ndarray]:
     """Continues prompts to `max_length`, as `ReformerCausalLM.generate` says.
@@ -35,13 +38,14 @@ def generate(
         prompts: token ids of each row; rows may differ in length.
         max_length: Length of the results, prompt included.
         seed: Seed of the draws; None draws one.
+        padding_id: Token that is padding at the ends of prompts.
         verbose: Whether to show a bar; `"auto"` shows it for long texts.
 
     Returns:
         List of int32 arrays, prompt included.
     """
     make = _HubRun if isinstance(loop, HubLoop) else _Run
-    run = make(loop, prompts, max_length, seed)
+    run = make(loop, prompts, max_length, seed, padding_id)
     if verbose == "auto":
         verbose = run.columns - run.width >= _TOKENS_WORTH_A_BAR
     bar = keras.utils.Progbar(run.columns - run.width) if verbose else None
@@ -54,10 +58,11 @@ def generate(
 
 def stream(
     loop: Loop,
-    prompts: Sequence[Sequence[int]],
+    prompts: Any,
     max_length: int,
     *,
     seed: int | None = None,
+    padding_id: int | None = None,
 ) -> Iterator[list[np.ndarray]]:
     """Yields the new tokens of each row as they come; see `generate`.
 
@@ -71,7 +76,7 @@ def stream(
             "a `keras_reformer.generation.Sampler` other than beams. "
             f"Received: sampler={sampler!r}"
         )
-    return _stream(_Run(loop, prompts, max_length, seed))
+    return _stream(_Run(loop, prompts, max_length, seed, padding_id))
 
 
 def _stream(run):
@@ -86,9 +91,9 @@ def _stream(run):
 class _Run:
     """One call of `generate`: rows, and how far they are."""
 
-    def __init__(self, loop, prompts, max_length, seed):
+    def __init__(self, loop, prompts, max_length, seed, padding_id):
         self.loop = loop
-        texts = check(prompts, max_length, loop.decoder)
+        texts = check(prompts, max_length, loop.decoder, padding_id)
         self.lengths = [len(text) for text in texts]
         self.max_length = max_length
         count = len(texts)
@@ -219,35 +224,6 @@ class _HubRun(_Run):
 
     def _tokens(self):
         return np.asarray(self.tokens)
-
-
-def check(
-    prompts: Sequence[Sequence[int]], max_length: int, decoder: Decoder
-) -> list[list[int]]:
-    """Prompts as lists, or a `ValueError` that says what is wrong with one."""
-    longest = decoder.max_sequence_length
-    if max_length > longest:
-        raise ValueError(
-            "`max_length` exceeds what the model was made for. Expected at "
-            f"most max_sequence_length={longest}. Received: "
-            f"max_length={max_length}"
-        )
-    texts = [[int(token) for token in prompt] for prompt in prompts]
-    for index, text in enumerate(texts):
-        if not 1 <= len(text) <= max_length:
-            raise ValueError(
-                "A prompt must have at least one token and no more than "
-                f"max_length={max_length}. Received: "
-                f"len(prompts[{index}])={len(text)}"
-            )
-        outside = [t for t in text if not 0 <= t < decoder.vocabulary_size]
-        if outside:
-            raise ValueError(
-                "A prompt holds token ids outside the vocabulary. Expected "
-                f"ids from 0 to {decoder.vocabulary_size - 1}. Received: "
-                f"prompts[{index}] with {outside[:5]}"
-            )
-    return texts
 
 
 def row_seeds(seed: int | None, rows: int) -> np.ndarray:

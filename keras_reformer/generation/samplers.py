@@ -237,12 +237,23 @@ def get_sampler(sampler):
     """
     if isinstance(sampler, str) and sampler in _SAMPLERS:
         return _SAMPLERS[sampler]()
-    if not callable(sampler) and not isinstance(sampler, Sampler):
+    is_sampler = callable(sampler) or isinstance(sampler, Sampler)
+    if not is_sampler or isinstance(sampler, type):
         raise ValueError(
-            f"Unknown sampler. Expected one of {sorted(_SAMPLERS)}, a "
-            f"`Sampler` or one of KerasHub's. Received: sampler={sampler!r}"
+            f"Unknown sampler. Expected one of {sorted(_SAMPLERS)}, or an "
+            "instance of `keras_reformer.generation.Sampler` or of one of "
+            f"KerasHub's. Received: sampler={sampler!r}"
         )
     return sampler
+
+
+def settings_of(sampler):
+    """What traces of a sampler depend on, as a list to compare."""
+    if isinstance(sampler, Sampler):
+        return [type(sampler), vars(sampler)]
+    # The sampler may be a method.
+    owner = getattr(sampler, "__self__", sampler)
+    return [sampler, getattr(owner, "__dict__", None)]
 
 
 def _draw(weights, seed, positions):

@@ -30,6 +30,13 @@ def count(name, value):
     return int(value)
 
 
+def integer(name, value):
+    """Returns an int, or raises a `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        _refuse(name, value, "an integer")
+    return int(value)
+
+
 def positive(name, value):
     """Returns a positive float, or raises a `ValueError`."""
     if not isinstance(value, numbers.Real) or not value > 0:

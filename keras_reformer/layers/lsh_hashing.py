@@ -21,8 +21,10 @@ class LSHHashing:
     @rotations.setter
     def rotations(self, value):
         if value is not None:
-            value = np.asarray(value, "float32")
+            value = np.array(value, "float32")
             self._check_rotations(value.shape)
+            # Traces keep the values that they met.
+            value.setflags(write=False)
         self._rotations = value
 
     def hash(self, inputs, mask=None):

@@ -32,8 +32,8 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
     seed that is a non-trainable weight, so the same inputs always get the
     same outputs, also after saving. Setting `rotations` stores rotations to
     use instead. `num_hashes`, `exact_below` and `rotations` of a built layer
-    may be set to evaluate one model in several ways; a model that is already
-    compiled must be compiled again to see the change.
+    may be set to evaluate one model in several ways: the models here follow
+    at their next call, another Keras model once it is compiled again.
 
     Masking: masked tokens hash to a bucket of their own that sorts last;
     nobody attends to them and their outputs are those of a zero context.

@@ -7,11 +7,12 @@ from keras_reformer.models.backbone_layers import (
     resolve,
 )
 from keras_reformer.models.inputs import TokenInputs, complete, token_inputs
+from keras_reformer.models.retracing import RetracesSteps
 from keras_reformer.models.seeds import SavesSeeds
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReformerBackbone(SavesSeeds, TokenInputs, keras.Model):
+class ReformerBackbone(SavesSeeds, RetracesSteps, TokenInputs, keras.Model):
     """Token ids to hidden states by a Reformer's stack.
 
     Embeddings and axial positions go into a `ReversibleSequence` of blocks,

@@ -72,6 +72,7 @@ class ReformerCausalLM(LanguageModel):
         stop_token_ids=None,
         jit_compile=False,
         verbose="auto",
+        padding_id=None,
     ):
         """Continues prompts, token by token, from a cache.
 
@@ -79,13 +80,15 @@ class ReformerCausalLM(LanguageModel):
         `docs/design.md` says how far that goes for `scope="chunk"`.
 
         Args:
-            prompts: list of lists of token ids, or an int array `(batch,
-                length)`. Rows may differ in length.
+            prompts: list of lists of token ids, int array or tensor `(batch,
+                length)`, ragged tensor, or dict of `token_ids` and
+                `padding_mask`, which is True at valid tokens and may leave
+                out any number at either end of a row. Rows may differ in
+                length.
             max_length: int. Length of the results, prompt included.
             sampler: `"greedy"`, `"random"`, `"top_k"`, `"top_p"`, `"beam"`, a
                 `keras_reformer.generation.Sampler`, or one of KerasHub's,
-                which draws from a seed of its own and keeps the settings of
-                its first use. Defaults to `"top_p"`.
+                which draws from a seed of its own. Defaults to `"top_p"`.
             seed: int. The same seed gives the same text; None draws a new
                 one. Defaults to `None`.
             stop_token_ids: ids that end a text, which they stay part of.
@@ -94,17 +97,26 @@ class ReformerCausalLM(LanguageModel):
                 of batch and cache. Defaults to `False`.
             verbose: bool or `"auto"`, which shows a progress bar where there
                 is much to do. Defaults to `"auto"`.
+            padding_id: int. Token that is padding, and no text, at both ends
+                of each prompt, for batches without a mask. Defaults to
+                `None`: every token is text, also zeros in front.
 
         Returns:
-            List of int32 arrays, prompt included.
+            List of int32 arrays, prompt included, without padding.
 
         Raises:
-            ValueError: if a prompt is empty, too long, or holds ids outside
-                the vocabulary, or if `max_length` exceeds the model's.
+            ValueError: if prompts are no token ids, one is empty, too long,
+                or holds ids outside the vocabulary, or if `max_length`
+                exceeds the model's.
         """
         loop = self._loop(sampler, stop_token_ids, jit_compile)
         return generation.generate(
-            loop, prompts, max_length, seed=seed, verbose=verbose
+            loop,
+            prompts,
+            max_length,
+            seed=seed,
+            padding_id=padding_id,
+            verbose=verbose,
         )
 
     def stream(
@@ -115,6 +127,7 @@ class ReformerCausalLM(LanguageModel):
         seed=None,
         stop_token_ids=None,
         jit_compile=False,
+        padding_id=None,
     ):
         """Yields the text that `generate` returns, as it comes.
 
@@ -125,13 +138,16 @@ class ReformerCausalLM(LanguageModel):
             seed: as of `generate`.
             stop_token_ids: as of `generate`.
             jit_compile: as of `generate`.
+            padding_id: as of `generate`.
 
         Yields:
             A list of int32 arrays: the new tokens of each row, prompts not
             included; empty for rows that have ended.
         """
         loop = self._loop(sampler, stop_token_ids, jit_compile)
-        return generation.stream(loop, prompts, max_length, seed=seed)
+        return generation.stream(
+            loop, prompts, max_length, seed=seed, padding_id=padding_id
+        )
 
     def decoder(self):
         """What `keras_reformer.generation` needs of the model."""
@@ -155,12 +171,16 @@ class ReformerCausalLM(LanguageModel):
     def _loop(self, sampler, stop_token_ids, jit_compile):
         """The loop for these settings, traced once."""
         sampler = generation.get_sampler(sampler)
-        stops = () if stop_token_ids is None else stop_token_ids
-        stops = tuple(sorted(int(token) for token in stops))
-        key = sampler, stops, jit_compile, self._layer_settings()
-        if key not in self._loops:
-            self._loops[key] = self._make_loop(sampler, stops, jit_compile)
-        return self._loops[key]
+        stops = generation.stop_ids(stop_token_ids)
+        options = [*generation.settings_of(sampler), stops, jit_compile]
+        loop = self._loops.get(
+            self,
+            options,
+            lambda: self._make_loop(sampler, stops, jit_compile),
+        )
+        # An equal one, whose settings may have been changed since, made it.
+        loop.sampler = sampler
+        return loop
 
     def _make_loop(self, sampler, stops, jit_compile):
         if isinstance(sampler, generation.Sampler):
@@ -169,13 +189,6 @@ class ReformerCausalLM(LanguageModel):
             self.decoder(), sampler, stops, jit_compile, model=self
         )
 
-    def _layer_settings(self):
-        """What may be set on built layers and is part of a trace."""
-        return tuple(
-            (layer.num_hashes, layer.exact_below, id(layer.rotations))
-            for layer in self.backbone.lsh_layers().values()
-        )
-
     @functools.cached_property
     def _loops(self):
-        return {}
+        return generation.TraceCache()

@@ -27,3 +27,8 @@ def for_tpu() -> bool:
     """
     strategy = tf.distribute.get_strategy()
     return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def is_symbolic(x) -> bool:
+    """Whether it is a tensor of a graph, which has no value outside of it."""
+    return tf.is_symbolic_tensor(x)

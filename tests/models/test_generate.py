@@ -1,5 +1,6 @@
 """Text from a model's caches is that of its full passes."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -146,22 +147,47 @@ def test_stream(model):
     assert len({len(text) for text in texts}) > 1
 
 
-def test_settings_of_built_layers_change_later_texts():
-    model = tiny.make_spread_model(attention_layers=("lsh",), num_layers=1)
-    layers = [b.attention.layer for b in model.backbone.sequence.blocks]
-    prompt = tiny.make_ids(1, 30)
-    texts = set()
-    for name, value in [
-        ("num_hashes", 2),
-        ("num_hashes", 1),
-        ("exact_below", 50),
+def test_padded_prompts(model):
+    """As KerasHub's tokenizers and Keras's `pad_sequences` make them."""
+    expected = lists(model.generate(PROMPTS, 20, "greedy"))
+    for side in ("pre", "post"):
+        rows = keras.utils.pad_sequences(PROMPTS, padding=side, value=-1)
+        prompts = {"token_ids": rows * (rows >= 0), "padding_mask": rows >= 0}
+        assert lists(model.generate(prompts, 20, "greedy")) == expected
+        texts = [list(prompt) for prompt in PROMPTS]
+        for news in model.stream(rows, 20, "greedy", padding_id=-1):
+            for text, new in zip(texts, news, strict=True):
+                text.extend(new.tolist())
+        assert texts == expected
+
+
+def test_refused_requests(model):
+    for options, match in [
+        ({"prompts": "text"}, "prompts='text'. Turn text into"),
+        ({"prompts": [1, 2]}, "single prompt is a batch of one"),
+        ({"prompts": [[1]], "max_length": None}, "max_length=None"),
+        ({"prompts": [[1]], "stop_token_ids": "auto"}, "stop_token_ids='auto'"),
+        ({"prompts": [[1]], "sampler": TopPSampler}, "sampler=<class"),
+        ({"prompts": [[1]], "padding_id": "0"}, "padding_id='0'"),
     ]:
-        for layer in layers:
-            setattr(layer, name, value)
-        found = lists(model.generate(prompt, 50, "greedy"))
-        assert found == greedily(model, prompt, 50)
-        texts.add(tuple(found[0]))
-    assert len(texts) == 3
+        for method in (model.generate, model.stream):
+            with pytest.raises(ValueError, match=match):
+                method(**{"max_length": 5, **options})
+
+
+def test_settings_of_samplers_change_later_texts(model):
+    class Shift:
+        """Called as those of KerasHub are."""
+
+        shift = 0
+
+        def __call__(self, prompt, **others):
+            return prompt + self.shift
+
+    sampler = Shift()
+    for sampler.shift in (1, 2):
+        texts = lists(model.generate([[1, 2, 3]], 5, sampler))
+        assert [x - sampler.shift for x in texts[0][:3]] == [1, 2, 3]
 
 
 def test_weights_that_change_later():
