@@ -1,11 +1,12 @@
 import keras
 
 from keras_reformer.layers import checks
+from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.ops.dropout import dropout
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class Dropout(keras.layers.Dropout):
+class Dropout(RefusesRematerialization, keras.layers.Dropout):
     """`keras.layers.Dropout` whose mask is made where it is used.
 
     A mask element is an integer hash of its own index and the call's seed,

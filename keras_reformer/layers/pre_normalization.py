@@ -4,6 +4,7 @@ import keras
 
 from keras_reformer.layers import checks, decoding
 from keras_reformer.layers.dropout import Dropout
+from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
@@ -18,7 +19,7 @@ _ELEMENTS_AT_ONCE = 2**23
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class PreNormalization(keras.layers.Layer):
+class PreNormalization(RefusesRematerialization, keras.layers.Layer):
     """A residual branch: normalization, a layer, dropout.
 
     `dropout(layer(normalization(x)))`, which is what a `ReversibleBlock`

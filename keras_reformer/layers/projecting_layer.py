@@ -1,7 +1,9 @@
 import keras
 
+from keras_reformer.layers.rematerialization import RefusesRematerialization
 
-class ProjectingLayer(keras.layers.Layer):
+
+class ProjectingLayer(RefusesRematerialization, keras.layers.Layer):
     """Base of the layers made of dense projections.
 
     Args:

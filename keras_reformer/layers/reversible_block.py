@@ -1,6 +1,7 @@
 import keras
 
 from keras_reformer.layers import checks, decoding
+from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
@@ -11,7 +12,7 @@ from keras_reformer.ops.walk import couple, uncouple
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReversibleBlock(keras.layers.Layer):
+class ReversibleBlock(RefusesRematerialization, keras.layers.Layer):
     """Two residual branches whose inputs can be computed from the outputs.
 
     `y1 = x1 + attention(x2)` and `y2 = x2 + feed_forward(y1)`. The block adds

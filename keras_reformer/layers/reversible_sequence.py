@@ -1,6 +1,7 @@
 import keras
 
 from keras_reformer.layers import checks
+from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.reversible_block import (
     check_pair,
     one_mask,
@@ -10,7 +11,7 @@ from keras_reformer.ops import reversible
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReversibleSequence(keras.layers.Layer):
+class ReversibleSequence(RefusesRematerialization, keras.layers.Layer):
     """Reversible blocks one after the other, in memory flat in depth.
 
     The backward pass rebuilds each block's input from its output and runs

@@ -2,13 +2,16 @@
 
 import keras
 
+from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.reversible_block import stream_dtype
 from keras_reformer.models.inputs import TokenInputs, token_inputs
 from keras_reformer.models.reformer_backbone import ReformerBackbone
 from keras_reformer.models.retracing import RetracesSteps
 
 
-class HeadedModel(RetracesSteps, TokenInputs, keras.Model):
+class HeadedModel(
+    RefusesRematerialization, RetracesSteps, TokenInputs, keras.Model
+):
     """A Functional model of a backbone and the layers of `_make_head`.
 
     Takes a `backbone` or its arguments, and those of the head. (An `__init__`

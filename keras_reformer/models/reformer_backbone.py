@@ -1,6 +1,7 @@
 import keras
 
 from keras_reformer.layers import LSHSelfAttention
+from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.models.backbone_layers import (
     connect,
     make_layers,
@@ -12,7 +13,13 @@ from keras_reformer.models.seeds import SavesSeeds
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReformerBackbone(SavesSeeds, RetracesSteps, TokenInputs, keras.Model):
+class ReformerBackbone(
+    RefusesRematerialization,
+    SavesSeeds,
+    RetracesSteps,
+    TokenInputs,
+    keras.Model,
+):
     """Token ids to hidden states by a Reformer's stack.
 
     Embeddings and axial positions go into a `ReversibleSequence` of blocks,
