@@ -43,7 +43,9 @@ def pure_function(layers, function, recipe=None):
         }
         return outputs, changes, list(scope.losses)
 
-    return Branch(run, _values(trainable), _values(others), recipe)
+    # The variables outlive the branch, so no other one takes their ids.
+    keys = [id(v) for v in others]
+    return Branch(run, _values(trainable), _values(others), keys, recipe)
 
 
 def pure_outputs(layers, function):

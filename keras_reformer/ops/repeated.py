@@ -18,8 +18,10 @@ from keras_reformer.ops.walk import (
     StackOutput,
     Streams,
     Tensors,
+    shares_state,
     walk,
     walk_back,
+    with_states,
 )
 
 _TENSOR = object()
@@ -28,8 +30,12 @@ _TENSOR = object()
 def repetitions(branches: Sequence[Branch]) -> int:
     """How often the shortest period of the branches' recipes is repeated.
 
-    A stack is cut into whole blocks, of two branches each.
+    A stack is cut into whole blocks, of two branches each. A layer at several
+    places hands its state on from one to the next, which a loop over values
+    from stacks does not.
     """
+    if shares_state(branches):
+        return 1
     recipes = [branch.recipe for branch in branches]
     for period in range(2, len(recipes), 2):
         first = recipes[:period]
@@ -80,7 +86,7 @@ class Repeated:
         found = _fill(template, [array.stack() for array in arrays])
         changes, losses, self.decisions = found
         return StackOutput(
-            streams, self._unstack(changes), self._unstack(losses)
+            streams, [], self._unstack(changes), self._unstack(losses)
         )
 
     def backward(
@@ -101,7 +107,7 @@ class Repeated:
             streams, d_streams = state
             states, d_loss = _at((self.states, d_losses), index)
             streams, d_streams, d_values = walk_back(
-                self._branches(states),
+                with_states(self.period, states),
                 tf.nest.map_structure(lambda x: x.read(index), arrays),
                 [Memory(x) for x in _at(self.decisions, index)],
                 streams,
@@ -140,7 +146,8 @@ class Repeated:
                 (stacked, self.states), flat
             )
             memories = [Memory() for _ in self.period]
-            output = walk(self._branches(states), values, memories, (x1, x2))
+            branches = with_states(self.period, states)
+            output = walk(branches, values, memories, (x1, x2))
             found = (
                 output.changes,
                 output.losses,
@@ -158,13 +165,6 @@ class Repeated:
             *(tf.TensorSpec(x.shape, x.dtype) for x in streams), *specs
         )
         return graph, templates[-1]
-
-    def _branches(self, states) -> list[Branch]:
-        """A turn's branches."""
-        return [
-            branch._replace(state=state)
-            for branch, state in zip(self.period, states, strict=True)
-        ]
 
     def _stack(self, parts: Sequence) -> list:
         """From a list over all branches to one over a period's, stacked."""

@@ -25,6 +25,7 @@ from keras_reformer.ops.walk import (
     Tensors,
     walk,
     walk_back,
+    with_states,
 )
 
 
@@ -64,7 +65,7 @@ def run_reversibly(
     def stack(x1, x2, *flat):
         trainable = _unflatten(flat, sizes)
         output = passes.forward(trainable, (x1, x2))
-        structure.update(changes=output.changes, losses=output.losses)
+        structure.update(output._asdict())
 
         def gradient(*upstream):
             num_losses = sum(map(len, output.losses))
@@ -82,7 +83,7 @@ def run_reversibly(
 
     flat = _flatten(branch.trainable for branch in branches)
     y1, y2, *rest = stack(*streams, *flat)
-    return _rebuild((y1, y2), rest, **structure)
+    return _rebuild(**{**structure, "streams": (y1, y2)}, flat=rest)
 
 
 class _Unrolled:
@@ -93,7 +94,9 @@ class _Unrolled:
         self.memories = [Memory() for _ in branches]
 
     def forward(self, trainable, streams) -> StackOutput:
-        return walk(self.branches, trainable, self.memories, streams)
+        output = walk(self.branches, trainable, self.memories, streams)
+        self.branches = with_states(self.branches, output.states)
+        return output
 
     def backward(self, trainable, streams, d_streams, d_losses) -> tuple:
         _, *gradients = walk_back(
@@ -107,14 +110,14 @@ class _Unrolled:
         return tuple(gradients)
 
 
-def _rebuild(streams, flat, changes, losses) -> StackOutput:
+def _rebuild(streams, flat, states, changes, losses) -> StackOutput:
     """Puts flat outputs into the structure that the branches returned."""
     parts = _unflatten(flat, [len(part) for part in (*changes, *losses)])
     rebuilt = [
         dict(zip(change, values, strict=True))
         for change, values in zip(changes, parts, strict=False)
     ]
-    return StackOutput(streams, rebuilt, parts[len(changes) :])
+    return StackOutput(streams, states, rebuilt, parts[len(changes) :])
 
 
 def _flatten(parts) -> Tensors:

@@ -32,6 +32,7 @@ class Branch(NamedTuple):
             of what changed in `state`, by index, and a list of losses.
         trainable: values that get gradients.
         state: values that do not.
+        keys: one for each of `state`, equal where branches share it.
         recipe: equal where `run` is the same function, but for what it
             reads; None where that is not known.
     """
@@ -39,13 +40,16 @@ class Branch(NamedTuple):
     run: Callable[[Tensors, Tensors, tf.Tensor], tuple]
     trainable: Tensors
     state: Tensors
+    keys: Sequence[Hashable] = ()
     recipe: Hashable = None
 
 
 class StackOutput(NamedTuple):
-    """Both streams, and each branch's changes and losses, in order."""
+    """Both streams, and of each branch, in order: the state that it read,
+    what it changed of it, and its losses."""
 
     streams: Streams
+    states: list[Tensors]
     changes: list[dict[int, tf.Tensor]]
     losses: list[Tensors]
 
@@ -72,16 +76,44 @@ def walk(
     memories: Sequence[Memory],
     streams: Streams,
 ) -> StackOutput:
-    """The forward pass, each branch's decisions kept in its memory."""
-    changes, losses = [], []
+    """The forward pass, each branch's decisions kept in its memory.
+
+    A layer that stands at several places of the stack reads at each what it
+    changed at the one before, so that it draws anew.
+    """
+    states, changes, losses, latest = [], [], [], {}
     for branch, values, memory in zip(
         branches, trainable, memories, strict=True
     ):
+        branch = _with_latest_state(branch, latest)
         with memory.record():
             streams, change, loss = _forward(branch, values, streams)
+        latest.update((branch.keys[i], value) for i, value in change.items())
+        states.append(branch.state)
         changes.append(change)
         losses.append(loss)
-    return StackOutput(streams, changes, losses)
+    return StackOutput(streams, states, changes, losses)
+
+
+def _with_latest_state(branch: Branch, latest: dict) -> Branch:
+    pairs = zip(branch.keys, branch.state, strict=True)
+    return branch._replace(state=[latest.get(key, x) for key, x in pairs])
+
+
+def with_states(
+    branches: Sequence[Branch], states: Sequence[Tensors]
+) -> list[Branch]:
+    """The branches, with what they read in a run."""
+    return [
+        branch._replace(state=state)
+        for branch, state in zip(branches, states, strict=True)
+    ]
+
+
+def shares_state(branches: Sequence[Branch]) -> bool:
+    """Whether a value of one branch's state is that of another's too."""
+    keys = [key for branch in branches for key in branch.keys]
+    return len(set(keys)) < len(keys)
 
 
 def _forward(branch: Branch, trainable: Tensors, streams) -> tuple:

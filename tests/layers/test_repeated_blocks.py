@@ -217,7 +217,7 @@ def test_a_layer_without_a_config_has_no_recipe():
     ],
 )
 def test_repetitions(names, count):
-    branches = [Branch(None, [], [], name) for name in names]
+    branches = [Branch(None, [], [], recipe=name) for name in names]
     assert repeated.repetitions(branches) == count
 
 
