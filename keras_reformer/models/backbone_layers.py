@@ -131,21 +131,62 @@ def _axes(config):
 
 
 class BackboneLayers(NamedTuple):
-    """The layers of a backbone, in the order in which data meets them."""
+    """The layers of a backbone, in the order in which data meets them.
+
+    None where a backbone does without. The methods take symbolic tensors as
+    well as others: they make the Functional graph, and they are what a call
+    of the model runs.
+    """
 
     token_embedding: keras.layers.Layer
     position_embedding: keras.layers.Layer | None
-    add: keras.layers.Layer
+    add: keras.layers.Layer | None
     dropout: keras.layers.Layer
     pad: keras.layers.Layer | None
-    cut: keras.layers.Layer
+    cut: keras.layers.Layer | None
     sequence: keras.layers.Layer
     normalization: keras.layers.Layer
+
+    def embed(self, inputs, start_index=0):
+        """Embeddings of complete inputs and, added to them, positions."""
+        x = inputs.get("token_embeddings")
+        if x is None:
+            x = self.token_embedding(inputs["token_ids"])
+        if self.position_embedding is None:
+            return x
+        positions = self.position_embedding(x, start_index=start_index)
+        return self.add([x, positions])
+
+    def before_normalization(self, inputs, **options):
+        """What the last layer gets for complete inputs.
+
+        Args:
+            inputs: what `inputs.complete` returns.
+            **options: `training`, where Keras's call context does not say.
+        """
+        x = self.dropout(self.embed(inputs), **options)
+        padded, mask = self._padded(x, inputs["padding_mask"])
+        return self._cut(self.sequence(padded, mask=mask, **options), x)
+
+    def prefill(self, inputs, capacity):
+        """The outputs at inference, and the cache of the stack."""
+        x = self.embed(inputs)
+        padded, mask = self._padded(x, inputs["padding_mask"])
+        outputs, cache = self.sequence.prefill(padded, mask, capacity)
+        return self.normalization(self._cut(outputs, x)), cache
+
+    def _padded(self, x, mask):
+        return (x, mask) if self.pad is None else self.pad(x, mask)
+
+    def _cut(self, outputs, like):
+        return outputs if self.pad is None else self.cut(outputs, like)
 
 
 def make_layers(config, policy):
     """Layers for a resolved config; nothing is connected yet."""
     streams = stream_dtype(policy)
+    positions = _position_layer(config, streams)
+    pad = _pad_layer(config, streams)
     return BackboneLayers(
         keras.layers.ReversibleEmbedding(
             config["vocabulary_size"],
@@ -155,8 +196,8 @@ def make_layers(config, policy):
             dtype=streams,
             name="token_embedding",
         ),
-        _position_layer(config, streams),
-        keras.layers.Add(dtype=streams, name="embedding"),
+        positions,
+        positions and keras.layers.Add(dtype=streams, name="embedding"),
         Dropout(
             config["dropout"],
             shared_axes=1 if config["shared_dropout"] else None,
@@ -164,8 +205,8 @@ def make_layers(config, policy):
             dtype=streams,
             name="dropout",
         ),
-        _pad_layer(config, streams),
-        CutToLength(dtype=streams, name="cut"),
+        pad,
+        pad and CutToLength(dtype=streams, name="cut"),
         ReversibleSequence(
             [
                 _block(config, index, policy)
@@ -178,21 +219,6 @@ def make_layers(config, policy):
         ),
         make_normalization(config["normalization"], config["epsilon"], streams),
     )
-
-
-def connect(layers, inputs):
-    """Symbolic outputs of the layers for symbolic inputs."""
-    x = layers.token_embedding(inputs["token_ids"])
-    if layers.position_embedding is not None:
-        x = layers.add([x, layers.position_embedding(x)])
-    x = layers.dropout(x)
-    mask = inputs["padding_mask"]
-    if layers.pad is None:
-        x = layers.sequence(x, mask=mask)
-    else:
-        padded, mask = layers.pad(x, mask)
-        x = layers.cut(layers.sequence(padded, mask=mask), x)
-    return layers.normalization(x)
 
 
 def _position_layer(config, dtype):

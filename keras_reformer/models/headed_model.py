@@ -69,6 +69,7 @@ class HeadedModel(
         self.dtype_policy = backbone.dtype_policy
         self.backbone = backbone
         self._head_options = head_options
+        self._head = head
         for attribute, layer in head.items():
             setattr(self, attribute, layer)
 
@@ -79,9 +80,24 @@ class HeadedModel(
         """The head's layers, by attribute."""
         raise NotImplementedError
 
-    def _connect(self, head, hidden):
-        """Logits for the backbone's outputs, float32 at least."""
+    def _connect(self, head, hidden, **options):
+        """Logits for the backbone's outputs, float32 at least.
+
+        Makes the Functional graph, and is what a call of the model runs.
+
+        Args:
+            head: what `_make_head` returns.
+            hidden: the backbone's outputs.
+            **options: `training`, where Keras's call context does not say.
+        """
         raise NotImplementedError
+
+    def complete_inputs(self, inputs, mask=None):
+        return self.backbone.complete_inputs(inputs, mask)
+
+    def call(self, inputs, training=None, mask=None):
+        hidden = self.backbone(inputs, training=training, mask=mask)
+        return self._connect(self._head, hidden, training=training)
 
     def make_train_function(self, force=False):
         # An optimizer that is built while a step is traced makes TensorFlow
@@ -107,10 +123,10 @@ class HeadedModel(
         return cls(**config)
 
 
-def logits(x, policy, name="logits"):
-    """An output in float32 at least, whatever the policy computes in."""
+def logits_layer(policy, name="logits"):
+    """Its output is float32 at least, whatever the policy computes in."""
     dtype = stream_dtype(policy)
-    return keras.layers.Activation("linear", dtype=dtype, name=name)(x)
+    return keras.layers.Activation("linear", dtype=dtype, name=name)
 
 
 _SIZES = (

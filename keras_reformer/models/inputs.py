@@ -1,4 +1,4 @@
-"""Inputs of the models: a dict, of which the mask may be left out."""
+"""Inputs of the models: tokens, and which of them are padding."""
 
 import keras
 
@@ -13,29 +13,29 @@ def token_inputs():
     }
 
 
-def complete(inputs):
-    """Turns what a user may pass into the dict that the models are made of.
+def complete(inputs, mask=None):
+    """Turns what a user may pass into one form.
 
     Args:
-        inputs: dict with `token_ids` and perhaps `padding_mask`, or token
-            ids alone.
+        inputs: dict with `token_ids` or `token_embeddings` and perhaps
+            `padding_mask`; a list of token ids and mask; or token ids alone.
+        mask: Keras's mask of the inputs, in their structure. Counts where
+            there is no `padding_mask`.
 
     Returns:
-        dict of both; the mask is None where all tokens are valid.
+        dict of `token_ids`, int32 `(batch, length)`, or `token_embeddings`,
+        float `(batch, length, dim)`, and of `padding_mask`, bool `(batch,
+        length)`, which is None where all tokens are valid.
     """
-    if not isinstance(inputs, dict):
-        inputs = {"token_ids": inputs}
-    unknown = set(inputs) - {"token_ids", "padding_mask"}
-    if unknown or "token_ids" not in inputs:
-        raise ValueError(
-            "Received inputs that the model does not take. Expected "
-            "`token_ids` of shape `(batch, length)`, alone or in a dict with "
-            f"`padding_mask`. Received: keys={sorted(inputs)}"
-        )
-    return {
-        "token_ids": inputs["token_ids"],
-        "padding_mask": inputs.get("padding_mask"),
-    }
+    given = _tensors(inputs)
+    key = _which_tokens(given)
+    tokens = _ids(given[key]) if key == "token_ids" else _vectors(given[key])
+    padding_mask = given.get("padding_mask")
+    if padding_mask is None:
+        padding_mask = _mask_of_tokens(mask, key)
+    if padding_mask is not None:
+        padding_mask = _mask(padding_mask, tokens)
+    return {key: tokens, "padding_mask": padding_mask}
 
 
 class TokenInputs:
@@ -44,12 +44,166 @@ class TokenInputs:
     # The Functional model's own spec would refuse a missing mask.
     input_spec = None
 
-    def call(self, inputs, training=None, mask=None):
-        inputs = complete(inputs)
-        shape = inputs["token_ids"].shape
-        if len(shape) != 2:
-            raise ValueError(
-                "Token ids must have two axes. Expected shape `(batch, "
-                f"length)`. Received: token_ids.shape={tuple(shape)}"
-            )
-        return super().call(inputs, training=training)
+    def __call__(self, inputs, *args, **kwargs):
+        # Keras converts no inputs of Functional models before `call`, and
+        # refuses arrays beside tensors.
+        return super().__call__(_tensors(inputs), *args, **kwargs)
+
+    def complete_inputs(self, inputs, mask=None):
+        """The inputs in one form, checked; see `complete`."""
+        return complete(inputs, mask)
+
+    def compute_mask(self, inputs, previous_mask):
+        """Outputs keep the masks that the last layers attach to them."""
+        return None
+
+    def compute_output_spec(self, inputs, training=None, mask=None):
+        inputs = self.complete_inputs(inputs)
+        # The graph's inputs, of which embeddings and no mask have the shape.
+        shape = tokens_of(inputs).shape[:2]
+        return super().compute_output_spec(
+            {
+                "token_ids": keras.KerasTensor(shape, "int32"),
+                "padding_mask": keras.KerasTensor(shape, "bool"),
+            }
+        )
+
+    def compute_output_shape(self, input_shape):
+        outputs = self.compute_output_spec(_of_shapes(input_shape))
+        return keras.tree.map_structure(lambda x: x.shape, outputs)
+
+
+def _of_shapes(shapes):
+    """Symbolic inputs of a structure of shapes."""
+    if shapes is None:
+        return None
+    if isinstance(shapes, dict):
+        return {name: _of_shapes(shape) for name, shape in shapes.items()}
+    if shapes and isinstance(shapes[0], (list, tuple)):
+        return [_of_shapes(shape) for shape in shapes]
+    return keras.KerasTensor(shapes, "float32")
+
+
+def tokens_of(inputs):
+    """Ids or embeddings, whichever the complete inputs hold."""
+    tokens = inputs.get("token_ids")
+    return inputs["token_embeddings"] if tokens is None else tokens
+
+
+def _tensors(inputs):
+    """A dict of tensors, symbolic or not."""
+    return {
+        name: None if x is None else _tensor(name, x)
+        for name, x in _as_dict(inputs).items()
+    }
+
+
+def _as_dict(inputs):
+    if isinstance(inputs, dict):
+        return inputs
+    if not isinstance(inputs, (list, tuple)):
+        return {"token_ids": inputs}
+    names = ("token_ids", "padding_mask")
+    if not 1 <= len(inputs) <= 2 or not hasattr(inputs[0], "shape"):
+        raise ValueError(
+            "A list of inputs must hold token ids and, optionally, their "
+            "padding mask, as arrays or tensors. Expected `[token_ids, "
+            f"padding_mask]`. Received: a {type(inputs).__name__} of "
+            f"{[type(x).__name__ for x in inputs[:3]]}, length {len(inputs)}. "
+            "Make one array of token ids with `np.array`."
+        )
+    return dict(zip(names, inputs, strict=False))
+
+
+def _which_tokens(given):
+    """The key of the tokens."""
+    kinds = ("token_ids", "token_embeddings")
+    found = [key for key in kinds if given.get(key) is not None]
+    if len(found) != 1 or set(given) - {*kinds, "padding_mask"}:
+        raise ValueError(
+            "Received inputs that the model does not take. Expected "
+            "`token_ids` of shape `(batch, length)`, alone or in a dict with "
+            "`padding_mask`, or `token_embeddings` of shape `(batch, length, "
+            f"hidden_dim)` in their place. Received: keys={sorted(given)}"
+        )
+    return found[0]
+
+
+def _ids(x):
+    shape, dtype = tuple(x.shape), keras.backend.standardize_dtype(x.dtype)
+    if len(shape) != 2:
+        raise ValueError(
+            "Token ids must have two axes. Expected shape `(batch, length)`. "
+            f"Received: token_ids.shape={shape}"
+        )
+    # A float of half precision holds no integers above 2048 (256).
+    whole = keras.backend.is_int_dtype(dtype) and dtype != "bool"
+    if not whole and dtype not in ("float32", "float64"):
+        raise ValueError(
+            "Token ids must be integers. Expected an integer dtype, or "
+            f"float32 that holds integers. Received: token_ids.dtype={dtype}. "
+            "In a Functional or Sequential model, give the ids' `keras.Input` "
+            "`dtype='int32'`."
+        )
+    return _cast(x, "int32")
+
+
+def _vectors(x):
+    shape, dtype = tuple(x.shape), keras.backend.standardize_dtype(x.dtype)
+    if len(shape) != 3 or not keras.backend.is_float_dtype(dtype):
+        raise ValueError(
+            "Token embeddings must be vectors of floats. Expected shape "
+            "`(batch, length, hidden_dim)`. Received: token_embeddings.shape="
+            f"{shape}, token_embeddings.dtype={dtype}"
+        )
+    return x
+
+
+def _mask_of_tokens(mask, key):
+    """Keras's mask of the tokens, out of the structure of the inputs."""
+    if isinstance(mask, dict):
+        mask = mask.get(key)
+    elif isinstance(mask, (list, tuple)):
+        mask = mask[0]
+    return None if mask is None else _tensor("mask", mask)
+
+
+def _mask(mask, tokens):
+    shape, expected = tuple(mask.shape), tuple(tokens.shape[:2])
+    # Keras takes a last axis of one for none.
+    axes = shape[:2] if shape[2:] == (1,) else shape
+    fits = len(axes) == 2 and all(
+        size is None or other is None or size == other
+        for size, other in zip(axes, expected, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            "The padding mask must have a place for each token. Expected "
+            f"shape `(batch, length)`={expected}. Received: "
+            f"padding_mask.shape={shape}"
+        )
+    if len(shape) == 3 and not isinstance(mask, keras.KerasTensor):
+        mask = mask[..., 0]
+    return _cast(mask, "bool")
+
+
+def _tensor(name, x):
+    if isinstance(x, keras.KerasTensor):
+        return x
+    if hasattr(x, "row_lengths"):
+        raise ValueError(
+            f"`{name}` must not be ragged. Pad its rows with `x.to_tensor()` "
+            "and make the padding mask with `tf.sequence_mask("
+            f"x.row_lengths())`. Received: a {type(x).__name__}"
+        )
+    if not hasattr(x, "shape"):
+        raise ValueError(
+            f"`{name}` must be an array or a tensor. Received: a "
+            f"{type(x).__name__}. Make an array of it with `np.array`."
+        )
+    return keras.ops.convert_to_tensor(x)
+
+
+def _cast(x, dtype):
+    """Symbolic tensors, whose shape is all that counts, stay as they are."""
+    return x if isinstance(x, keras.KerasTensor) else keras.ops.cast(x, dtype)

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_reformer.models.headed_model import HeadedModel, logits
+from keras_reformer.models.headed_model import HeadedModel, logits_layer
 from keras_reformer.models.training import ChunkedCrossEntropy
 
 
@@ -17,11 +17,13 @@ class LanguageModel(ChunkedCrossEntropy, HeadedModel):
 
     def _make_head(self, backbone, tie_embeddings):
         make = _tied_head if tie_embeddings else _dense_head
-        return {"head": make(backbone)}
+        return {
+            "head": make(backbone),
+            "logits": logits_layer(backbone.dtype_policy),
+        }
 
-    def _connect(self, head, hidden):
-        head = head["head"]
-        return logits(head(hidden), head.dtype_policy)
+    def _connect(self, head, hidden, **options):
+        return head["logits"](head["head"](hidden))
 
 
 def _dense_head(backbone):
@@ -59,3 +61,12 @@ class TiedHead(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.embedding.input_dim)
+
+    def get_config(self):
+        raise ValueError(
+            "A head that is tied to the token embeddings cannot be copied or "
+            "saved without them, as `clone_model` and Functional models made "
+            "of a model's inner layers would. Copy the model with "
+            "`from_config(model.get_config())`, or call it in the Functional "
+            f"model: `model(inputs)`. Received: layer={self.name}"
+        )

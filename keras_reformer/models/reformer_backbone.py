@@ -2,12 +2,8 @@ import keras
 
 from keras_reformer.layers import LSHSelfAttention
 from keras_reformer.layers.rematerialization import RefusesRematerialization
-from keras_reformer.models.backbone_layers import (
-    connect,
-    make_layers,
-    resolve,
-)
-from keras_reformer.models.inputs import TokenInputs, complete, token_inputs
+from keras_reformer.models.backbone_layers import make_layers, resolve
+from keras_reformer.models.inputs import TokenInputs, token_inputs, tokens_of
 from keras_reformer.models.retracing import RetracesSteps
 from keras_reformer.models.seeds import SavesSeeds
 
@@ -97,8 +93,13 @@ class ReformerBackbone(
 
     Call arguments:
         inputs: dict of `token_ids`, int `(batch, length)`, and optionally
-            `padding_mask`, bool `(batch, length)`, True at valid tokens; or
-            token ids alone.
+            `padding_mask`, bool `(batch, length)`, True at valid tokens; a
+            list of both; or token ids alone. `token_embeddings`, float
+            `(batch, length, hidden_dim)`, may stand in the place of
+            `token_ids`: outputs of `token_embedding`, learned prompts or
+            measured values. Positions are added to them.
+        mask: bool `(batch, length)`. Counts where there is no
+            `padding_mask`; Keras fills in the mask attached to the tokens.
 
     Returns:
         Float tensor `(batch, length, 2 * hidden_dim)`, or `hidden_dim` wide
@@ -114,8 +115,27 @@ class ReformerBackbone(
     ...     vocabulary_size=258, num_layers=2, num_heads=2, hidden_dim=32,
     ...     intermediate_dim=64, max_sequence_length=4096,
     ... )
-    >>> backbone(keras.ops.ones((1, 300), dtype="int32")).shape
+    >>> token_ids = keras.ops.ones((1, 300), dtype="int32")
+    >>> backbone(token_ids).shape
     TensorShape([1, 300, 64])
+
+    From embeddings, here with a prompt of ten vectors in front of the text,
+    which training may learn while the backbone is frozen:
+
+    >>> prompt = keras.random.normal((1, 10, 32))
+    >>> text = backbone.token_embedding(token_ids)
+    >>> embeddings = keras.ops.concatenate([prompt, text], axis=1)
+    >>> backbone({"token_embeddings": embeddings}).shape
+    TensorShape([1, 310, 64])
+
+    Gradients with respect to embeddings, as saliency maps show them:
+
+    >>> import tensorflow as tf
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(text)
+    ...     last = backbone({"token_embeddings": text})[:, -1]
+    >>> tape.gradient(last, text).shape
+    TensorShape([1, 300, 32])
 
     Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451).
     """
@@ -172,18 +192,17 @@ class ReformerBackbone(
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         layers = make_layers(config, policy)
         inputs = token_inputs()
-        super().__init__(
-            inputs=inputs, outputs=connect(layers, inputs), **kwargs
-        )
+        outputs = layers.normalization(layers.before_normalization(inputs))
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
         # === Config ===
         # The Functional constructor ignores `dtype`.
         self.dtype_policy = policy
         self._config = config
+        self._backbone_layers = layers
         self.token_embedding = layers.token_embedding
         self.position_embedding = layers.position_embedding
         self.sequence = layers.sequence
-        self._pad = layers.pad
         self.normalization = layers.normalization
 
     @property
@@ -197,10 +216,11 @@ class ReformerBackbone(
         return self._config["max_sequence_length"]
 
     def call(self, inputs, training=None, mask=None):
-        self._check_length(inputs)
-        return super().call(inputs, training=training, mask=mask)
+        return self.normalization(
+            self.before_normalization(inputs, training, mask)
+        )
 
-    def before_normalization(self, inputs, training=None):
+    def before_normalization(self, inputs, training=None, mask=None):
         """What `normalization` turns into the outputs.
 
         A loss that is computed in chunks normalizes them in chunks too: at
@@ -209,28 +229,38 @@ class ReformerBackbone(
         Args:
             inputs: as the model takes them.
             training: bool.
+            mask: as the model takes it.
 
         Returns:
             Float tensor of the outputs' shape.
         """
-        self._check_length(inputs)
-        trunk = _Trunk(
-            inputs=self.input, outputs=self.normalization.input, name="trunk"
+        return self._backbone_layers.before_normalization(
+            self.complete_inputs(inputs, mask), training=training
         )
-        return trunk(inputs, training=training)
 
-    def _check_length(self, inputs):
-        length = complete(inputs)["token_ids"].shape[-1]
+    def complete_inputs(self, inputs, mask=None):
+        inputs = super().complete_inputs(inputs, mask)
+        shape = tokens_of(inputs).shape
         # The position table may be longer, and there may be none.
-        if length is not None and length > self.max_sequence_length:
+        if shape[1] is not None and shape[1] > self.max_sequence_length:
             raise ValueError(
                 "The inputs are longer than the model was made for. Expected "
                 f"at most max_sequence_length={self.max_sequence_length}. "
-                f"Received: length={length}"
+                f"Received: length={shape[1]}"
             )
+        if len(shape) == 3 and shape[2] != self._config["hidden_dim"]:
+            raise ValueError(
+                "Token embeddings must be as wide as the model's. Expected "
+                f"hidden_dim={self._config['hidden_dim']}. Received: "
+                f"token_embeddings.shape={tuple(shape)}"
+            )
+        return inputs
 
     def embed(self, token_ids, start_index=0):
-        """What the stack gets at inference.
+        """Token embeddings and, added to them, positions.
+
+        A call of the model on `token_embeddings` adds positions itself, so it
+        takes the outputs of the layer `token_embedding`, not these.
 
         Args:
             token_ids: Integer tensor of shape `(batch, length)`.
@@ -240,31 +270,26 @@ class ReformerBackbone(
         Returns:
             Float tensor of shape `(batch, length, hidden_dim)`.
         """
-        x = self.token_embedding(token_ids)
-        if self.position_embedding is not None:
-            x += self.position_embedding(x, start_index=start_index)
-        return x
+        return self._backbone_layers.embed(
+            {"token_ids": token_ids}, start_index
+        )
 
     def prefill(self, token_ids, padding_mask, capacity):
         """The outputs for prompts, and the cache to go on from.
 
         Args:
-            token_ids: int32 tensor of shape `(batch, length)`.
-            padding_mask: Boolean tensor of the same shape, True at valid
-                tokens, which come first.
+            token_ids: int32 tensor of shape `(batch, length)`, or a dict of
+                `token_embeddings`.
+            padding_mask: Boolean tensor of shape `(batch, length)`, True at
+                valid tokens, which come first.
             capacity: int or scalar tensor. Greatest number of positions.
 
         Returns:
             The model's outputs, and a structure of tensors whose first axis
             is the batch.
         """
-        self._check_length(token_ids)
-        x, mask = self.embed(token_ids), padding_mask
-        if self._pad is not None:
-            x, mask = self._pad(x, mask)
-        x, cache = self.sequence.prefill(x, mask, capacity)
-        length = keras.ops.shape(token_ids)[1]
-        return self.normalization(x[:, :length]), cache
+        inputs = self.complete_inputs(token_ids, padding_mask)
+        return self._backbone_layers.prefill(inputs, capacity)
 
     def decode(self, token_ids, cache, positions, constants=None):
         """The outputs for one more token of each row.
@@ -317,7 +342,3 @@ def _check_known(kwargs):
             "Received arguments that a backbone does not have. Expected those "
             f"of `ReformerBackbone`. Received: {', '.join(sorted(unknown))}"
         )
-
-
-class _Trunk(TokenInputs, keras.Model):
-    """A backbone without its last layer."""

@@ -1,7 +1,7 @@
 import keras
 
 from keras_reformer.layers import Dropout, checks
-from keras_reformer.models.headed_model import HeadedModel, logits
+from keras_reformer.models.headed_model import HeadedModel, logits_layer
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -28,7 +28,9 @@ class ReformerClassifier(HeadedModel):
 
     Call arguments:
         inputs: dict of `token_ids`, int `(batch, length)`, and optionally
-            `padding_mask`, bool `(batch, length)`; or token ids alone.
+            `padding_mask`, bool `(batch, length)`; a list of both; or token
+            ids alone. `token_embeddings` may stand in the place of
+            `token_ids`, see `ReformerBackbone`.
 
     Returns:
         Logits, float tensor `(batch, num_classes)`, float32 at least.
@@ -74,10 +76,10 @@ class ReformerClassifier(HeadedModel):
             ),
             "head_dropout": Dropout(rate, dtype=policy, name="head_drop"),
             "head": keras.layers.Dense(num_classes, dtype=policy, name="head"),
+            "logits": logits_layer(policy),
         }
 
-    def _connect(self, head, hidden):
-        x = hidden[:, 0]
-        for layer in head.values():
-            x = layer(x)
-        return logits(x, layer.dtype_policy)
+    def _connect(self, head, hidden, **options):
+        x = head["pooler_dropout"](hidden[:, 0], **options)
+        x = head["head_dropout"](head["pooler"](x), **options)
+        return head["logits"](head["head"](x))

@@ -29,7 +29,9 @@ class ReformerMaskedLM(LanguageModel):
 
     Call arguments:
         inputs: dict of `token_ids`, int `(batch, length)`, and optionally
-            `padding_mask`, bool `(batch, length)`; or token ids alone.
+            `padding_mask`, bool `(batch, length)`; a list of both; or token
+            ids alone. `token_embeddings` may stand in the place of
+            `token_ids`, see `ReformerBackbone`.
 
     Returns:
         Logits, float tensor `(batch, length, vocabulary_size)`, float32 at

@@ -1,6 +1,6 @@
 import keras
 
-from keras_reformer.models.headed_model import HeadedModel, logits
+from keras_reformer.models.headed_model import HeadedModel, logits_layer
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -23,7 +23,9 @@ class ReformerQuestionAnswering(HeadedModel):
 
     Call arguments:
         inputs: dict of `token_ids`, int `(batch, length)`, and optionally
-            `padding_mask`, bool `(batch, length)`; or token ids alone.
+            `padding_mask`, bool `(batch, length)`; a list of both; or token
+            ids alone. `token_embeddings` may stand in the place of
+            `token_ids`, see `ReformerBackbone`.
 
     Returns:
         dict of `start` and `end`, float tensors `(batch, length)`, float32 at
@@ -49,12 +51,15 @@ class ReformerQuestionAnswering(HeadedModel):
 
     def _make_head(self, backbone):
         policy = backbone.dtype_policy
-        return {"head": keras.layers.Dense(2, dtype=policy, name="head")}
-
-    def _connect(self, head, hidden):
-        dense = head["head"]
-        both = dense(hidden)
         return {
-            name: logits(both[..., index], dense.dtype_policy, name)
-            for index, name in enumerate(("start", "end"))
+            "head": keras.layers.Dense(2, dtype=policy, name="head"),
+            "start": logits_layer(policy, "start"),
+            "end": logits_layer(policy, "end"),
+        }
+
+    def _connect(self, head, hidden, **options):
+        both = head["head"](hidden)
+        return {
+            "start": head["start"](both[..., 0]),
+            "end": head["end"](both[..., 1]),
         }

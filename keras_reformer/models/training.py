@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_reformer.layers import checks
 from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.metrics import BitsPerByte
-from keras_reformer.models.inputs import complete
+from keras_reformer.models.inputs import complete, tokens_of
 from keras_reformer.ops.losses import chunked_cross_entropy
 
 
@@ -127,11 +127,12 @@ class ChunkedCrossEntropy:
         """Inputs, labels and the weight of each position."""
         x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         x = complete(x)
-        token_ids, mask = x["token_ids"], x["padding_mask"]
-        valid = tf.ones(tf.shape(token_ids), "float32")
+        mask = x["padding_mask"]
+        valid = tf.ones(tf.shape(tokens_of(x))[:2], "float32")
         if mask is not None:
             valid *= tf.cast(mask, "float32")
         if labels is None:
+            token_ids = _ids_to_predict(x)
             labels = tf.concat([token_ids[:, 1:], token_ids[:, :1]], axis=1)
             following = tf.concat(
                 [valid[:, 1:], tf.zeros_like(valid[:, :1])], axis=1
@@ -216,6 +217,15 @@ class ChunkedCrossEntropy:
         for added in self.losses:
             loss += tf.reduce_sum(tf.cast(added, loss.dtype))
         return loss, total
+
+
+def _ids_to_predict(x):
+    if "token_ids" not in x:
+        raise ValueError(
+            "Embeddings have no next token to predict. Expected labels: "
+            "`fit(x, y)`. Received: inputs of token_embeddings, labels=None"
+        )
+    return x["token_ids"]
 
 
 class _Results:

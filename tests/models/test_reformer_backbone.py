@@ -236,3 +236,10 @@ def test_length_known_while_running_only():
         np.testing.assert_allclose(
             function(IDS[:2, :length]), expected[:2, :length], atol=1e-5
         )
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_quantization_finds_no_layer_that_is_not_built():
+    backbone = tiny.make_backbone(position_embedding=None, **tiny.SMALLEST)
+    backbone.quantize("int8")
+    assert np.isfinite(call(backbone)).all()
