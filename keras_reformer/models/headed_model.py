@@ -4,13 +4,18 @@ import keras
 
 from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.reversible_block import stream_dtype
+from keras_reformer.models.feeding import ChecksData
 from keras_reformer.models.inputs import TokenInputs, token_inputs
 from keras_reformer.models.reformer_backbone import ReformerBackbone
 from keras_reformer.models.retracing import RetracesSteps
 
 
 class HeadedModel(
-    RefusesRematerialization, RetracesSteps, TokenInputs, keras.Model
+    RefusesRematerialization,
+    RetracesSteps,
+    TokenInputs,
+    ChecksData,
+    keras.Model,
 ):
     """A Functional model of a backbone and the layers of `_make_head`.
 

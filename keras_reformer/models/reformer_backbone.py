@@ -3,9 +3,11 @@ import keras
 from keras_reformer.layers import LSHSelfAttention
 from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.models.backbone_layers import make_layers, resolve
+from keras_reformer.models.feeding import ChecksData
 from keras_reformer.models.inputs import TokenInputs, token_inputs, tokens_of
 from keras_reformer.models.retracing import RetracesSteps
 from keras_reformer.models.seeds import SavesSeeds
+from keras_reformer.ops.vocabulary import known_token_ids
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -14,6 +16,7 @@ class ReformerBackbone(
     SavesSeeds,
     RetracesSteps,
     TokenInputs,
+    ChecksData,
     keras.Model,
 ):
     """Token ids to hidden states by a Reformer's stack.
@@ -235,8 +238,17 @@ class ReformerBackbone(
             Float tensor of the outputs' shape.
         """
         return self._backbone_layers.before_normalization(
-            self.complete_inputs(inputs, mask), training=training
+            self._known(self.complete_inputs(inputs, mask)), training=training
         )
+
+    def _known(self, inputs):
+        """Complete inputs whose token ids are in the vocabulary."""
+        if "token_ids" not in inputs:
+            return inputs
+        known = known_token_ids(
+            inputs["token_ids"], inputs["padding_mask"], self.vocabulary_size
+        )
+        return {**inputs, "token_ids": known}
 
     def complete_inputs(self, inputs, mask=None):
         inputs = super().complete_inputs(inputs, mask)

@@ -63,12 +63,11 @@ class ReformerMaskedLM(LanguageModel):
                 "a backbone with causal=False. Received: causal=True"
             )
 
-    def _unpack(self, data):
-        _, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+    def _targets(self, inputs, labels, weights):
         if labels is None:
             raise ValueError(
                 "A masked language model needs labels. Expected `fit(x, y, "
                 "sample_weight)` with the original token ids as `y`. "
                 "Received: y=None"
             )
-        return super()._unpack(data)
+        return super()._targets(inputs, labels, weights)

@@ -14,7 +14,8 @@ import tensorflow as tf
 from keras_reformer.layers import checks
 from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.metrics import BitsPerByte
-from keras_reformer.models.inputs import complete, tokens_of
+from keras_reformer.models.inputs import complete
+from keras_reformer.models.targets import targets
 from keras_reformer.ops.losses import chunked_cross_entropy
 
 
@@ -22,10 +23,14 @@ class ChunkedCrossEntropy:
     """Training and evaluation of a `backbone` and a `head` on token labels.
 
     The loss of a batch is the sum of weighted cross-entropies over the sum of
-    weights, plus what layers add. A position's weight is its sample weight
-    times its validity. Without labels they are the inputs shifted by one, and
-    the last position has weight zero.
+    weights, both of all replicas, plus what layers add. A position's weight
+    is its sample weight times its validity, and zero for a negative label.
+    Without labels they are the inputs shifted by one, and the last position
+    has weight zero.
     """
+
+    _labels_are_tokens = True
+    _has_own_loss = True
 
     def compile(
         self,
@@ -57,6 +62,7 @@ class ChunkedCrossEntropy:
             if metric is not None
         ]
         chosen = _metrics_in_chunks(given) if loss is None else None
+        self._has_own_loss = loss is None
         self._results = None if chosen is None else _Results(chosen)
         self._label_smoothing = checks.rate("label_smoothing", label_smoothing)
         if label_smoothing and self._results is None:
@@ -73,10 +79,6 @@ class ChunkedCrossEntropy:
                 "`batch * length * vocabulary_size` floats.",
                 stacklevel=2,
             )
-            if loss is None:
-                loss = keras.losses.SparseCategoricalCrossentropy(
-                    from_logits=True, reduction="mean_with_sample_weight"
-                )
         super().compile(
             optimizer=optimizer, loss=loss, weighted_metrics=given, **kwargs
         )
@@ -105,9 +107,10 @@ class ChunkedCrossEntropy:
         if self._results is None:
             return super().train_step((x, labels, weights))
         with tf.GradientTape() as tape:
-            loss = self._step_loss(x, labels, weights, training=True)
-            # The optimizer sums the replicas' gradients.
-            share = loss / tf.distribute.get_strategy().num_replicas_in_sync
+            losses, weights = self._position_losses(
+                x, labels, weights, training=True
+            )
+            share = self._share(losses, weights)
             scaled = self.optimizer.scale_loss(share)
         variables = self.trainable_weights
         if variables:
@@ -120,40 +123,48 @@ class ChunkedCrossEntropy:
         x, labels, weights = self._unpack(data)
         if self._results is None:
             return super().test_step((x, labels, weights))
-        self._step_loss(x, labels, weights, training=False)
+        self._position_losses(x, labels, weights, training=False)
         return self.get_metrics_result()
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """The loss of logits; see `keras.Model.compute_loss`."""
+        _, y, sample_weight = self._unpack((x, y, sample_weight))
+        if not self._has_own_loss:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        losses = keras.ops.sparse_categorical_crossentropy(
+            y, y_pred, from_logits=True
+        )
+        return self._share(losses, tf.cast(sample_weight, losses.dtype))
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Results of what needs logits; see `keras.Model.compute_metrics`."""
+        _, y, sample_weight = self._unpack((x, y, sample_weight))
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _unpack(self, data):
         """Inputs, labels and the weight of each position."""
         x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         x = complete(x)
-        mask = x["padding_mask"]
-        valid = tf.ones(tf.shape(tokens_of(x))[:2], "float32")
-        if mask is not None:
-            valid *= tf.cast(mask, "float32")
-        if labels is None:
-            token_ids = _ids_to_predict(x)
-            labels = tf.concat([token_ids[:, 1:], token_ids[:, :1]], axis=1)
-            following = tf.concat(
-                [valid[:, 1:], tf.zeros_like(valid[:, :1])], axis=1
-            )
-            valid *= following
-        if weights is not None:
-            weights = tf.cast(weights, "float32")
-            if weights.shape.rank == 1:
-                weights = weights[:, None]
-            valid *= weights
-        # What does not count may hold any label, also one out of range.
-        labels = tf.where(valid > 0, labels, tf.zeros_like(labels))
-        return x, labels, valid
+        return x, *self._targets(x, labels, weights)
+
+    def _targets(self, inputs, labels, weights):
+        return targets(
+            inputs,
+            labels,
+            weights,
+            self.backbone.vocabulary_size,
+            one_hot=not self._has_own_loss,
+        )
 
     def log_likelihood(self, inputs, labels=None, sample_weight=None):
         """Scores each row of tokens, without the logits of a whole sequence.
 
         Args:
             inputs: as the model takes them.
-            labels: Integer tensor of shape `(batch, length)`. Defaults to
-                what `fit` takes without labels.
+            labels: Integer tensor of shape `(batch, length)`; negative ones
+                have no weight. Defaults to what `fit` takes without labels.
             sample_weight: Tensor of shape `(batch, length)` or `(batch,)`.
                 Positions of weight zero are not scored.
 
@@ -173,8 +184,8 @@ class ChunkedCrossEntropy:
 
         Args:
             inputs: as the model takes them.
-            labels: Integer tensor of shape `(batch, length)`. Defaults to
-                what `fit` takes without labels.
+            labels: Integer tensor of shape `(batch, length)`; negative ones
+                have no weight. Defaults to what `fit` takes without labels.
             sample_weight: Tensor of shape `(batch, length)` or `(batch,)`.
 
         Returns:
@@ -182,17 +193,18 @@ class ChunkedCrossEntropy:
         """
         x, labels, weights = self._unpack((inputs, labels, sample_weight))
         losses, _, _ = self._cross_entropy(x, labels, training=True)
-        loss, _ = self._mean_loss(losses, tf.cast(weights, losses.dtype))
-        return loss
+        weights = tf.cast(weights, losses.dtype)
+        return _mean(losses, weights) + self._added_loss(losses.dtype)
 
-    def _step_loss(self, x, labels, weights, training):
+    def _position_losses(self, x, labels, weights, training):
+        """Losses of positions and their weights, after updating metrics."""
         losses, nats, correct = self._cross_entropy(
             x, labels, training, self._label_smoothing
         )
         weights = tf.cast(weights, losses.dtype)
-        loss, total = self._mean_loss(losses, weights)
-        self._results.update(loss, total, nats, correct, weights)
-        return loss
+        loss = _mean(losses, weights) + self._added_loss(losses.dtype)
+        self._results.update(loss, nats, correct, weights)
+        return losses, weights
 
     def _cross_entropy(self, x, labels, training, label_smoothing=0.0):
         """Loss, nats and accuracy of each position, in chunks of them."""
@@ -210,22 +222,32 @@ class ChunkedCrossEntropy:
             label_smoothing,
         )
 
-    def _mean_loss(self, losses, weights):
-        """The weighted mean plus what layers add, and the sum of weights."""
-        total = tf.reduce_sum(weights)
-        loss = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
-        for added in self.losses:
-            loss += tf.reduce_sum(tf.cast(added, loss.dtype))
-        return loss, total
+    def _share(self, losses, weights):
+        """A replica's share of the loss: replicas' gradients are added up."""
+        total, replicas = _over_replicas(tf.reduce_sum(weights))
+        share = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
+        return share + self._added_loss(losses.dtype) / replicas
+
+    def _added_loss(self, dtype):
+        """What layers add to the loss."""
+        total = tf.zeros((), dtype)
+        for loss in self.losses:
+            total += tf.reduce_sum(tf.cast(loss, dtype))
+        return total
 
 
-def _ids_to_predict(x):
-    if "token_ids" not in x:
-        raise ValueError(
-            "Embeddings have no next token to predict. Expected labels: "
-            "`fit(x, y)`. Received: inputs of token_embeddings, labels=None"
-        )
-    return x["token_ids"]
+def _mean(losses, weights):
+    total = tf.reduce_sum(weights)
+    return tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
+
+
+def _over_replicas(total):
+    """The sum over replicas, and their number."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    context = tf.distribute.get_replica_context()
+    if replicas > 1 and context is not None:
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, total)
+    return total, replicas
 
 
 class _Results:
@@ -239,8 +261,8 @@ class _Results:
         self.loss = keras.metrics.Mean(name="loss")
         self.all = [self.loss, *metrics]
 
-    def update(self, loss, total, nats, correct, weights):
-        self.loss.update_state(loss, total)
+    def update(self, loss, nats, correct, weights):
+        self.loss.update_state(loss, tf.reduce_sum(weights))
         for metric in self.all[1:]:
             if isinstance(metric, BitsPerByte):
                 metric.update_from_nats(nats, weights)
