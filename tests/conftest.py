@@ -11,6 +11,12 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+# Two devices, so that strategies have two replicas.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    2 * [tf.config.LogicalDeviceConfiguration()],
+)
+
 
 @pytest.fixture(autouse=True)
 def clean_keras():

@@ -115,9 +115,7 @@ def _weights_per_token(weights, tokens):
         return weights
     if rank == 3 and shape[2] in (1, None) and _same(shape[1], length):
         return keras.ops.reshape(weights, keras.ops.shape(tokens)[:2])
-    _refuse(
-        "sample_weight", shape, "`(batch, length)` or `(batch,)`", tokens
-    )
+    _refuse("sample_weight", shape, "`(batch, length)` or `(batch,)`", tokens)
 
 
 def _same(size, other):

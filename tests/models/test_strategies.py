@@ -1,0 +1,152 @@
+"""Several replicas train as one device does."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_reformer.metrics import BitsPerByte
+from keras_reformer.models import ReformerClassifier
+from tests.models import tiny
+
+IDS = tiny.make_ids(5, 9)
+LABELS = tiny.make_ids(5, 9, seed=1)
+MASK = np.arange(9) < np.array([[9], [3], [5], [2], [8]])
+MASKED = {"token_ids": IDS, "padding_mask": MASK}
+CLASS_WEIGHT = {2: 0.0, 3: 5.0}
+
+
+@pytest.fixture(scope="module")
+def two():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def make_model(strategy=None, metrics=("accuracy",), **options):
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = tiny.make_spread_model(**tiny.SMALLEST)
+        # A penalty that replicas must not count twice.
+        model.head.kernel.regularizer = keras.regularizers.L2(0.01)
+        options = {"run_eagerly": True, **options}
+        model.compile(
+            keras.optimizers.SGD(0.5), metrics=list(metrics), **options
+        )
+    return model
+
+
+def fit(model, *data, **options):
+    """Results of an epoch, and the weights after it."""
+    options = {"shuffle": False, "verbose": 0, **options}
+    history = model.fit(*data, **options).history
+    results = {name: values[-1] for name, values in history.items()}
+    return results, tiny.values(model)
+
+
+def assert_same(found, expected):
+    results, values = found
+    assert set(results) == set(expected[0])
+    for name, value in expected[0].items():
+        np.testing.assert_allclose(results[name], value, rtol=1e-5)
+    for a, b in zip(values, expected[1], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def dataset(*data):
+    return tf.data.Dataset.from_tensor_slices(data)
+
+
+CASES = {
+    "an odd last batch": ((MASKED, LABELS), {"batch_size": 4}),
+    "odd batches": ((MASKED, LABELS), {"batch_size": 3}),
+    "an odd batch without labels": ((MASKED,), {}),
+    "a mask of None": (({**MASKED, "padding_mask": None},), {"batch_size": 4}),
+    "fewer rows than replicas": ((IDS[:1],), {}),
+    "a dataset": ((dataset(MASKED, LABELS).batch(5),), {}),
+    "class weights": ((MASKED, LABELS), {"class_weight": CLASS_WEIGHT}),
+    "row weights": (
+        (IDS, LABELS),
+        {"sample_weight": np.array([1.0, 0.5, 2.0, 0.0, 3.0], "float32")},
+    ),
+    "a validation split": ((MASKED, LABELS), {"validation_split": 0.4}),
+    "validation data": (
+        (IDS[:2],),
+        {"validation_data": (MASKED, LABELS), "validation_batch_size": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_replicas_train_as_one_device(case, two):
+    data, options = CASES[case]
+    expected = fit(make_model(), *data, **options)
+    assert_same(fit(make_model(two), *data, **options), expected)
+
+
+def test_replicas_in_a_graph(two):
+    metrics = ["accuracy", BitsPerByte()]
+    expected = fit(make_model(metrics=metrics), MASKED, batch_size=4)
+    model = make_model(two, metrics, run_eagerly=False)
+    assert_same(fit(model, MASKED, batch_size=4), expected)
+    found = model.evaluate(MASKED, batch_size=3, verbose=0, return_dict=True)
+    one = make_model(metrics=metrics)
+    one.set_weights(model.get_weights())
+    expected = one.evaluate(MASKED, verbose=0, return_dict=True)
+    assert found == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(
+        model.predict(MASKED, batch_size=3, verbose=0)[MASK],
+        one.predict(MASKED, verbose=0)[MASK],
+        atol=1e-5,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:A loss or metric other than")
+@pytest.mark.parametrize("kind", ["one", "two"])
+def test_metrics_that_need_logits_without_labels(kind, two):
+    metrics = ["accuracy", "sparse_top_k_categorical_accuracy"]
+    strategy = two if kind == "two" else tf.distribute.OneDeviceStrategy("CPU")
+    expected = fit(make_model(metrics=metrics), MASKED)
+    assert_same(fit(make_model(strategy, metrics), MASKED), expected)
+
+
+def test_one_device_strategy_without_labels():
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    expected = fit(make_model(), MASKED)
+    assert_same(fit(make_model(strategy), MASKED), expected)
+
+
+def test_masks_of_other_models(two):
+    with two.scope():
+        model = ReformerClassifier(
+            num_classes=2, **{**tiny.SIZES, **tiny.SMALLEST}
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, run_eagerly=True)
+    labels = np.array([0, 1, 0, 1])
+    for mask in (MASK[:4], None):
+        inputs = {"token_ids": IDS[:4], "padding_mask": mask}
+        history = model.fit(inputs, labels, verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+
+
+def test_unknown_tokens_are_refused(two):
+    model = make_model(two)
+    with pytest.raises(ValueError, match="vocabulary"):
+        model.fit(IDS - 5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="vocabulary"):
+        model.fit(dataset(IDS - 5).batch(2), verbose=0)
+
+
+def test_accumulated_gradients_are_means_of_steps():
+    """Keras divides by the number of steps, whatever their weights."""
+    rows = [
+        {name: x[row : row + 1] for name, x in MASKED.items()} for row in (0, 1)
+    ]
+    before = tiny.values(make_model())
+    steps = [fit(make_model(), row)[1] for row in rows]
+    model = make_model()
+    optimizer = keras.optimizers.SGD(0.5, gradient_accumulation_steps=2)
+    model.compile(optimizer, run_eagerly=True)
+    both = {name: x[:2] for name, x in MASKED.items()}
+    _, found = fit(model, both, batch_size=1)
+    for old, a, b, value in zip(before, *steps, found, strict=True):
+        np.testing.assert_allclose(value - old, (a + b) / 2 - old, atol=1e-5)
