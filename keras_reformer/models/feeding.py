@@ -25,8 +25,8 @@ class ChecksData:
     """Lets a model of token ids check data where XLA does not compile.
 
     With `_labels_are_tokens`, a `class_weight` counts for each token, and
-    several replicas get batches of equal size, filled up with rows of weight
-    zero.
+    the replicas of a strategy get as many rows each, some of weight zero:
+    Keras adds up the first batches of all replicas.
     """
 
     _labels_are_tokens = False
@@ -136,7 +136,7 @@ class _Feed:
             self._check_arrays(data)
             if self.changes_batches:
                 batches = _batches(data, batch_size, steps, shuffle)
-                return self._map(batches), None, None
+                return self._map(batches).prefetch(2), None, None
             return self._inputs(x), y, weights
         if self._class_weights is not None:
             raise ValueError(
@@ -191,7 +191,9 @@ class _Feed:
             )
         labels, weights = self._model._targets(complete(x), y, weights)
         if self._class_weights is not None:
-            weights *= tf.gather(self._class_weights, tf.cast(labels, "int32"))
+            # A user's loss may take one-hot labels.
+            tokens = labels if len(labels.shape) == 2 else tf.argmax(labels, -1)
+            weights *= tf.gather(self._class_weights, tf.cast(tokens, "int32"))
         return self._fill_up((self._inputs(x), labels, weights))
 
     def _inputs(self, x):

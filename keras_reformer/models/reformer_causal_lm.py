@@ -14,6 +14,14 @@ class ReformerCausalLM(LanguageModel):
     with the logits of at most a few million elements at a time. `fit(x, y)`
     takes the labels given; `fit(x)` takes the inputs shifted by one.
 
+    Negative labels, such as -100, have weight zero, as masked tokens have.
+    `sample_weight` has shape `(batch, length)` or `(batch,)`, and
+    `class_weight` counts for each label. Under a strategy the loss is the
+    mean over the tokens of all replicas. Labels of `vocabulary_size` or more,
+    and valid token ids outside `[0, vocabulary_size)`, are errors; in a
+    function that XLA compiles, such a label has weight zero and such an id is
+    read as 0. Masked positions may hold anything.
+
     `keras.models.clone_model` returns a plain Functional model; copy one with
     `from_config(model.get_config())`, which keeps the class.
 

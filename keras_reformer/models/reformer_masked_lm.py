@@ -11,7 +11,8 @@ class ReformerMaskedLM(LanguageModel):
     sides. Compiled without a loss it trains on cross-entropy with integer
     labels, computed in chunks: `fit(x, y, sample_weight)` takes the original
     ids as `y` and weights `(batch, length)` that are zero where nothing was
-    replaced.
+    replaced, or labels of -100 there. Weights, and ids outside of the
+    vocabulary, are treated as in `ReformerCausalLM`.
 
     Args:
         vocabulary_size: int. Number of token ids.

@@ -270,6 +270,30 @@ def test_labels_of_other_shapes_are_refused(shape, model):
             model.fit(*data, verbose=0)
 
 
+@pytest.mark.filterwarnings("ignore:A loss or metric other than")
+def test_one_hot_labels_of_a_users_loss():
+    def fit_with(loss, labels):
+        model = make_model()
+        loss = getattr(keras.losses, loss)(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.5), loss, run_eagerly=True)
+        return fitted(MASKED, labels, model=model, class_weight=CLASS_WEIGHT)
+
+    one_hot = np.eye(tiny.VOCABULARY, dtype="float32")[LABELS]
+    assert_equal(
+        fit_with("CategoricalCrossentropy", one_hot),
+        fit_with("SparseCategoricalCrossentropy", LABELS),
+    )
+
+
+@pytest.mark.parametrize("shape", [(9,), (4, 9, 1)])
+def test_token_ids_of_other_shapes_are_refused(shape, model):
+    ids = np.zeros(shape, "int32")
+    for call in (model, model.fit, model.evaluate, model.predict):
+        with pytest.raises(ValueError, match="of shape ") as refusal:
+            call(ids)
+        assert str(shape) in str(refusal.value)
+
+
 def test_arguments_may_be_given_by_position(model):
     assert inspect.signature(model.fit) == inspect.signature(
         keras.Model(model.inputs, model.outputs).fit

@@ -13,6 +13,7 @@ IDS = tiny.make_ids(5, 9)
 LABELS = tiny.make_ids(5, 9, seed=1)
 MASK = np.arange(9) < np.array([[9], [3], [5], [2], [8]])
 MASKED = {"token_ids": IDS, "padding_mask": MASK}
+ROW_WEIGHTS = np.array([1.0, 0.5, 2.0, 0.0, 3.0], "float32")
 CLASS_WEIGHT = {2: 0.0, 3: 5.0}
 
 
@@ -57,17 +58,15 @@ def dataset(*data):
 
 CASES = {
     "an odd last batch": ((MASKED, LABELS), {"batch_size": 4}),
-    "odd batches": ((MASKED, LABELS), {"batch_size": 3}),
     "an odd batch without labels": ((MASKED,), {}),
     "a mask of None": (({**MASKED, "padding_mask": None},), {"batch_size": 4}),
     "fewer rows than replicas": ((IDS[:1],), {}),
     "a dataset": ((dataset(MASKED, LABELS).batch(5),), {}),
     "class weights": ((MASKED, LABELS), {"class_weight": CLASS_WEIGHT}),
-    "row weights": (
+    "row weights, a validation split": (
         (IDS, LABELS),
-        {"sample_weight": np.array([1.0, 0.5, 2.0, 0.0, 3.0], "float32")},
+        {"sample_weight": ROW_WEIGHTS, "validation_split": 0.4},
     ),
-    "a validation split": ((MASKED, LABELS), {"validation_split": 0.4}),
     "validation data": (
         (IDS[:2],),
         {"validation_data": (MASKED, LABELS), "validation_batch_size": 3},
@@ -87,14 +86,19 @@ def test_replicas_in_a_graph(two):
     expected = fit(make_model(metrics=metrics), MASKED, batch_size=4)
     model = make_model(two, metrics, run_eagerly=False)
     assert_same(fit(model, MASKED, batch_size=4), expected)
-    found = model.evaluate(MASKED, batch_size=3, verbose=0, return_dict=True)
-    one = make_model(metrics=metrics)
-    one.set_weights(model.get_weights())
-    expected = one.evaluate(MASKED, verbose=0, return_dict=True)
-    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_replicas_evaluate_and_predict_as_one_device(two):
+    one, model = make_model(), make_model(two)
+    options = {"verbose": 0, "batch_size": 3}
     np.testing.assert_allclose(
-        model.predict(MASKED, batch_size=3, verbose=0)[MASK],
-        one.predict(MASKED, verbose=0)[MASK],
+        model.evaluate(MASKED, **options),
+        one.evaluate(MASKED, **options),
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+        model.predict(MASKED, **options)[MASK],
+        one.predict(MASKED, **options)[MASK],
         atol=1e-5,
     )
 
@@ -108,10 +112,14 @@ def test_metrics_that_need_logits_without_labels(kind, two):
     assert_same(fit(make_model(strategy, metrics), MASKED), expected)
 
 
-def test_one_device_strategy_without_labels():
+@pytest.mark.filterwarnings("ignore:A loss or metric other than")
+@pytest.mark.parametrize("loss", [None, "own"])
+def test_one_device_strategy_without_labels(loss):
+    if loss == "own":
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    expected = fit(make_model(), MASKED)
-    assert_same(fit(make_model(strategy), MASKED), expected)
+    expected = fit(make_model(loss=loss), MASKED)
+    assert_same(fit(make_model(strategy, loss=loss), MASKED), expected)
 
 
 def test_masks_of_other_models(two):
@@ -134,6 +142,19 @@ def test_unknown_tokens_are_refused(two):
         model.fit(IDS - 5)
     with pytest.raises(tf.errors.InvalidArgumentError, match="vocabulary"):
         model.fit(dataset(IDS - 5).batch(2), verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:A loss or metric other than")
+def test_a_users_loss_is_the_mean_of_replicas(two):
+    """Each replica's is its mean, whatever the weights of the others."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model = make_model(two, metrics=(), loss=loss)
+    model.head.kernel.regularizer = None
+    found = model.evaluate(MASKED, LABELS, verbose=0)
+    nats = tiny.numpy_nats(model.predict(MASKED, verbose=0), LABELS)
+    parts = slice(0, 3), slice(3, 5)
+    means = [np.average(nats[rows], weights=MASK[rows]) for rows in parts]
+    np.testing.assert_allclose(found, np.mean(means), rtol=1e-5)
 
 
 def test_accumulated_gradients_are_means_of_steps():
