@@ -3,6 +3,7 @@ import keras
 from keras_reformer.layers import checks
 from keras_reformer.layers.projecting_layer import ProjectingLayer
 from keras_reformer.layers.stateless import pure_outputs
+from keras_reformer.layers.sublayers import adopt
 from keras_reformer.ops.bias import PositionBias
 from keras_reformer.ops.blocks import Dropping
 
@@ -13,6 +14,8 @@ class AttentionLayer(ProjectingLayer):
     Inputs are projected into heads by dense layers, the heads' outputs back
     by `attention_output`. It takes `ProjectingLayer`'s arguments too.
     """
+
+    _layer_arguments = ("position_bias", "rotary_embedding")
 
     def __init__(
         self,
@@ -32,11 +35,11 @@ class AttentionLayer(ProjectingLayer):
         self.key_dim = checks.positive_int("key_dim", key_dim)
         self.value_dim = checks.positive_int("value_dim", value_dim)
         self.dropout = checks.rate("dropout", dropout)
-        self.position_bias = checks.layer_or_none(
-            "position_bias", position_bias
+        self.position_bias = adopt(
+            checks.layer_or_none("position_bias", position_bias)
         )
-        self.rotary_embedding = checks.layer_or_none(
-            "rotary_embedding", rotary_embedding
+        self.rotary_embedding = adopt(
+            checks.layer_or_none("rotary_embedding", rotary_embedding)
         )
         self.shared_dropout = bool(shared_dropout)
 
@@ -108,24 +111,11 @@ class AttentionLayer(ProjectingLayer):
         return self.attention_output(keras.ops.cast(merged, self.compute_dtype))
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
             "key_dim": self.key_dim,
             "value_dim": self.value_dim,
             "dropout": self.dropout,
-            "position_bias": serialize(self.position_bias),
-            "rotary_embedding": serialize(self.rotary_embedding),
             "shared_dropout": self.shared_dropout,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        for name in ("position_bias", "rotary_embedding"):
-            if config.get(name) is not None:
-                config[name] = keras.saving.deserialize_keras_object(
-                    config[name]
-                )
-        return cls(**config)

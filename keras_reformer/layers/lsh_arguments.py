@@ -81,11 +81,18 @@ def check_rotations(shape, num_heads, key_dim, num_hashes, factors):
         )
 
 
-def random_seed_initializer(seed):
-    """Two integers that a seed determines, or the global seed if None."""
+def random_seed_initializer(seed, values=None):
+    """Two integers that a seed determines, or the global seed if None.
+
+    Args:
+        seed: int or None.
+        values: the two integers to use instead, or None.
+    """
     uniform = keras.initializers.RandomUniform(0.0, 2.0**22, seed=seed)
 
     def initialize(shape, dtype=None):
+        if values is not None:
+            return keras.ops.convert_to_tensor(values, dtype)
         return keras.ops.cast(uniform(shape, dtype="float32"), dtype)
 
     return initialize

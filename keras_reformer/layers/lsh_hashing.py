@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_reformer.layers import lsh_arguments
 from keras_reformer.ops import hashing
+from keras_reformer.ops.random import seed_values
 from keras_reformer.ops.replay import remember
 from keras_reformer.ops.shapes import softmax_dtype
 from keras_reformer.ops.sorting import compact, sort_rounds
@@ -40,15 +41,36 @@ class LSHHashing:
         query_key, _ = self._heads(inputs)
         return self._hash(query_key, mask, False, None, None)
 
+    @property
+    def weights(self):
+        """Variables of the layer, without seeds, which nobody averages."""
+        seed = self.rotation_seed
+        return [weight for weight in super().weights if weight is not seed]
+
     def _build_rotation_seed(self):
-        # A weight, so that a saved model hashes as it did when it was saved.
+        # A variable, so that a saved model hashes as it did when it was saved.
         self.rotation_seed = self.add_weight(
             shape=(2,),
             dtype="int32",
-            initializer=lsh_arguments.random_seed_initializer(self.seed),
+            initializer=lsh_arguments.random_seed_initializer(
+                self.seed, self._given_rotation_seed
+            ),
             trainable=False,
             name="rotation_seed",
         )
+
+    def _drawn_rotation_seed(self):
+        """The rotation seed, for a config, unless it follows from `seed`."""
+        if not self.built:
+            given = self._given_rotation_seed
+            return None if given is None else list(given)
+        values = seed_values(self.rotation_seed)
+        if values is None or self.seed is None:
+            return values
+        follows = seed_values(
+            lsh_arguments.random_seed_initializer(self.seed)((2,), "int32")
+        )
+        return None if values == follows else values
 
     def _remember_sort(self, query_key, *arguments):
         length = query_key.shape[2]

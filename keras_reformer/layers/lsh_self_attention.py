@@ -29,11 +29,12 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
     A token does not attend to itself unless it sees nothing else.
 
     Training draws new rotations at each step. Inference draws them from a
-    seed that is a non-trainable weight, so the same inputs always get the
-    same outputs, also after saving. Setting `rotations` stores rotations to
-    use instead. `num_hashes`, `exact_below` and `rotations` of a built layer
-    may be set to evaluate one model in several ways: the models here follow
-    at their next call, another Keras model once it is compiled again.
+    seed that is a variable of the layer, though no weight, so the same inputs
+    always get the same outputs, also after saving. Setting `rotations` stores
+    rotations to use instead. `num_hashes`, `exact_below` and `rotations` of a
+    built layer may be set to evaluate one model in several ways: the models
+    here follow at their next call, another Keras model once it is compiled
+    again.
 
     Masking: masked tokens hash to a bucket of their own that sorts last;
     nobody attends to them and their outputs are those of a zero context.
@@ -155,6 +156,8 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         self.exact_below = exact_below
         self.discount_duplicates = bool(discount_duplicates)
         self._rotations = None
+        self.rotation_seed = None
+        self._given_rotation_seed = None
 
     @property
     def num_hashes(self):
@@ -282,8 +285,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        # A model's config makes its layers anew: what was set on one since
-        # is in no config.
+        # For files of weights alone, which have no config.
         store["num_hashes"] = np.array(self.num_hashes)
         store["exact_below"] = np.array(
             _NONE if self.exact_below is None else self.exact_below
@@ -302,6 +304,10 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         super().load_own_variables(store)
 
     def get_config(self):
+        set_since = {
+            "rotation_seed": self._drawn_rotation_seed(),
+            "rotations": _as_list(self._rotations),
+        }
         return {
             **super().get_config(),
             "num_hashes": self.num_hashes,
@@ -309,4 +315,19 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             "scope": self.scope,
             "exact_below": self.exact_below,
             "discount_duplicates": self.discount_duplicates,
+            **{k: v for k, v in set_since.items() if v is not None},
         }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        rotations = config.pop("rotations", None)
+        rotation_seed = config.pop("rotation_seed", None)
+        layer = super().from_config(config)
+        layer.rotations = rotations
+        layer._given_rotation_seed = rotation_seed and tuple(rotation_seed)
+        return layer
+
+
+def _as_list(array):
+    return None if array is None else array.tolist()

@@ -3,13 +3,14 @@ import math
 import keras
 
 from keras_reformer.layers import checks, decoding
+from keras_reformer.layers.composite_layer import CompositeLayer
 from keras_reformer.layers.dropout import Dropout
-from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
     pure_outputs,
 )
+from keras_reformer.layers.sublayers import adopt
 from keras_reformer.ops.chunking import chunk_length_for, map_positions
 from keras_reformer.ops.stacking import Result
 
@@ -19,7 +20,7 @@ _ELEMENTS_AT_ONCE = 2**23
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class PreNormalization(RefusesRematerialization, keras.layers.Layer):
+class PreNormalization(CompositeLayer):
     """A residual branch: normalization, a layer, dropout.
 
     `dropout(layer(normalization(x)))`, which is what a `ReversibleBlock`
@@ -60,6 +61,8 @@ class PreNormalization(RefusesRematerialization, keras.layers.Layer):
     RMS: [Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467).
     """
 
+    _layer_arguments = ("layer",)
+
     def __init__(
         self,
         layer,
@@ -74,7 +77,7 @@ class PreNormalization(RefusesRematerialization, keras.layers.Layer):
     ):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
-        self.layer = checks.layer("layer", layer)
+        self.layer = adopt(checks.layer("layer", layer))
         self.epsilon = checks.positive("epsilon", epsilon)
         self.dropout = checks.rate("dropout", dropout)
         self.seed = seed
@@ -84,24 +87,33 @@ class PreNormalization(RefusesRematerialization, keras.layers.Layer):
             "stochastic_depth", stochastic_depth
         )
         self.stochastic_depth_seed = stochastic_depth_seed
-        self.normalization = make_normalization(
-            normalization,
-            epsilon=self.epsilon,
-            dtype="float64" if self.dtype == "float64" else "float32",
+        self._make_sublayer(
+            "normalization",
+            make_normalization(
+                normalization,
+                epsilon=self.epsilon,
+                dtype="float64" if self.dtype == "float64" else "float32",
+            ),
         )
-        self.dropout_layer = Dropout(
-            self.dropout,
-            shared_axes=1 if self.shared_dropout else None,
-            seed=seed,
-            dtype=self.dtype_policy,
-            name="dropout",
+        self._make_sublayer(
+            "dropout_layer",
+            Dropout(
+                self.dropout,
+                shared_axes=1 if self.shared_dropout else None,
+                seed=seed,
+                dtype=self.dtype_policy,
+                name="dropout",
+            ),
         )
-        self.drop_branch = Dropout(
-            self.stochastic_depth,
-            shared_axes=(1, 2),
-            seed=stochastic_depth_seed,
-            dtype=self.dtype_policy,
-            name="stochastic_depth",
+        self._make_sublayer(
+            "drop_branch",
+            Dropout(
+                self.stochastic_depth,
+                shared_axes=(1, 2),
+                seed=stochastic_depth_seed,
+                dtype=self.dtype_policy,
+                name="stochastic_depth",
+            ),
         )
 
     def build(self, input_shape):
@@ -153,7 +165,6 @@ class PreNormalization(RefusesRematerialization, keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "layer": keras.saving.serialize_keras_object(self.layer),
             "epsilon": self.epsilon,
             "dropout": self.dropout,
             "seed": self.seed,
@@ -162,12 +173,6 @@ class PreNormalization(RefusesRematerialization, keras.layers.Layer):
             "stochastic_depth": self.stochastic_depth,
             "stochastic_depth_seed": self.stochastic_depth_seed,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        config["layer"] = keras.saving.deserialize_keras_object(config["layer"])
-        return cls(**config)
 
 
 def make_normalization(kind, epsilon, dtype):
@@ -183,7 +188,8 @@ def make_normalization(kind, epsilon, dtype):
         "layer_norm": keras.layers.LayerNormalization,
         "rms_norm": keras.layers.RMSNormalization,
     }[kind]
-    layer = make(epsilon=epsilon, dtype=dtype, name="normalization")
+    # Building makes a list of the axis, which is no change of a setting.
+    layer = make([-1], epsilon=epsilon, dtype=dtype, name="normalization")
     # Keras's RMS norm would drop masks, with a warning.
     layer.supports_masking = True
     return layer

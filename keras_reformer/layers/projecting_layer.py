@@ -1,9 +1,9 @@
 import keras
 
-from keras_reformer.layers.rematerialization import RefusesRematerialization
+from keras_reformer.layers.composite_layer import CompositeLayer
 
 
-class ProjectingLayer(RefusesRematerialization, keras.layers.Layer):
+class ProjectingLayer(CompositeLayer):
     """Base of the layers made of dense projections.
 
     Args:
@@ -58,8 +58,7 @@ class ProjectingLayer(RefusesRematerialization, keras.layers.Layer):
             dtype=self.dtype_policy,
             name=name,
         )
-        setattr(self, name, dense)
-        dense.build(input_shape)
+        self._make_sublayer(name, dense).build(input_shape)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

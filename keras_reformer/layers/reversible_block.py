@@ -1,18 +1,19 @@
 import keras
 
 from keras_reformer.layers import checks, decoding
-from keras_reformer.layers.rematerialization import RefusesRematerialization
+from keras_reformer.layers.composite_layer import CompositeLayer
 from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
     pure_function,
     recipe_of,
 )
+from keras_reformer.layers.sublayers import adopt
 from keras_reformer.ops.walk import couple, uncouple
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReversibleBlock(RefusesRematerialization, keras.layers.Layer):
+class ReversibleBlock(CompositeLayer):
     """Two residual branches whose inputs can be computed from the outputs.
 
     `y1 = x1 + attention(x2)` and `y2 = x2 + feed_forward(y1)`. The block adds
@@ -56,12 +57,14 @@ class ReversibleBlock(RefusesRematerialization, keras.layers.Layer):
     section 3; [Gomez et al., 2017](https://arxiv.org/abs/1707.04585).
     """
 
+    _layer_arguments = ("attention", "feed_forward")
+
     def __init__(self, attention, feed_forward, **kwargs):
         kwargs["dtype"] = stream_dtype(kwargs.get("dtype"))
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
-        self.attention = checks.layer("attention", attention)
-        self.feed_forward = checks.layer("feed_forward", feed_forward)
+        self.attention = adopt(checks.layer("attention", attention))
+        self.feed_forward = adopt(checks.layer("feed_forward", feed_forward))
 
     @property
     def branches(self):
@@ -149,21 +152,6 @@ class ReversibleBlock(RefusesRematerialization, keras.layers.Layer):
 
     def compute_output_shape(self, inputs_shape):
         return tuple(tuple(shape) for shape in inputs_shape)
-
-    def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            **super().get_config(),
-            "attention": serialize(self.attention),
-            "feed_forward": serialize(self.feed_forward),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        for name in ("attention", "feed_forward"):
-            config[name] = keras.saving.deserialize_keras_object(config[name])
-        return cls(**config)
 
 
 def stream_dtype(dtype):

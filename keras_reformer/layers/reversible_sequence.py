@@ -1,17 +1,18 @@
 import keras
 
 from keras_reformer.layers import checks
-from keras_reformer.layers.rematerialization import RefusesRematerialization
+from keras_reformer.layers.composite_layer import CompositeLayer
 from keras_reformer.layers.reversible_block import (
     check_pair,
     one_mask,
     stream_dtype,
 )
+from keras_reformer.layers.sublayers import adopt
 from keras_reformer.ops import reversible
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReversibleSequence(RefusesRematerialization, keras.layers.Layer):
+class ReversibleSequence(CompositeLayer):
     """Reversible blocks one after the other, in memory flat in depth.
 
     The backward pass rebuilds each block's input from its output and runs
@@ -64,6 +65,8 @@ class ReversibleSequence(RefusesRematerialization, keras.layers.Layer):
     Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451),
     section 3.
     """
+
+    _layer_arguments = ("blocks",)
 
     def __init__(self, blocks, merge="concat", recompute=True, **kwargs):
         kwargs["dtype"] = stream_dtype(kwargs.get("dtype"))
@@ -186,22 +189,9 @@ class ReversibleSequence(RefusesRematerialization, keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "blocks": [
-                keras.saving.serialize_keras_object(block)
-                for block in self.blocks
-            ],
             "merge": self.merge,
             "recompute": self.recompute,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        config["blocks"] = [
-            keras.saving.deserialize_keras_object(block)
-            for block in config["blocks"]
-        ]
-        return cls(**config)
 
 
 def _is_pair(inputs):
@@ -215,4 +205,4 @@ def _check_blocks(blocks):
             "`blocks` must be a list of `ReversibleBlock` with at least one "
             f"in it. Received: blocks={blocks}"
         )
-    return list(blocks)
+    return [adopt(block) for block in blocks]

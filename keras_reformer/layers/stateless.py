@@ -102,14 +102,18 @@ def recipe_of(layer, *options):
 
 
 def _anonymous(config):
-    """A config without the names and seeds of layers."""
+    """A config without the names and seeds of layers.
+
+    Nor rotations: training draws new ones.
+    """
     if isinstance(config, dict):
         # What else has a name, such as a dtype policy, is what it is called.
         named = "trainable" in config
         return {
             key: _anonymous(value)
             for key, value in config.items()
-            if not key.endswith("seed") and not (named and key == "name")
+            if not key.endswith(("seed", "rotations"))
+            and not (named and key == "name")
         }
     if isinstance(config, (list, tuple)):
         return [_anonymous(value) for value in config]

@@ -23,6 +23,7 @@ from keras_reformer.layers import (
 )
 from keras_reformer.layers.pre_normalization import make_normalization
 from keras_reformer.layers.reversible_block import stream_dtype
+from keras_reformer.layers.sublayers import without_marks
 from keras_reformer.models.padding import (
     CutToLength,
     PadToMultiple,
@@ -72,7 +73,7 @@ def resolve(config):
         _check_no_axes(config)
     for kind in ("initializer", "regularizer"):
         name, module = f"kernel_{kind}", getattr(keras, f"{kind}s")
-        config[name] = module.serialize(module.get(config[name]))
+        config[name] = without_marks(module.serialize(module.get(config[name])))
     return config
 
 
@@ -182,8 +183,24 @@ class BackboneLayers(NamedTuple):
         return outputs if self.pad is None else self.cut(outputs, like)
 
 
-def make_layers(config, policy):
-    """Layers for a resolved config; nothing is connected yet."""
+def make_layers(config, policy, keep):
+    """Layers for a resolved config; nothing is connected yet.
+
+    Args:
+        config: dict of a backbone's arguments.
+        policy: dtype policy.
+        keep: function of a name and a layer that returns the layer to use.
+    """
+    made = _make_layers(config, policy)._asdict()
+    return BackboneLayers(
+        **{
+            name: layer if layer is None else keep(name, layer)
+            for name, layer in made.items()
+        }
+    )
+
+
+def _make_layers(config, policy):
     streams = stream_dtype(policy)
     positions = _position_layer(config, streams)
     pad = _pad_layer(config, streams)

@@ -4,6 +4,12 @@ import keras
 
 from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.reversible_block import stream_dtype
+from keras_reformer.layers.sublayers import (
+    Sublayers,
+    adopt,
+    deserialize,
+    serialize,
+)
 from keras_reformer.models.feeding import ChecksData
 from keras_reformer.models.inputs import TokenInputs, token_inputs
 from keras_reformer.models.reformer_backbone import ReformerBackbone
@@ -42,6 +48,7 @@ class HeadedModel(
         **kwargs,
     ):
         trainable = kwargs.pop("trainable", True)
+        sublayers = Sublayers(kwargs.pop("head_sublayers", None))
         head_options = {
             option: kwargs.pop(option, default)
             for option, default in self._head_defaults.items()
@@ -58,7 +65,12 @@ class HeadedModel(
         backbone = _backbone(backbone, sizes, kwargs, self._backbone_defaults)
         self._check_backbone(backbone)
         # === Layers ===
-        head = self._make_head(backbone, **head_options)
+        head = {
+            attribute: sublayers.make(attribute, layer, trainable)
+            for attribute, layer in self._make_head(
+                backbone, **head_options
+            ).items()
+        }
 
         # === Functional model ===
         inputs = token_inputs()
@@ -72,7 +84,8 @@ class HeadedModel(
         # === Config ===
         # The Functional constructor ignores `dtype`.
         self.dtype_policy = backbone.dtype_policy
-        self.backbone = backbone
+        self.backbone = adopt(backbone)
+        self._sublayers = sublayers
         self._head_options = head_options
         self._head = head
         for attribute, layer in head.items():
@@ -112,19 +125,19 @@ class HeadedModel(
         return super().make_train_function(force)
 
     def get_config(self):
-        return {
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
+        config = {
+            "backbone": serialize(self.backbone),
             **self._head_options,
             "name": self.name,
             "trainable": self.trainable,
         }
+        changes = self._sublayers.changes(self.trainable)
+        return {**config, "head_sublayers": changes} if changes else config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        config["backbone"] = keras.saving.deserialize_keras_object(
-            config["backbone"], custom_objects=custom_objects
-        )
+        config["backbone"] = deserialize(config["backbone"], custom_objects)
         return cls(**config)
 
 

@@ -53,11 +53,16 @@ class TiedHead(keras.layers.Layer):
 
     def __init__(self, embedding, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.embedding = embedding
 
     def call(self, inputs):
         scaled = inputs * self.embedding.output_dim**-0.5
         return self.embedding(scaled, reverse=True)
+
+    def get_config(self):
+        # The layer itself: its model makes the head of its own embedding.
+        return {**super().get_config(), "embedding": self.embedding}
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.embedding.input_dim)

@@ -2,6 +2,7 @@ import keras
 
 from keras_reformer.layers import LSHSelfAttention
 from keras_reformer.layers.rematerialization import RefusesRematerialization
+from keras_reformer.layers.sublayers import Sublayers
 from keras_reformer.models.backbone_layers import make_layers, resolve
 from keras_reformer.models.feeding import ChecksData
 from keras_reformer.models.inputs import TokenInputs, token_inputs, tokens_of
@@ -193,7 +194,13 @@ class ReformerBackbone(
         config = resolve(config)
         _check_known(kwargs)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        layers = make_layers(config, policy)
+        sublayers = Sublayers(kwargs.pop("sublayers", None))
+        trainable = kwargs.get("trainable", True)
+        layers = make_layers(
+            config,
+            policy,
+            lambda name, layer: sublayers.make(name, layer, trainable),
+        )
         inputs = token_inputs()
         outputs = layers.normalization(layers.before_normalization(inputs))
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
@@ -203,6 +210,7 @@ class ReformerBackbone(
         self.dtype_policy = policy
         self._config = config
         self._backbone_layers = layers
+        self._sublayers = sublayers
         self.token_embedding = layers.token_embedding
         self.position_embedding = layers.position_embedding
         self.sequence = layers.sequence
@@ -334,12 +342,14 @@ class ReformerBackbone(
         }
 
     def get_config(self):
-        return {
+        config = {
             **self._config,
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
+        changes = self._sublayers.changes(self.trainable)
+        return {**config, "sublayers": changes} if changes else config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -348,7 +358,7 @@ class ReformerBackbone(
 
 def _check_known(kwargs):
     """Refuses what a Functional model would take and ignore."""
-    unknown = set(kwargs) - {"name", "trainable"}
+    unknown = set(kwargs) - {"name", "trainable", "sublayers"}
     if unknown:
         raise ValueError(
             "Received arguments that a backbone does not have. Expected those "

@@ -88,6 +88,16 @@ def standard_normal(seed: tf.Tensor, shape: Sequence[Length]) -> tf.Tensor:
     return radius * tf.cos(2.0 * math.pi * second)
 
 
+def seed_values(seed: tf.Tensor) -> list[int] | None:
+    """The integers of a seed, or None while a graph is traced.
+
+    Args:
+        seed: Integer tensor or variable.
+    """
+    seed = tf.convert_to_tensor(seed)
+    return None if tf.is_symbolic_tensor(seed) else seed.numpy().tolist()
+
+
 def split_seed(seed: tf.Tensor, count: int) -> list[tf.Tensor]:
     """Several seeds from one, for a call that draws several things.
 

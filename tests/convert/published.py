@@ -155,3 +155,9 @@ def trax_weights(config=CONFIG, seed=0, nested=False):
     words = trax.take("embeddings.word_embeddings.weight")
     norm = trax.pair("encoder.layer_norm")
     return ((), words, (), positions, (), tuple(entries), (), norm, (), head)
+
+
+def options_of(backbone):
+    """A backbone's config without its name and what its layers have drawn."""
+    config = backbone.get_config()
+    return {k: v for k, v in config.items() if k not in ("name", "sublayers")}

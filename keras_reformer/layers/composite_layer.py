@@ -1,0 +1,47 @@
+import keras
+
+from keras_reformer.layers.rematerialization import RefusesRematerialization
+from keras_reformer.layers.sublayers import (
+    Sublayers,
+    deserialize,
+    serialize,
+    sharing,
+)
+
+
+class CompositeLayer(RefusesRematerialization, keras.layers.Layer):
+    """Base of the layers that have others, which they keep in their config.
+
+    Args:
+        sublayers: dict. Settings of single layers that differ from what the
+            other arguments make, by path, as `get_config` returns them.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+    """
+
+    # Arguments that are a layer, a list of layers or None.
+    _layer_arguments: tuple[str, ...] = ()
+
+    def __init__(self, sublayers=None, **kwargs):
+        super().__init__(**kwargs)
+        self._sublayers = Sublayers(sublayers)
+
+    def _make_sublayer(self, name, layer):
+        """Sets an attribute to a layer made from options, before its build."""
+        layer = self._sublayers.make(name, layer, self.trainable)
+        setattr(self, name, layer)
+        return layer
+
+    def get_config(self):
+        config = super().get_config()
+        for name in self._layer_arguments:
+            config[name] = serialize(getattr(self, name))
+        changes = self._sublayers.changes(self.trainable)
+        return {**config, "sublayers": changes} if changes else config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        with sharing():
+            for name in cls._layer_arguments:
+                config[name] = deserialize(config.get(name))
+        return cls(**config)
