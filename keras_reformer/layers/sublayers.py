@@ -59,10 +59,21 @@ class Sublayers:
             for path, value in changes.items():
                 _change(config, path.partition("/")[2], value)
             supports_masking = layer.supports_masking
-            layer = type(layer).from_config(config)
+            # A layer that refers to another one is made of it again.
+            remade = getattr(layer, "remade", type(layer).from_config)
+            layer = remade(config)
             layer.supports_masking = supports_masking
         self._made[name] = layer, made
         return layer
+
+    def make_all(
+        self, layers: dict[str, keras.Layer | None], trainable: bool
+    ) -> dict[str, keras.Layer | None]:
+        """`make` for layers by name, of which some may be None."""
+        return {
+            name: None if layer is None else self.make(name, layer, trainable)
+            for name, layer in layers.items()
+        }
 
     def changes(self, trainable: bool = True) -> dict[str, Any]:
         """By path, settings that are not what the options make.

@@ -183,24 +183,8 @@ class BackboneLayers(NamedTuple):
         return outputs if self.pad is None else self.cut(outputs, like)
 
 
-def make_layers(config, policy, keep):
-    """Layers for a resolved config; nothing is connected yet.
-
-    Args:
-        config: dict of a backbone's arguments.
-        policy: dtype policy.
-        keep: function of a name and a layer that returns the layer to use.
-    """
-    made = _make_layers(config, policy)._asdict()
-    return BackboneLayers(
-        **{
-            name: layer if layer is None else keep(name, layer)
-            for name, layer in made.items()
-        }
-    )
-
-
-def _make_layers(config, policy):
+def make_layers(config, policy):
+    """Layers for a resolved config; nothing is connected yet."""
     streams = stream_dtype(policy)
     positions = _position_layer(config, streams)
     pad = _pad_layer(config, streams)

@@ -65,12 +65,8 @@ class HeadedModel(
         backbone = _backbone(backbone, sizes, kwargs, self._backbone_defaults)
         self._check_backbone(backbone)
         # === Layers ===
-        head = {
-            attribute: sublayers.make(attribute, layer, trainable)
-            for attribute, layer in self._make_head(
-                backbone, **head_options
-            ).items()
-        }
+        head = self._make_head(backbone, **head_options)
+        head = sublayers.make_all(head, trainable)
 
         # === Functional model ===
         inputs = token_inputs()

@@ -60,18 +60,19 @@ class TiedHead(keras.layers.Layer):
         scaled = inputs * self.embedding.output_dim**-0.5
         return self.embedding(scaled, reverse=True)
 
-    def get_config(self):
-        # The layer itself: its model makes the head of its own embedding.
-        return {**super().get_config(), "embedding": self.embedding}
-
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.embedding.input_dim)
 
-    def get_config(self):
+    def remade(self, config):
+        """A head of the same embedding, with another config."""
+        return type(self)(self.embedding, **config)
+
+    @classmethod
+    def from_config(cls, config):
         raise ValueError(
             "A head that is tied to the token embeddings cannot be copied or "
             "saved without them, as `clone_model` and Functional models made "
             "of a model's inner layers would. Copy the model with "
             "`from_config(model.get_config())`, or call it in the Functional "
-            f"model: `model(inputs)`. Received: layer={self.name}"
+            f"model: `model(inputs)`. Received: layer={config['name']}"
         )

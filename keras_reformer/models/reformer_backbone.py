@@ -3,7 +3,11 @@ import keras
 from keras_reformer.layers import LSHSelfAttention
 from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.sublayers import Sublayers
-from keras_reformer.models.backbone_layers import make_layers, resolve
+from keras_reformer.models.backbone_layers import (
+    BackboneLayers,
+    make_layers,
+    resolve,
+)
 from keras_reformer.models.feeding import ChecksData
 from keras_reformer.models.inputs import TokenInputs, token_inputs, tokens_of
 from keras_reformer.models.retracing import RetracesSteps
@@ -93,7 +97,9 @@ class ReformerBackbone(
         seed: int. Seed of rotations and dropout. Defaults to `None`.
         dtype: dtype policy of the layers. Streams, norms and embeddings are
             float32 at least.
-        **kwargs: Base model arguments, such as `name`.
+        **kwargs: Base model arguments, such as `name`, and `sublayers`, a
+            dict of what was set on single layers, by path, as `get_config`
+            returns it.
 
     Call arguments:
         inputs: dict of `token_ids`, int `(batch, length)`, and optionally
@@ -196,11 +202,8 @@ class ReformerBackbone(
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         sublayers = Sublayers(kwargs.pop("sublayers", None))
         trainable = kwargs.get("trainable", True)
-        layers = make_layers(
-            config,
-            policy,
-            lambda name, layer: sublayers.make(name, layer, trainable),
-        )
+        made = make_layers(config, policy)._asdict()
+        layers = BackboneLayers(**sublayers.make_all(made, trainable))
         inputs = token_inputs()
         outputs = layers.normalization(layers.before_normalization(inputs))
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)

@@ -139,6 +139,16 @@ def test_layers_of_a_users_model_share_a_bias(tmp_path):
     np.testing.assert_allclose(loaded(X), model(X), atol=1e-6)
 
 
+@pytest.mark.parametrize("way", ["model.h5", "clone"])
+def test_only_keras_files_hold_what_layers_of_a_model_share(way, tmp_path):
+    bias = RelativePositionBias(2)
+    model = make_model(local(position_bias=bias), lsh(position_bias=bias))
+    copy = COPIES[way](model, tmp_path / way)
+    assert len(copy.weights) == len(model.weights) + 1
+    if way == "model.h5":
+        np.testing.assert_allclose(copy(X), model(X), atol=1e-6)
+
+
 def test_what_is_not_shared_has_no_mark():
     model = make_model(sequence_of(local(), lsh()))
     assert "shared_object_id" not in json.dumps(model.get_config())

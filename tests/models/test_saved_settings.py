@@ -167,7 +167,10 @@ def test_files(model, change, tmp_path):
 def test_legacy_files(model, change, tmp_path):
     model = MODELS[model]()
     CHANGES[change](model)
-    assert_same(model, from_file(model, tmp_path / "model.h5"))
+    loaded = from_file(model, tmp_path / "model.h5")
+    assert_same(model, loaded)
+    # Such files have no place for what dropout draws from.
+    assert not np.array_equal(seeds_of(loaded), seeds_of(model))
 
 
 @pytest.mark.parametrize("way", COPIES)
@@ -261,6 +264,13 @@ def test_weights_can_be_averaged():
     after = [tuple(layer.rotation_seed.numpy()) for layer in lsh_layers(one)]
     assert before == after
     assert one.count_params() == sum(array.size for array in mean)
+
+
+def test_weights_of_earlier_versions_are_refused():
+    model = MODELS["causal_lm"]()
+    seeds = [layer.rotation_seed.numpy() for layer in lsh_layers(model)]
+    with pytest.raises(ValueError, match="expecting"):
+        model.set_weights([*model.get_weights(), *seeds])
 
 
 def test_moving_averages_leave_seeds_alone():
