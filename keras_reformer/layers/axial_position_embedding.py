@@ -4,11 +4,12 @@ import numbers
 import keras
 
 from keras_reformer.layers import checks
+from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.ops.positions import axial_positions
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class AxialPositionEmbedding(keras.layers.Layer):
+class AxialPositionEmbedding(RefusesRematerialization, keras.layers.Layer):
     """Learned positions of long sequences from a few short tables.
 
     Positions are laid out on a grid of `shape`; each axis has a table of its

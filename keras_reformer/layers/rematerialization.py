@@ -13,10 +13,11 @@ class RefusesRematerialization:
         if super().rematerialized_call(fn, *args, **kwargs) is fn:
             return fn
         raise ValueError(
-            "Rematerialization would draw dropout masks and rotations anew in "
-            f"the backward pass of layer `{self.name}`, whose gradients would "
-            "be wrong. Expected the layer to be made outside of "
-            "`keras.RematScope`. For memory that does not grow with depth put "
-            "it into a `ReversibleSequence`, or use `recompute=True` of the "
-            f"models. Received: {type(self).__name__} in a `keras.RematScope`"
+            "Rematerialization runs layers again in the backward pass, where "
+            "dropout masks and rotations would be drawn anew and gradients "
+            f"be wrong. Expected layer `{self.name}` and its model to be made "
+            "outside of `keras.RematScope`. For memory that does not grow "
+            "with depth use a `ReversibleSequence`, or `recompute=True` of "
+            f"the models. Received: {type(self).__name__} in a "
+            "`keras.RematScope`"
         )

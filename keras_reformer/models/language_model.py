@@ -63,6 +63,10 @@ class TiedHead(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.embedding.input_dim)
 
+    def get_config(self):
+        # Without the embedding: a model makes the head of its own.
+        return {**super().get_config()}
+
     def remade(self, config):
         """A head of the same embedding, with another config."""
         return type(self)(self.embedding, **config)
