@@ -32,13 +32,15 @@ class ByteTokenizer:
         """Gives the token ids of a text, without special tokens.
 
         Args:
-            text: str (encoded as UTF-8) or bytes.
+            text: str (encoded as UTF-8) or bytes. Bytes that Python could
+                not decode and keeps in a str as lone surrogates, as those of
+                a command line, become those bytes again.
 
         Returns:
             ids: int32 array of shape `(number of bytes,)`.
         """
         if isinstance(text, str):
-            text = text.encode("utf-8")
+            text = text.encode("utf-8", errors="surrogateescape")
         return np.frombuffer(text, np.uint8).astype(np.int32) + BYTE_OFFSET
 
     def detokenize(self, ids) -> str:

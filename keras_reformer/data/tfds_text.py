@@ -7,7 +7,7 @@ def read_tfds(
     name: str,
     data_dir: str | os.PathLike | None = None,
     split: str | None = None,
-) -> bytes:
+) -> bytearray:
     """Reads all text features of a data set, example after example.
 
     Args:
@@ -18,7 +18,7 @@ def read_tfds(
             one after the other.
 
     Returns:
-        text: bytes. The texts, with a newline between them.
+        text: bytearray. The texts, with a newline between them.
 
     Raises:
         ImportError: if tensorflow-datasets is missing.
@@ -36,11 +36,12 @@ def read_tfds(
     builder.download_and_prepare()
     features = _text_features(builder, tfds, name)
     splits = [split] if split else list(builder.info.splits)
-    return b"\n".join(
-        text
-        for part in splits
-        for text in _read_split(builder, part, features, name)
-    )
+    joined = bytearray()
+    for part in splits:
+        for text in _read_split(builder, part, features, name):
+            joined += text + b"\n"
+    del joined[-1:]
+    return joined
 
 
 def _import_tfds():

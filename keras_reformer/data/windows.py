@@ -1,5 +1,6 @@
 """Windows of a byte array as batches of token ids for `fit` and `evaluate`."""
 
+import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,7 @@ def training_windows(
 
     The batch of step `s` depends on `seed` and `s` alone: a run that resumes
     at `first_step` sees the batches that an uninterrupted one would have seen.
+    The bytes stay in the host's memory, whatever the default device is.
 
     Args:
         data: uint8 array of shape `(number of bytes,)`.
@@ -85,21 +87,19 @@ def training_windows(
     """
     _check_data(data, length, batch_size)
     num_places = len(data) - length
-    data = tf.constant(data)
+    cut = _cutter(data, length)
 
     def draw(step):
         # The algorithm is named because the automatic one may change with the
         # device, and with it the batches.
         starts = tf.random.stateless_uniform(
-            (batch_size, 1),
+            (batch_size,),
             seed=tf.stack([tf.constant(seed, tf.int64), step]),
             maxval=num_places,
             dtype=tf.int64,
             alg="philox",
         )
-        window = tf.gather(data, starts + tf.range(length + 1, dtype=tf.int64))
-        ids = tf.cast(window, tf.int32) + BYTE_OFFSET
-        return ids[:, :-1], ids[:, 1:]
+        return cut(starts)
 
     steps = tf.data.Dataset.counter(first_step)
     if num_steps is not None:
@@ -151,15 +151,32 @@ def evaluation_windows(
             f"len(data)={len(data)}, length={length}, "
             f"batch_size={batch_size}, max_windows={max_windows}"
         )
-    inputs = data[: count * length].reshape(count, length)
-    labels = data[1 : count * length + 1].reshape(count, length)
-    windows = tf.data.Dataset.from_tensor_slices((inputs, labels))
-    batches = windows.batch(batch_size, drop_remainder=drop_remainder)
-    return batches.map(_to_ids).prefetch(tf.data.AUTOTUNE)
+    cut = _cutter(data[: count * length + 1], length)
+    numbers = tf.data.Dataset.range(count)
+    batches = numbers.batch(batch_size, drop_remainder=drop_remainder)
+    windows = batches.map(lambda batch: cut(batch * length))
+    return windows.prefetch(tf.data.AUTOTUNE)
 
 
-def _to_ids(*windows):
-    return tuple(tf.cast(part, tf.int32) + BYTE_OFFSET for part in windows)
+def _cutter(data: np.ndarray, length: int):
+    """Returns a function of windows' first positions to inputs and labels."""
+    windows = np.lib.stride_tricks.sliding_window_view(data, length + 1)
+    # TensorFlow keeps a Python function for as long as the outermost graph,
+    # which in eager mode is for ever. It must not keep the text: that is the
+    # dataset's to keep, whose `cut` holds `windows`.
+    find = weakref.ref(windows) if tf.executing_eagerly() else lambda: windows
+
+    def cut(starts):
+        # By NumPy, out of the one array that there is. A tensor of it would
+        # be a copy, in an accelerator's memory if that is the default device.
+        ids = tf.numpy_function(
+            lambda starts: find()[starts], [starts], tf.uint8, stateful=False
+        )
+        ids.set_shape((starts.shape[0], windows.shape[1]))
+        ids = tf.cast(ids, tf.int32) + BYTE_OFFSET
+        return ids[:, :-1], ids[:, 1:]
+
+    return cut
 
 
 def _check_data(data: np.ndarray, length: int, batch_size: int) -> None:

@@ -101,16 +101,20 @@ def test_folder_without_text(tmp_path):
         read_corpus(tmp_path)
 
 
-@pytest.mark.parametrize("inside", [False, True])
-def test_unreadable_file(folder, monkeypatch, inside):
+def test_unreadable_file(folder, monkeypatch, capsys):
     # By a patch, because permissions do not bind a superuser.
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
+    opened = Path.open
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    source = folder if inside else folder / "b.txt"
+    def refuse(path, *args):
+        if path.name == "b.txt":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args)
+
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ValueError, match="cannot be read .Permission denied"):
-        read_corpus(source)
+        read_corpus(folder / "b.txt")
+    assert read_corpus(folder).tobytes() == b"dee\nz\xc3\xbc"
+    assert "empty 1, hidden 2, unreadable 1\n" in capsys.readouterr().out
 
 
 def test_unreadable_place(folder, monkeypatch):
@@ -126,9 +130,10 @@ def test_unreadable_place(folder, monkeypatch):
 def test_permissions_of_the_system(folder):
     (folder / "a").chmod(0)
     try:
-        for source in [folder, folder / "a" / "z.py"]:
+        for source in [folder / "a", folder / "a" / "z.py"]:
             with pytest.raises(ValueError, match="Permission denied"):
                 read_corpus(source)
+        assert read_corpus(folder).tobytes() == b"bee"
     finally:
         (folder / "a").chmod(0o755)
 

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -166,3 +169,53 @@ def test_evaluation_needs_a_full_batch():
         evaluation_windows(some_bytes(2 * LENGTH + 1), LENGTH, BATCH)
     with pytest.raises(ValueError, match="max_windows=2"):
         evaluation_windows(some_bytes(), LENGTH, BATCH, max_windows=2)
+
+
+@pytest.mark.parametrize("make", [training, evaluation_windows])
+def test_no_tensor_holds_the_text(make):
+    # Such a tensor would lie where the default device is, as here.
+    data = some_bytes(100_000)
+    with tf.Graph().as_default() as graph, tf.device("GPU:0"):
+        dataset = make(data, LENGTH, BATCH)
+    with tf.device("GPU:0"):
+        inputs, labels = next(iter(make(data, LENGTH, BATCH)))
+    assert "CPU" in inputs.device
+    assert "CPU" in labels.device
+    functions = graph.as_graph_def().library.function
+    assert dataset is not None
+    assert functions
+    assert graph.as_graph_def().ByteSize() < len(data)
+
+
+@pytest.mark.parametrize("make", [training, evaluation_windows])
+def test_the_text_is_freed_with_its_dataset(make):
+    data = some_bytes()
+    next(iter(make(data, LENGTH, BATCH)))
+    reference = weakref.ref(data)
+    del data
+    gc.collect()
+    assert reference() is None
+
+
+def test_tokens_without_copies():
+    # A read-only view, as `split_by_position` gives it of a corpus.
+    data = np.frombuffer(bytes(range(200)), np.uint8)[7:]
+    inputs, labels = next(iter(evaluation_windows(data, LENGTH, BATCH)))
+    np.testing.assert_array_equal(np.ravel(inputs), np.arange(7, 22) + 2)
+    np.testing.assert_array_equal(np.ravel(labels), np.arange(8, 23) + 2)
+
+
+def test_a_dataset_keeps_its_text():
+    def make():
+        return training_windows(some_bytes(), LENGTH, BATCH, seed=1)
+
+    expected = arrays(make().take(4))
+    iterators = [
+        iter(make()),
+        iter(tf.data.Dataset.zip((make(),)).map(lambda pair: pair).prefetch(1)),
+        iter(tf.data.Dataset.range(1).interleave(lambda _: make())),
+    ]
+    gc.collect()
+    for iterator in iterators:
+        for batch in expected:
+            np.testing.assert_array_equal(next(iterator), batch)
