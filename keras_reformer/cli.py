@@ -4,11 +4,15 @@ import argparse
 import dataclasses
 import sys
 
+from keras_reformer.commands import console
 from keras_reformer.commands.config import (
     ATTENTION_TYPES,
     PRECISIONS,
     TrainingConfig,
 )
+
+# What a shell reports of a process that SIGPIPE has ended.
+_BROKEN_PIPE = 141
 
 _TRAINING_OPTIONS = {
     "data": "corpus: 'python' (the standard library's sources), a file, a "
@@ -50,13 +54,16 @@ def main(argv=None):
 
     Returns:
         int. The exit status: 0, or 2 after bad input with one line on
-        stderr or where `check-export` finds a difference, or 130 after an
-        interrupt.
+        stderr or where `check-export` finds a difference, 130 after an
+        interrupt, or 141 where nobody reads the output to its end.
     """
     try:
-        options = vars(_build_parser().parse_args(argv))
-        command = options.pop("command")
-        return command(options) or 0
+        with console.printing_anything():
+            options = vars(_build_parser().parse_args(argv))
+            command = options.pop("command")
+            return command(options) or 0
+    except BrokenPipeError:
+        return _BROKEN_PIPE
     except (ValueError, OSError, ImportError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"keras-reformer: {reason}", file=sys.stderr)

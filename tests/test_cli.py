@@ -1,3 +1,4 @@
+import gzip
 import os
 import subprocess
 import sys
@@ -23,6 +24,9 @@ def run_main(arguments, capsys):
         (["--data", "nowhere/at/all.txt"], "nowhere/at/all.txt"),
         (["--data", "empty.txt"], "empty"),
         (["--data", "short.txt"], "shorter than one window"),
+        (["--data", "pipe"], "pipe is a pipe, a socket or a device"),
+        (["--data", "cut.gz"], "cut.gz is damaged"),
+        (["--export", "\udcff"], "`export` must be a name in UTF-8"),
         (["--heads", "7"], "`heads` must divide `hidden_dim`"),
         (["--num-buckets", "7"], "`num_buckets` must be even"),
         (["--num-buckets", "0"], "`num_buckets` must be greater than 0"),
@@ -46,6 +50,8 @@ def test_bad_input_is_one_line(
     write_corpus(tmp_path)
     Path("empty.txt").write_bytes(b"")
     Path("short.txt").write_bytes(b"abc")
+    Path("cut.gz").write_bytes(gzip.compress(b"abc")[:-5])
+    os.mkfifo("pipe")
     arguments = to_arguments(make_config(tmp_path))
     status, errors = run_main([*arguments, *settings], capsys)
     assert status == 2
@@ -54,7 +60,9 @@ def test_bad_input_is_one_line(
     assert message in errors[0]
     assert {path.name for path in tmp_path.iterdir()} == {
         "corpus.txt",
+        "cut.gz",
         "empty.txt",
+        "pipe",
         "short.txt",
     }
 

@@ -1,12 +1,15 @@
 """Callbacks of a training run: its record, its clock, its cut epochs."""
 
+import contextlib
 import csv
+import math
 import os
 import time
 
 import keras
 
-from keras_reformer.commands.checkpoints import save_checkpoint
+from keras_reformer.commands.checkpoints import NotFinite, save_checkpoint
+from keras_reformer.commands.files import replacing
 
 LOG_FIELDS = (
     "epoch",
@@ -29,11 +32,13 @@ class RunRecorder(keras.callbacks.Callback):
     killed run wrote after its last checkpoint. Goes after callbacks that may
     stop the training, so that `stopped` says whether one did.
 
+    It raises `NotFinite`, and writes nothing more, where a loss or weights
+    are NaN or infinite: what was written before is the last good state.
+
     Args:
         log_path: str. CSV file with the columns `LOG_FIELDS`.
         checkpoint_path: str. The checkpoint to replace again and again.
         fingerprint: dict. Settings that a resumed run must share.
-        steps_per_epoch: int. Steps of a whole epoch.
         save_every: int or `None`. Steps between checkpoints in an epoch.
         step: int. Steps done when training starts.
         seconds: float. Seconds of training done when training starts.
@@ -44,7 +49,6 @@ class RunRecorder(keras.callbacks.Callback):
         log_path,
         checkpoint_path,
         fingerprint,
-        steps_per_epoch,
         save_every=None,
         step=0,
         seconds=0.0,
@@ -53,7 +57,6 @@ class RunRecorder(keras.callbacks.Callback):
         self.log_path = log_path
         self.checkpoint_path = checkpoint_path
         self.fingerprint = fingerprint
-        self.steps_per_epoch = steps_per_epoch
         self.save_every = save_every
         self.step = step
         self.stopped = False
@@ -67,14 +70,16 @@ class RunRecorder(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        # The epoch's last step is saved after its validation and its row.
-        ends_epoch = self.step % self.steps_per_epoch == 0
+        self._check_finite(logs)
         due = self.save_every and self.step % self.save_every == 0
-        if due and not ends_epoch:
+        # The epoch's last step is saved after its validation and its row.
+        is_last = batch + 1 == self.params["steps"] or self.model.stop_training
+        if due and not is_last:
             self.seconds = time.monotonic() - self._started
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
+        self._check_finite(logs)
         self.stopped = self.model.stop_training
         self.seconds = time.monotonic() - self._started
         row = {
@@ -87,6 +92,12 @@ class RunRecorder(keras.callbacks.Callback):
         }
         append_log(self.log_path, row)
         self._save()
+
+    def _check_finite(self, logs):
+        for name in ("loss", "val_loss"):
+            value = (logs or {}).get(name, 0.0)
+            if not math.isfinite(value):
+                raise NotFinite(f"{name} is {value} after step {self.step}")
 
     def _save(self):
         save_checkpoint(
@@ -139,33 +150,41 @@ def append_log(path, row):
 
 def read_log(path):
     """Returns the rows of a CSV log, as dicts of numbers or `None`."""
-    if not os.path.exists(path):
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {name: float(text) if text else None for name, text in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    return [
+        {name: float(text) if text else None for name, text in row.items()}
+        for row in _whole_rows(path)
+    ]
 
 
 def truncate_log(path, step):
     """Drops the rows of a CSV log that were written after `step`."""
     if not os.path.exists(path):
         return
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if _last_step(row) <= step]
-    temporary = f"{path}.tmp"
-    if os.path.exists(temporary):
-        os.remove(temporary)
-    for row in rows:
-        append_log(temporary, row)
-    if rows:
-        os.replace(temporary, path)
-    else:
+    rows = [row for row in _whole_rows(path) if int(row["step"]) <= step]
+    if not rows:
         os.remove(path)
+        return
+    with replacing(path) as temporary:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        for row in rows:
+            append_log(temporary, row)
 
 
-def _last_step(row):
-    # A row cut off by a kill belongs to no checkpoint.
-    complete = all(row.get(name) is not None for name in LOG_FIELDS)
-    return int(row["step"]) if complete else float("inf")
+def _whole_rows(path):
+    """The rows of a log, without those that a kill or a full disk has cut."""
+    if not os.path.exists(path):
+        return []
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        return [row for row in csv.DictReader(file) if _is_whole(row)]
+
+
+def _is_whole(row):
+    try:
+        int(row["step"])
+        for name in LOG_FIELDS:
+            float(row[name] or 0)
+    except (KeyError, TypeError, ValueError):
+        return False
+    # `DictReader` gives None where a line ends early.
+    return all(row[name] is not None for name in LOG_FIELDS)

@@ -6,17 +6,28 @@ neither the states of seed generators nor, when restoring, the step inside an
 epoch; and they overwrite the file in place. So a checkpoint here is one .npz
 of `model.variables` (seed states are part of those) and
 `optimizer.variables`, with its step and configuration inside, replaced
-atomically: a kill leaves the old one or the new one, never a mixture.
+atomically: a kill leaves the old one or the new one, never a mixture. The one
+before is kept beside it, for disks that damage what they hold.
 """
 
 import dataclasses
 import json
 import os
-import zipfile
 
 import numpy as np
 
+from keras_reformer.commands.files import replacing
+
 FILE_NAME = "checkpoint.npz"
+PREVIOUS_FILE_NAME = "checkpoint-previous.npz"
+
+
+class NotFinite(Exception):
+    """Training has come to numbers that are NaN or infinite."""
+
+
+class UnreadableCheckpoint(ValueError):
+    """A file that is damaged, or no checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +35,7 @@ class Checkpoint:
     """A run's state after some step.
 
     Args:
+        path: str. Where it was read.
         step: int. Training steps done.
         seconds: float. Time spent in training until then.
         fingerprint: dict. The settings that decide the weights, see
@@ -31,6 +43,7 @@ class Checkpoint:
         values: list of arrays. Every variable of model and optimizer.
     """
 
+    path: str
     step: int
     seconds: float
     fingerprint: dict
@@ -38,26 +51,67 @@ class Checkpoint:
 
 
 def save_checkpoint(path, model, *, step, seconds, fingerprint):
-    """Writes a checkpoint file, atomically.
+    """Writes a checkpoint file, atomically, and keeps the one before it.
 
     Args:
-        path: str. The file to write or replace.
+        path: str. The file to write or replace; what was there becomes
+            `PREVIOUS_FILE_NAME` beside it.
         model: A compiled Keras model whose optimizer is built.
         step: int. Training steps done.
         seconds: float. Time spent in training.
         fingerprint: dict. Settings that a resumed run must share.
+
+    Raises:
+        NotFinite: if a variable is not; then nothing is written.
+        OSError: if there is no room, say; then both files stay.
     """
-    about = {"step": step, "seconds": seconds, "fingerprint": fingerprint}
     arrays = {
         f"{index:05d}": variable.numpy()
         for index, variable in enumerate(_state_variables(model))
     }
-    temporary = f"{path}.tmp"
-    with open(temporary, "wb") as file:
-        np.savez(file, about=np.asarray(json.dumps(about)), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise NotFinite(f"weights are NaN or infinite after step {step}")
+    about = {
+        "step": step,
+        "seconds": seconds,
+        "fingerprint": fingerprint,
+        "num_values": len(arrays),
+    }
+    with replacing(path, previous=previous_path(path)) as temporary:
+        with open(temporary, "wb") as file:
+            np.savez(file, about=np.asarray(json.dumps(about)), **arrays)
+
+
+def previous_path(path):
+    """Returns where the checkpoint before the one at `path` is kept."""
+    return os.path.join(os.path.dirname(path), PREVIOUS_FILE_NAME)
+
+
+def load_latest(path, fingerprint):
+    """Reads the newest checkpoint that can be read.
+
+    Args:
+        path: str. The newest one's file, which may be missing.
+        fingerprint: dict. The settings of the run that wants to resume.
+
+    Returns:
+        A `Checkpoint`, or `None` if there is no file.
+
+    Raises:
+        ValueError: if no file is readable, or the newest that is was written
+            by a run with other settings.
+    """
+    unreadable = None
+    for candidate in (path, previous_path(path)):
+        try:
+            return load_checkpoint(candidate, fingerprint)
+        except FileNotFoundError:
+            pass
+        except UnreadableCheckpoint as error:
+            unreadable = unreadable or error
+    if unreadable:
+        raise unreadable
+    return None
 
 
 def load_checkpoint(path, fingerprint):
@@ -71,18 +125,30 @@ def load_checkpoint(path, fingerprint):
         A `Checkpoint`.
 
     Raises:
-        ValueError: if the file is no checkpoint or was written by a run with
-            other settings.
+        UnreadableCheckpoint: if the file is damaged, or no checkpoint.
+        ValueError: if it was written by a run with other settings.
+        OSError: if there is no file, or no permission to read it.
     """
     try:
-        with np.load(path) as arrays:
+        with open(path, "rb") as file, np.load(file) as arrays:
             about = json.loads(str(arrays["about"]))
             names = sorted(set(arrays.files) - {"about"})
             values = [arrays[name] for name in names]
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"`{path}` is not a readable checkpoint.") from error
-    _check_same_run(path, about["fingerprint"], fingerprint)
-    return Checkpoint(**about, values=values)
+        # A zip file's checksums cover its members, not how many there are.
+        # Earlier checkpoints do not say it.
+        if len(values) != about.pop("num_values", len(values)):
+            raise ValueError(f"only {len(values)} variables are left")
+        checkpoint = Checkpoint(path=path, **about, values=values)
+    except (FileNotFoundError, PermissionError):
+        raise
+    # There is no list of what damaged files make their readers raise.
+    except Exception as error:
+        raise UnreadableCheckpoint(
+            f"`{path}` is not a readable checkpoint ({error}). Begin anew by "
+            "--overwrite, or choose another --name."
+        ) from error
+    _check_same_run(path, checkpoint.fingerprint, fingerprint)
+    return checkpoint
 
 
 def restore(model, checkpoint):

@@ -147,6 +147,13 @@ def _check_names(config):
             f"digits, dots, dashes and underscores. Received: "
             f"name={config.name!r}"
         )
+    try:
+        config.export.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "`export` must be a name in UTF-8: TensorFlow writes models to no "
+            f"other. Received: export={config.export!r}"
+        ) from error
     if config.resume and config.overwrite:
         raise ValueError(
             "`resume` goes on with an earlier run and `overwrite` replaces "

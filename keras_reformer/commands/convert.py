@@ -47,7 +47,7 @@ def _load(source, config):
     if source.is_dir():
         return convert.load_huggingface(source)
     if source.name.endswith(".pkl.gz"):
-        text = "{}" if config is None else pathlib.Path(config).read_text()
+        text = "{}" if config is None else pathlib.Path(config).read_bytes()
         return convert.load_trax(source, json.loads(text))
     raise ValueError(
         "This is no checkpoint that can be read. Expected a folder with "

@@ -1,7 +1,6 @@
 """Where a run's files lie, and what may be written there."""
 
 import dataclasses
-import json
 import os
 import shutil
 
@@ -21,6 +20,10 @@ class RunFolder:
     @property
     def checkpoint(self):
         return os.path.join(self.path, checkpoints.FILE_NAME)
+
+    @property
+    def previous_checkpoint(self):
+        return checkpoints.previous_path(self.checkpoint)
 
     @property
     def log(self):
@@ -79,6 +82,7 @@ class RunFolder:
     def _files(self):
         return [
             self.checkpoint,
+            self.previous_checkpoint,
             self.log,
             self.metrics,
             self.model,
@@ -87,16 +91,3 @@ class RunFolder:
             self.attention_picture,
             self.tensorboard,
         ]
-
-
-def write_text(path, text):
-    """Writes a text file, atomically."""
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)
-
-
-def write_json(path, values):
-    """Writes a JSON file, atomically."""
-    write_text(path, json.dumps(values, indent=2) + "\n")

@@ -9,11 +9,8 @@ import numpy as np
 
 from keras_reformer import data, export, visualize
 from keras_reformer.commands import callbacks, checkpoints, report, training
-from keras_reformer.commands.run_folder import (
-    RunFolder,
-    write_json,
-    write_text,
-)
+from keras_reformer.commands.files import write_json, write_text
+from keras_reformer.commands.run_folder import RunFolder
 
 # Windows whose bits per byte are reported at the end, and whose bytes the
 # yardsticks are computed on.
@@ -41,16 +38,20 @@ def run(config):
 
     Raises:
         ValueError: if the corpus is too short or unreadable, an earlier run
-            is in the way, or a checkpoint is of another configuration.
+            is in the way, a checkpoint is of another configuration, or the
+            loss becomes NaN.
     """
     corpus = read_data(config)
     folder = RunFolder(os.path.join(config.output, config.name))
     model, progress = fit_model(config, corpus, folder)
+    # Before anything is printed: nobody may be reading any more.
+    training.save_model(model, folder.model)
     metrics = measure(model, config, corpus, progress)
+    write_json(folder.metrics, metrics)
+    show_metrics(metrics)
     show_sample(model, config, corpus, folder)
     draw_pictures(model, config, corpus, folder, metrics)
-    write_json(folder.metrics, metrics)
-    save_model(model, folder.model)
+    print(f"model file: {folder.model}")
     metrics["export"] = export_and_prove(model, config, corpus)
     write_json(folder.metrics, metrics)
     print(f"metrics: {folder.metrics}")
@@ -118,15 +119,20 @@ def find_checkpoint(config, corpus, folder):
     Raises:
         ValueError: if an earlier run is in the way or does not fit.
     """
-    if config.resume and os.path.exists(folder.checkpoint):
-        return checkpoints.load_checkpoint(
-            folder.checkpoint, training.fingerprint(config, corpus)
-        )
-    if config.resume:
+    if not config.resume:
+        if not config.overwrite:
+            folder.check_free()
+        return None
+    checkpoint = checkpoints.load_latest(
+        folder.checkpoint, training.fingerprint(config, corpus)
+    )
+    if checkpoint is None:
         print(f"no checkpoint in {folder.path}: starting at step 0")
-    elif not config.overwrite:
-        folder.check_free()
-    return None
+    elif checkpoint.path != folder.checkpoint:
+        print(
+            f"{folder.checkpoint} is missing or damaged: taking the one before"
+        )
+    return checkpoint
 
 
 def validation_windows(config, corpus, count):
@@ -140,7 +146,7 @@ def validation_windows(config, corpus, count):
 
 
 def prepare_folder(config, folder, checkpoint):
-    """Makes the run's folder and removes what a new start makes stale.
+    """Makes the run's folder and removes what is stale or damaged.
 
     Args:
         config: A `TrainingConfig`.
@@ -150,6 +156,9 @@ def prepare_folder(config, folder, checkpoint):
     folder.create()
     if checkpoint is None and config.overwrite:
         folder.clear()
+    if checkpoint is not None and checkpoint.path != folder.checkpoint:
+        # A damaged file must not be kept as the one before the next.
+        os.replace(checkpoint.path, folder.checkpoint)
     step = checkpoint.step if checkpoint else 0
     callbacks.truncate_log(folder.log, step)
 
@@ -172,13 +181,6 @@ def measure(model, config, corpus, progress):
     text = corpus.validation[1 : count + 1]
     validation = report.evaluate(model, windows)
     references = report.yardsticks(text)
-    print(
-        report.format_table(
-            validation["bits_per_byte"],
-            references,
-            validation["bits_per_byte_without_lsh"],
-        )
-    )
     return {
         "config": dataclasses.asdict(config),
         "corpus": {"digest": corpus.digest, "validation_bytes": len(text)},
@@ -191,8 +193,24 @@ def measure(model, config, corpus, progress):
     }
 
 
+def show_metrics(metrics):
+    """Prints bits per byte beside the yardsticks.
+
+    Args:
+        metrics: dict, as `measure` gives it.
+    """
+    validation = metrics["validation"]
+    print(
+        report.format_table(
+            validation["bits_per_byte"],
+            metrics["yardsticks"],
+            validation["bits_per_byte_without_lsh"],
+        )
+    )
+
+
 def show_sample(model, config, corpus, folder):
-    """Prints generated text and writes it to the run's folder.
+    """Writes generated text to the run's folder and prints it.
 
     Args:
         model: A trained `ReformerCausalLM`.
@@ -207,8 +225,8 @@ def show_sample(model, config, corpus, folder):
         max_length=config.length,
         seed=config.seed,
     )
-    print(f"--- prompt ---\n{prompt}\n--- generated ---\n{continuation}\n---")
     write_text(folder.sample, prompt + continuation)
+    print(f"--- prompt ---\n{prompt}\n--- generated ---\n{continuation}\n---")
 
 
 def draw_pictures(model, config, corpus, folder, metrics):
@@ -234,15 +252,6 @@ def draw_pictures(model, config, corpus, folder, metrics):
             print(f"picture: {folder.attention_picture}")
     except ImportError as error:
         print(f"no pictures: {error}")
-
-
-def save_model(model, path):
-    """Writes a `.keras` file, atomically."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f"tmp-{name}")
-    model.save(temporary)
-    os.replace(temporary, path)
-    print(f"model file: {path}")
 
 
 def export_and_prove(model, config, corpus):

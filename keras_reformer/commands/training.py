@@ -8,6 +8,7 @@ import keras
 
 from keras_reformer import data
 from keras_reformer.commands import callbacks, checkpoints
+from keras_reformer.commands.files import replacing
 from keras_reformer.metrics import BitsPerByte
 from keras_reformer.models import ReformerCausalLM
 
@@ -76,6 +77,10 @@ def train(model, config, corpus, validation, folder, checkpoint=None):
 
     Returns:
         The `RunRecorder`, which knows steps and seconds done.
+
+    Raises:
+        ValueError: if a loss or weights become NaN or infinite. The last
+            checkpoint stays, and its model is written.
     """
     step = checkpoint.step if checkpoint else 0
     if checkpoint:
@@ -85,16 +90,45 @@ def train(model, config, corpus, validation, folder, checkpoint=None):
         folder.log,
         folder.checkpoint,
         fingerprint(config, corpus),
-        config.steps_per_epoch,
         config.save_every,
         step=step,
         seconds=checkpoint.seconds if checkpoint else 0.0,
     )
     extra = _optional_callbacks(config, folder)
-    for epochs in plan_epochs(step, config.steps, config.steps_per_epoch):
-        if not recorder.stopped:
-            _fit(model, config, corpus, validation, epochs, [*extra, recorder])
+    try:
+        for epochs in plan_epochs(step, config.steps, config.steps_per_epoch):
+            if not recorder.stopped:
+                callback_list = [*extra, recorder]
+                _fit(model, config, corpus, validation, epochs, callback_list)
+    except checkpoints.NotFinite as error:
+        raise ValueError(
+            f"Training has stopped: {error}. "
+            f"{_keep_last_good(model, config, corpus, folder)} Lower "
+            "`learning_rate` or raise `warmup`, under another name. Received: "
+            f"learning_rate={config.learning_rate}, warmup={config.warmup}"
+        ) from error
     return recorder
+
+
+def _keep_last_good(model, config, corpus, folder):
+    """Writes the model of the last checkpoint; returns a sentence of it."""
+    checkpoint = checkpoints.load_latest(
+        folder.checkpoint, fingerprint(config, corpus)
+    )
+    if checkpoint is None:
+        return "There was no checkpoint yet."
+    checkpoints.restore(model, checkpoint)
+    save_model(model, folder.model)
+    return (
+        f"Kept are the checkpoint of step {checkpoint.step} and its model, "
+        f"{folder.model}."
+    )
+
+
+def save_model(model, path):
+    """Writes a `.keras` file, atomically."""
+    with replacing(path) as temporary:
+        model.save(temporary)
 
 
 class Epochs(NamedTuple):

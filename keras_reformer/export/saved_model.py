@@ -92,6 +92,7 @@ def export_saved_model(
         ValueError: if `path` is a file, or if buckets are not increasing,
             longer than the model's longest input, or of no use to a model
             that takes no padding mask.
+        OSError: if it cannot be written; then there is no new version.
 
     Example:
 
@@ -130,7 +131,13 @@ def export_saved_model(
     # never sees half a version.
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path) as folder:
         written = os.path.join(folder, "version")
-        _write(model, functions, written, gradients=trainable)
+        try:
+            _write(model, functions, written, gradients=trainable)
+        except tf.errors.OpError as error:
+            # Of the file system: no room, say.
+            raise OSError(
+                f"{path} could not be written: {error.message}"
+            ) from error
         warmup.write(written, name, _examples(found, limits, shapes))
         serving = {
             "signatures": _signatures(written, functions),

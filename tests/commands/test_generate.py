@@ -1,7 +1,10 @@
 """`keras-reformer generate`."""
 
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +32,10 @@ def folder(model, tmp_path_factory):
     model.backbone.save(path / "backbone.keras")
     tiny.make_model(**tiny.SMALLEST).save(path / "other.keras")
     (path / "text.keras").write_text("no model")
+    content = bytearray((path / "model.keras").read_bytes())
+    content[len(content) // 2] ^= 1
+    (path / "damaged.keras").write_bytes(content)
+    (path / "cut.keras").write_bytes(content[: len(content) // 2])
     return path
 
 
@@ -76,6 +83,28 @@ def test_options(model, folder, capsysbinary):
     assert written(capsysbinary, folder, *options) == text[:end]
 
 
+def test_a_prompt_that_is_no_utf8(model, folder, capsysbinary):
+    prompt = b"\xff Z\xfcrich"
+    (text,) = model.generate([TOKENIZER.tokenize(prompt)], 20, sampler="greedy")
+    options = ["--max-length", 20, "--sampler", "greedy", "--prompt"]
+    out = written(capsysbinary, folder, *options, os.fsdecode(prompt))
+    assert out == to_bytes(text)[len(prompt) :]
+
+
+def test_nobody_reads_the_output(folder):
+    arguments = ["generate", str(folder), "--prompt", "a", "--seed", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_reformer.cli", *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141
+
+
 def test_beams(model, folder, capsysbinary):
     expected = continuation(model, 20, sampler="beam")
     options = ["--prompt", PROMPT, "--max-length", 20, "--sampler", "beam"]
@@ -97,6 +126,8 @@ def test_special_tokens_have_no_bytes():
     [
         ("nowhere.keras", "", "no such file"),
         ("text.keras", "", "text.keras"),
+        ("damaged.keras", "", "damaged.keras' cannot be loaded"),
+        ("cut.keras", "", "cut.keras' cannot be loaded"),
         ("backbone.keras", "", "Expected a ReformerCausalLM"),
         ("other.keras", "", "vocabulary_size=258"),
         ("", "--max-length 5", "no more than max_length=5"),

@@ -1,4 +1,6 @@
+import contextlib
 import csv
+import io
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_reformer.cli import main
 from keras_reformer.commands import callbacks, train, training
 from keras_reformer.commands.config import TrainingConfig
 from keras_reformer.commands.run_folder import RunFolder
@@ -29,9 +32,16 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(folder):
-    """An uninterrupted run: its folder and its metrics."""
-    metrics = train.run(make_config(folder))
-    return folder / "runs" / "tiny", metrics
+    """An uninterrupted run of the command: its folder and its metrics.
+
+    What it prints goes to a terminal that can show only a part of it.
+    """
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    with contextlib.redirect_stdout(out):
+        assert main(to_arguments(make_config(folder))) == 0
+    run = folder / "runs" / "tiny"
+    (folder / "out.txt").write_bytes(out.buffer.getvalue())
+    return run, json.loads((run / "metrics.json").read_text())
 
 
 def fit(config):
@@ -44,6 +54,10 @@ def fit(config):
 def read_arrays(path):
     with np.load(path) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def step_of(path):
+    return json.loads(str(read_arrays(path)["about"]))["step"]
 
 
 def read_rows(path):
@@ -64,15 +78,53 @@ def assert_same_end(run, other):
 
 def test_files_of_a_run(finished):
     run, metrics = finished
-    assert json.loads((run / "metrics.json").read_text()) == json.loads(
-        json.dumps(metrics)
-    )
     for name in ("training.png", "attention.png"):
         content = (run / name).read_bytes()
         assert content.startswith(b"\x89PNG")
         assert len(content) > 10_000
     assert (run / "sample.txt").stat().st_size > 8
     assert not list(run.glob("*tmp*"))
+    assert step_of(run / "checkpoint-previous.npz") == 10
+
+
+def test_what_is_printed(folder, finished):
+    run, _ = finished
+    out = (folder / "out.txt").read_text()
+    assert "??\n" in out.partition("--- prompt ---")[2]
+    assert "ü你" in (run / "sample.txt").read_text(encoding="utf-8")
+    starts = [
+        "corpus: ",
+        "model: ",
+        "Epoch 1/3",
+        "validation text",
+        "--- prompt ---",
+        "picture: ",
+        "model file: ",
+        "exported: ",
+        "proved: ",
+        "metrics: ",
+    ]
+    places = [out.index(f"\n{start}") for start in starts[1:]]
+    assert out.startswith(starts[0])
+    assert places == sorted(places)
+
+
+def test_what_was_trained_is_written_before_it_is_printed(
+    folder, finished, monkeypatch, capsys
+):
+    run = folder / "runs" / "unread"
+    shutil.copytree(finished[0], run)
+    before = (run / "model.keras").read_bytes()
+    (run / "model.keras").unlink()
+
+    def fail(*arguments):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(train, "measure", fail)
+    config = make_config(folder, name="unread", resume=True)
+    assert main(to_arguments(config)) == 141
+    assert capsys.readouterr().err == ""
+    assert len((run / "model.keras").read_bytes()) == len(before)
 
 
 def test_metrics(finished):
@@ -123,38 +175,75 @@ def test_resume_after_kill_is_bit_equal(folder, finished):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    about = json.loads(str(read_arrays(run / "checkpoint.npz")["about"]))
-    assert 0 < about["step"] < config.steps
+    assert 0 < step_of(run / "checkpoint.npz") < config.steps
 
     fit(make_config(folder, name="killed", resume=True))
     assert_same_end(run, finished[0])
 
 
-class StopAt(keras.callbacks.Callback):
-    """Stops training after a step, for a run of 5 steps an epoch."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
+class Poison(keras.callbacks.Callback):
+    """Makes weights NaN before the third epoch, of 5 steps each."""
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.before = epoch * 5
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.before + batch + 1 >= self.step:
-            self.model.stop_training = True
+        if epoch == 2:
+            variable = self.model.trainable_variables[0]
+            variable.assign(np.full(variable.shape, np.nan))
 
 
-def test_resume_after_an_epoch_is_bit_equal(folder, finished, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "_optional_callbacks", lambda *_: [StopAt(10)])
-        run, done = fit(make_config(folder, name="stopped"))
-    assert done == 10
+@pytest.fixture(scope="module")
+def poisoned(folder):
+    """The folder of a run that meets a NaN at step 11, and its complaint."""
+    config = make_config(folder, name="poisoned")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_optional_callbacks", lambda *_: [Poison()])
+        with pytest.raises(ValueError, match="Training has stopped") as caught:
+            fit(config)
+    return folder / "runs" / "poisoned", str(caught.value)
+
+
+def test_nan_keeps_the_last_good_checkpoint_and_its_model(poisoned):
+    run, complaint = poisoned
+    assert "loss is nan after step 11" in complaint
+    assert "the checkpoint of step 10 and its model" in complaint
+    assert step_of(run / "checkpoint.npz") == 10
+    model = keras.saving.load_model(run / "model.keras", compile=False)
+    arrays = read_arrays(run / "checkpoint.npz")
+    for number, variable in enumerate(model.variables):
+        np.testing.assert_array_equal(variable, arrays[f"{number:05d}"])
+
+
+def test_resume_after_an_epoch_is_bit_equal(folder, finished, poisoned):
+    run = folder / "runs" / "stopped"
+    shutil.copytree(poisoned[0], run)
     # As if killed between a row and its checkpoint.
     later = {**dict.fromkeys(callbacks.LOG_FIELDS, 1), "step": 12}
     callbacks.append_log(run / "log.csv", later)
     assert fit(make_config(folder, name="stopped", resume=True)) == (run, 12)
     assert_same_end(run, finished[0])
+
+
+def test_resume_from_the_checkpoint_before(folder, finished, poisoned, capsys):
+    run = folder / "runs" / "damaged"
+    shutil.copytree(poisoned[0], run)
+    checkpoint = run / "checkpoint.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    assert fit(make_config(folder, name="damaged", resume=True)) == (run, 12)
+    out = capsys.readouterr().out
+    assert "checkpoint.npz is missing or damaged: taking the one before" in out
+    assert "at step 9\n" in out
+    assert_same_end(run, finished[0])
+
+
+def test_a_damaged_checkpoint_is_not_kept_as_the_one_before(folder, poisoned):
+    path = folder / "runs" / "replaced"
+    shutil.copytree(poisoned[0], path)
+    (path / "checkpoint.npz").write_bytes(b"")
+    run = RunFolder(str(path))
+    config = make_config(folder, name="replaced", resume=True)
+    checkpoint = train.find_checkpoint(config, train.read_data(config), run)
+    train.prepare_folder(config, run, checkpoint)
+    assert step_of(path / "checkpoint.npz") == 9
+    assert not (path / "checkpoint-previous.npz").exists()
 
 
 def test_time_limit_leaves_a_run_to_resume(folder, finished):

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_reformer.commands import callbacks
+from keras_reformer.commands import callbacks, checkpoints
 from keras_reformer.commands.training import Epochs, plan_epochs
 
 
@@ -56,3 +56,29 @@ def test_truncate_log_to_nothing(tmp_path):
     callbacks.truncate_log(path, 0)
     assert callbacks.read_log(path) == []
     callbacks.truncate_log(path, 0)
+
+
+def test_damaged_rows_are_left_out(tmp_path):
+    path = tmp_path / "log.csv"
+    callbacks.append_log(path, row(5))
+    whole = path.read_bytes()
+    for damage in (b"\0" * 9, b"1,x" + b",1" * 7, b"\xff\xfe,1", b"1,5"):
+        path.write_bytes(whole + damage + b"\n")
+        assert [r["step"] for r in callbacks.read_log(path)] == [5]
+        callbacks.truncate_log(path, 10)
+        assert path.read_bytes() == whole
+    path.write_bytes(b"epoch,st")
+    callbacks.truncate_log(path, 10)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["loss", "val_loss"])
+def test_a_loss_that_is_not_finite_writes_nothing(tmp_path, name):
+    path = str(tmp_path / "log.csv")
+    recorder = callbacks.RunRecorder(path, path, {})
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(checkpoints.NotFinite, match=f"{name} is {value}"):
+            recorder.on_epoch_end(0, {"loss": 1.0, name: value})
+    with pytest.raises(checkpoints.NotFinite, match="loss is nan after step 1"):
+        recorder.on_train_batch_end(0, {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []

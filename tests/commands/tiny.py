@@ -29,9 +29,12 @@ SETTINGS = {
 
 
 def write_corpus(folder):
-    """Writes some real source text and returns its path."""
+    """Writes real source text, no line of it ASCII, and returns its path."""
     path = Path(folder, "corpus.txt")
-    path.write_bytes(Path(argparse.__file__).read_bytes()[:40_000])
+    lines = Path(argparse.__file__).read_text(encoding="utf-8").splitlines()
+    path.write_bytes(
+        "".join(f"{line} ü你\n" for line in lines).encode()[:40_000]
+    )
     return str(path)
 
 
