@@ -2,124 +2,160 @@
 
     python benchmarks/kills.py [--kills 20] [--seed 0]
 
-Runs `keras-reformer train` once undisturbed; then it starts the same run
-again and again, ends it by `kill -9`, finishes it by `--resume`, and compares
-every variable of model and optimizer, those of the model file, and the log
-with the undisturbed run's. Odd kills come at a random moment of the whole
-command, even ones while a checkpoint is written.
+Trains as `keras-reformer train` does, once undisturbed; then it starts the
+same run again and again, ends it by `kill -9`, goes on as `--resume` does,
+and compares every variable of model and optimizer, and the log, with the
+undisturbed run's. Odd kills come at a random moment, even ones at a random
+moment after a file of a random checkpoint was begun.
+
+Each run is a process of its own, forked from one that has imported
+TensorFlow and computed nothing.
 """
 
 import argparse
+import contextlib
 import csv
+import multiprocessing
 import os
 import pathlib
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 
 import measuring
 
-# A checkpoint of 5 MB every second step, so that many moments are writes.
-SETTINGS = (
-    "--no-jit --length 128 --chunk-length 16 --batch-size 1 --layers 2 "
-    "--heads 2 --hidden-dim 96 --intermediate-dim 384 --num-hashes 1 "
-    "--dropout 0.1 --warmup 2 --steps 40 --steps-per-epoch 15 "
-    "--validation-windows 2 --save-every 2 --sample-length 8"
-).split()
-WRITING = "tmp-checkpoint.npz"
-FILES = ("checkpoint.npz", "checkpoint-previous.npz", WRITING)
+# Checkpoints of 3 MB, every second step, so that many moments are writes.
+SETTINGS = {
+    "length": 128,
+    "batch_size": 1,
+    "layers": 1,
+    "heads": 2,
+    "hidden_dim": 128,
+    "intermediate_dim": 512,
+    "attention": ("lsh",),
+    "chunk_length": 16,
+    "num_hashes": 1,
+    "dropout": 0.1,
+    "warmup": 2,
+    "steps": 40,
+    "steps_per_epoch": 15,
+    "save_every": 2,
+    "validation_windows": 1,
+    "jit": False,
+}
+# The longest that a file of a checkpoint takes, roughly.
+LONGEST_WRITE = 0.03
 
 
-def start(folder, name, *more):
-    paths = ["--output", folder / "runs", "--export", folder / "exports"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "keras_reformer.cli", "train", *SETTINGS]
-        + list(map(str, ["--name", name, *paths, *more])),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
+def fit(output, name, resume, out):
+    """What each process does: the training of the command."""
+    from keras_reformer.commands import train
+    from keras_reformer.commands.config import TrainingConfig
+    from keras_reformer.commands.run_folder import RunFolder
+
+    config = TrainingConfig(
+        **SETTINGS, output=str(output), name=name, resume=resume
     )
+    folder = RunFolder(os.path.join(config.output, config.name))
+    with open(out, "w") as file, contextlib.redirect_stdout(file):
+        train.fit_model(config, train.read_data(config), folder)
 
 
-def finish(process):
-    """Waits for a process, and returns what it printed."""
-    text, _ = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"exit {process.returncode}: {text[-300:]}")
-    return text
+class Runs:
+    """Runs of one configuration, in one folder."""
+
+    def __init__(self, output):
+        self.output = output
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["keras_reformer.commands.train"])
+
+    def start(self, name, resume=False):
+        out = self.output / f"{name}.txt"
+        process = self.context.Process(
+            target=fit, args=(self.output, name, resume, out)
+        )
+        process.start()
+        return process
+
+    def finish(self, name, resume=False):
+        """Runs to the end, and returns what was printed."""
+        process = self.start(name, resume)
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"{name} ended with {process.exitcode}")
+        return (self.output / f"{name}.txt").read_text()
+
+    def has_begun(self, name):
+        """Whether a checkpoint's file is there that has no name yet."""
+        return (self.output / name / "tmp-checkpoint.npz").exists()
+
+    def variables(self, name):
+        """The bytes of every variable of model and optimizer."""
+        import numpy as np
+
+        with np.load(self.output / name / "checkpoint.npz") as arrays:
+            names = sorted(set(arrays.files) - {"about"})
+            return [arrays[each].tobytes() for each in names]
+
+    def validation(self, name):
+        """Step and validation loss of each epoch in the log."""
+        with open(self.output / name / "log.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [(row["step"], row["val_loss"]) for row in rows]
 
 
-def kill_at(process, moment):
-    time.sleep(moment)
-    process.send_signal(signal.SIGKILL)
-
-
-def kill_while_writing(process, run, number, delay):
-    """Kills once checkpoint `number` is being written, `delay` later."""
-    seen = 0
-    was_there = False
-    while process.poll() is None and seen < number:
-        is_there = (run / WRITING).exists()
-        seen += is_there and not was_there
+def kill_while_writing(runs, name, process, number, delay):
+    """Kills `delay` after the file of checkpoint `number` was begun."""
+    begun, was_there = 0, False
+    while process.is_alive() and begun < number:
+        is_there = runs.has_begun(name)
+        begun += is_there and not was_there
         was_there = is_there
     time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
 
 
-def disturbed(folder, number, seconds, chance):
-    """Kills and resumes one run; returns its row of the table."""
+def disturb(runs, number, seconds, chance):
+    """Kills one run and resumes it; returns its row of the table."""
     name = f"kill{number}"
-    run = folder / "runs" / name
-    process = start(folder, name)
     began = time.monotonic()
+    process = runs.start(name)
     if number % 2:
-        kill_at(process, chance.uniform(0, seconds))
+        time.sleep(chance.uniform(0, seconds))
+        process.kill()
     else:
-        checkpoint, delay = chance.randint(1, 20), chance.uniform(0, 0.02)
-        kill_while_writing(process, run, checkpoint, delay)
-    process.communicate()
+        checkpoint = chance.randint(1, SETTINGS["steps"] // 2)
+        delay = chance.uniform(0, LONGEST_WRITE)
+        kill_while_writing(runs, name, process, checkpoint, delay)
+    process.join()
     moment = time.monotonic() - began
-    left = [file for file in FILES if (run / file).exists()]
-    text = finish(start(folder, name, "--resume"))
-    resumed = [line for line in text.splitlines() if "resumed" in line]
+    half = runs.has_begun(name)
+    lines = runs.finish(name, resume=True).splitlines()
+    resumed = [line.split()[-1] for line in lines if "resumed" in line]
+    equal = all(
+        found(name) == found("undisturbed")
+        for found in (runs.variables, runs.validation)
+    )
     return (
         number,
-        "writing" if number % 2 == 0 else "any",
+        "any" if number % 2 else "writing",
         f"{moment:.1f}",
-        "ended before" if process.returncode == 0 else "killed",
-        "yes" if WRITING in left else "no",
-        resumed[0].split()[-1] if resumed else "0",
-        "yes" if same_end(folder / "runs" / "undisturbed", run) else "NO",
+        "yes" if process.exitcode == -9 else "ended before",
+        "yes" if half else "",
+        (resumed or ["0"])[0],
+        "yes" if equal else "NO",
     )
 
 
-def same_end(expected, run):
-    """Whether two runs ended alike, bit by bit."""
-    ours, theirs = variables(run), variables(expected)
-    return ours == theirs and log_of(run) == log_of(expected)
-
-
-def variables(run):
-    """The bytes of every variable in a run's checkpoint and model file."""
-    import keras
-    import numpy as np
-
-    with np.load(run / "checkpoint.npz") as arrays:
-        names = sorted(set(arrays.files) - {"about"})
-        found = [arrays[name].tobytes() for name in names]
-    model = keras.saving.load_model(run / "model.keras", compile=False)
-    return found + [np.asarray(each).tobytes() for each in model.variables]
-
-
-def log_of(run):
-    """A run's steps and losses of whole epochs."""
-    with open(run / "log.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    # A resumed epoch's averages are those of the steps after the kill.
-    return [(row["step"], row["val_loss"]) for row in rows]
+HEADER = (
+    "kill",
+    "moment",
+    "after s",
+    "killed",
+    "half a file left",
+    "resumed at step",
+    "equal end",
+)
 
 
 def main():
@@ -130,29 +166,19 @@ def main():
     options = parser.parse_args()
     print(measuring.describe_machine(), flush=True)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    import keras_reformer  # noqa: F401  The models that files name.
-
     chance = random.Random(options.seed)
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
+    with tempfile.TemporaryDirectory() as output:
+        runs = Runs(pathlib.Path(output))
+        runs.finish("warm-up")
         began = time.monotonic()
-        finish(start(folder, "undisturbed"))
+        runs.finish("undisturbed")
         seconds = time.monotonic() - began
         rows = []
         for number in range(1, options.kills + 1):
-            rows.append(disturbed(folder, number, seconds, chance))
+            rows.append(disturb(runs, number, seconds, chance))
             print(*rows[-1], flush=True)
-    header = (
-        "kill",
-        "moment",
-        "after s",
-        "found",
-        "half a file left",
-        "resumed at step",
-        "equal end",
-    )
-    title = f"{len(rows)} kills; undisturbed, the command takes {seconds:.0f} s"
-    measuring.report([(title, header, rows)], options.markdown)
+    title = f"{len(rows)} kills; undisturbed, a run takes {seconds:.0f} s"
+    measuring.report([(title, HEADER, rows)], options.markdown)
 
 
 if __name__ == "__main__":

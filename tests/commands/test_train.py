@@ -16,7 +16,6 @@ import pytest
 
 from keras_reformer.cli import main
 from keras_reformer.commands import callbacks, train, training
-from keras_reformer.commands.config import TrainingConfig
 from keras_reformer.commands.run_folder import RunFolder
 from tests.commands.tiny import make_config, to_arguments, write_corpus
 
@@ -37,8 +36,10 @@ def finished(folder):
     What it prints goes to a terminal that can show only a part of it.
     """
     out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    data = os.path.join(folder, os.fsdecode(b"no UTF-8 \xff.txt"))
+    shutil.copy(folder / "corpus.txt", data)
     with contextlib.redirect_stdout(out):
-        assert main(to_arguments(make_config(folder))) == 0
+        assert main(to_arguments(make_config(folder, data=data))) == 0
     run = folder / "runs" / "tiny"
     (folder / "out.txt").write_bytes(out.buffer.getvalue())
     return run, json.loads((run / "metrics.json").read_text())
@@ -90,6 +91,7 @@ def test_files_of_a_run(finished):
 def test_what_is_printed(folder, finished):
     run, _ = finished
     out = (folder / "out.txt").read_text()
+    assert "no UTF-8 ?.txt, 40,000 bytes" in out
     assert "??\n" in out.partition("--- prompt ---")[2]
     assert "ü你" in (run / "sample.txt").read_text(encoding="utf-8")
     starts = [
@@ -150,10 +152,10 @@ def test_log_has_a_row_an_epoch(finished):
     assert all(row["val_bits_per_byte"] for row in rows)
 
 
-def test_saved_model_file_is_the_trained_model(finished):
+def test_saved_model_file_is_the_trained_model(folder, finished):
     run, metrics = finished
     model = keras.saving.load_model(run / "model.keras", compile=False)
-    config = TrainingConfig(**metrics["config"])
+    config = make_config(folder)
     training.compile_model(model, config)
     windows = train.validation_windows(config, train.read_data(config), 64)
     result = model.evaluate(windows, verbose=0, return_dict=True)

@@ -9,6 +9,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_reformer.export import (
     export_saved_model,
+    saved_model,
     verify_saved_model,
     warmup,
 )
@@ -99,6 +100,17 @@ def test_next_version_is_free(small, tmp_path):
     path = export_saved_model(small, str(tmp_path))
     assert path == str(tmp_path / "8")
     assert sorted(os.listdir(tmp_path)) == ["7", "8", "notes"]
+
+
+def test_no_room(small, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left")
+
+    monkeypatch.setattr(saved_model, "_write", fail)
+    folder = str(tmp_path / "small")
+    with pytest.raises(OSError, match="small could not be written: No space"):
+        export_saved_model(small, folder)
+    assert os.listdir(folder) == []
 
 
 def test_path_that_is_a_file(small, tmp_path):
