@@ -2,6 +2,8 @@
 
 import os
 
+import tensorflow as tf
+
 
 def read_tfds(
     name: str,
@@ -22,7 +24,8 @@ def read_tfds(
 
     Raises:
         ImportError: if tensorflow-datasets is missing.
-        ValueError: if there is no such data set or split, or no text in it.
+        ValueError: if there is no such data set or split, no text in it, or
+            its files are damaged.
     """
     tfds = _import_tfds()
     try:
@@ -83,5 +86,12 @@ def _read_split(builder, split: str, features: list[str], name: str):
             f"{list(builder.info.splits)} or a slice of it. "
             f"Received: source='tfds:{name}', split={split!r}"
         ) from error
-    for example in dataset.as_numpy_iterator():
-        yield from (example[feature] for feature in features)
+    try:
+        for example in dataset.as_numpy_iterator():
+            yield from (example[feature] for feature in features)
+    except tf.errors.OpError as error:
+        raise ValueError(
+            "The data set's files are damaged or cannot be read "
+            f"({error.message}). Remove them to prepare them anew. Received: "
+            f"source='tfds:{name}', files in {builder.data_dir}"
+        ) from error

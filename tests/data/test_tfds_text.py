@@ -1,3 +1,4 @@
+import shutil
 import sys
 
 import numpy as np
@@ -125,6 +126,15 @@ def test_no_such_split(data_dir):
 def test_no_text_feature(data_dir):
     with pytest.raises(ValueError, match=r"no text feature.*\['stars'\]"):
         read("tfds:tiny_numbers", data_dir)
+
+
+def test_damaged_files(data_dir, tmp_path):
+    read("tfds:tiny_text/lower", data_dir)
+    shutil.copytree(data_dir / "tiny_text", tmp_path / "tiny_text")
+    for path in tmp_path.rglob("*.tfrecord*"):
+        path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="damaged.*tfds:tiny_text/lower"):
+        read("tfds:tiny_text/lower", tmp_path)
 
 
 @pytest.mark.parametrize(
