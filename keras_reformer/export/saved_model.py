@@ -131,13 +131,7 @@ def export_saved_model(
     # never sees half a version.
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path) as folder:
         written = os.path.join(folder, "version")
-        try:
-            _write(model, functions, written, gradients=trainable)
-        except tf.errors.OpError as error:
-            # Of the file system: no room, say.
-            raise OSError(
-                f"{path} could not be written: {error.message}"
-            ) from error
+        _write(model, functions, written, gradients=trainable)
         warmup.write(written, name, _examples(found, limits, shapes))
         serving = {
             "signatures": _signatures(written, functions),
@@ -209,7 +203,13 @@ def _write(model, functions, folder, gradients):
     )
     default = next(iter(functions.values()))
     signatures = {"serving_default": default, **functions}
-    tf.saved_model.save(root, folder, signatures, options)
+    try:
+        tf.saved_model.save(root, folder, signatures, options)
+    except tf.errors.OpError as error:
+        # Of the file system: no room, say.
+        raise OSError(
+            f"The model could not be exported: {error.message}"
+        ) from error
     # Gradients find what they need by its name.
     if not gradients:
         shorten_names(folder)
