@@ -4,6 +4,7 @@ An endpoint is a function of named tensors. `endpoints` is the one place that
 lists them; `serving_function` puts around each what all have in common.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -114,6 +115,8 @@ def serving_function(
     if jit_compile and endpoint.compilable:
         compute = tf.function(compute, autograph=False, jit_compile=True)
 
+    # Loaded functions are called by the names in their signature.
+    @_taking(endpoint.specs)
     def answer(*tensors):
         request = dict(zip(endpoint.specs, tensors, strict=True))
         request = requests.checked(request, *limits)
@@ -142,10 +145,26 @@ def example(
         "seed": np.arange(batch),
         "temperature": np.ones([batch]),
     }
+    if "text" in endpoint.specs:
+        shape = endpoint.specs["text"].shape.as_list()
+        sizes = zip((batch, length), shape, strict=False)
+        values["text"] = np.full([size or free for free, size in sizes], "a")
     return {
         name: values[name].astype(spec.dtype.as_numpy_dtype)
         for name, spec in endpoint.specs.items()
     }
+
+
+def _taking(names):
+    """Gives a function of positional arguments a signature with their names."""
+
+    def sign(function):
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter(name, kind) for name in names]
+        function.__signature__ = inspect.Signature(parameters)
+        return function
+
+    return sign
 
 
 def _serve(model) -> list[Endpoint]:
@@ -153,7 +172,7 @@ def _serve(model) -> list[Endpoint]:
     per_position = _is_per_position(model)
     compute = _outputs_of(model, training=False)
     if not takes_mask(model):
-        return [Endpoint("serve", compute, _specs(), per_position)]
+        return [Endpoint("serve", compute, _inputs_spec(model), per_position)]
     # One graph for both.
     compute = tf.function(compute, autograph=False)
 
@@ -224,15 +243,19 @@ def _outputs_of(model, training):
         outputs = model(_model_inputs(request), training=training)
         if not isinstance(outputs, dict):
             outputs = {name: outputs}
-        return {key: tf.cast(x, tf.float32) for key, x in outputs.items()}
+        return {
+            key: x if x.dtype == tf.string else tf.cast(x, tf.float32)
+            for key, x in outputs.items()
+        }
 
     return outputs_of
 
 
 def _model_inputs(request):
-    token_ids = request["token_ids"]
     if "lengths" not in request:
-        return token_ids
+        (inputs,) = request.values()
+        return inputs
+    token_ids = request["token_ids"]
     mask = tf.sequence_mask(request["lengths"], tf.shape(token_ids)[1])
     return {"token_ids": token_ids, "padding_mask": mask}
 
@@ -260,6 +283,14 @@ def _specs(*further) -> dict[str, tf.TensorSpec]:
         )
         for name in ("token_ids", *further)
     }
+
+
+def _inputs_spec(model) -> dict[str, tf.TensorSpec]:
+    """Token ids, or the strings that a model looks them up for."""
+    symbolic = getattr(model, "inputs", None)
+    if not symbolic or symbolic[0].dtype != "string":
+        return _specs()
+    return {"text": tf.TensorSpec(symbolic[0].shape, tf.string, name="text")}
 
 
 def _is_per_position(model) -> bool:

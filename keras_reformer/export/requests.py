@@ -19,7 +19,8 @@ def checked(
     """The same tensors, which exist only if the request keeps to the rules.
 
     Args:
-        request: dict of `token_ids` and perhaps `lengths`, `labels`.
+        request: dict of `token_ids` and perhaps `lengths`, `labels`, or of
+            `text` alone.
         vocabulary_size: int, or None to allow any token id.
         max_length: int, or None to allow any length.
     """
@@ -71,11 +72,12 @@ def cut(answers: Tensors, length: tf.Tensor, per_position: bool) -> Tensors:
 
 
 def _rules_of_shape(request, max_length) -> list[tf.Operation]:
-    shape = tf.shape(request["token_ids"])
+    first = next(iter(request))
+    shape = tf.shape(request[first])
     rules = [
         _rule(
             tf.reduce_min(shape) > 0,
-            "token_ids must not be empty. Received shape:",
+            f"{first} must not be empty. Received shape:",
             shape,
         )
     ]
@@ -83,7 +85,7 @@ def _rules_of_shape(request, max_length) -> list[tf.Operation]:
         rules.append(
             _rule(
                 shape[1] <= max_length,
-                f"token_ids must have at most {max_length} positions. "
+                f"{first} must have at most {max_length} positions. "
                 "Received shape:",
                 shape,
             )
@@ -93,7 +95,7 @@ def _rules_of_shape(request, max_length) -> list[tf.Operation]:
         rules.append(
             _rule(
                 tf.reduce_all(tf.shape(x) == expected),
-                f"{name} must fit the shape of token_ids. Received shape:",
+                f"{name} must fit the shape of {first}. Received shape:",
                 tf.shape(x),
             )
         )

@@ -64,9 +64,13 @@ def export_saved_model(
     A `metadata.json` beside it holds configuration, versions and signatures;
     `assets.extra/tf_serving_warmup_requests` is what a server warms up with.
 
+    What is loaded takes its inputs by these names, or in this order. Tables
+    and vocabulary files of a model's layers are exported with it.
+
     Args:
         model: A task model, a `ReformerBackbone`, or another model of token
-            ids to logits.
+            ids to logits. One whose `keras.Input` is of strings, as with a
+            lookup layer in front, has an input `text` of that shape.
         path: str. The folder of this model's versions. The new one gets the
             next free integer; earlier ones stay as they are.
         metadata: dict. More to write to `metadata.json`.
@@ -192,7 +196,8 @@ def _write(model, functions, folder, gradients):
         **{
             kind: [variable.value for variable in getattr(model, kind)]
             for kind in _VARIABLES
-        }
+        },
+        resources=_resources(model),
     )
     for name, function in functions.items():
         setattr(root, name, function)
@@ -213,6 +218,16 @@ def _write(model, functions, folder, gradients):
     # Gradients find what they need by its name.
     if not gradients:
         shorten_names(folder)
+
+
+def _resources(model) -> list:
+    """TensorFlow's own variables and tables in a model's layers.
+
+    Keras tracks them, but does not list them among the variables.
+    """
+    kinds = tf.Variable, tf.saved_model.experimental.TrackableResource
+    found = tf.train.TrackableView(model).descendants()
+    return [each for each in found if isinstance(each, kinds)]
 
 
 def _signatures(folder, names) -> dict:

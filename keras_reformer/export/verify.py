@@ -27,16 +27,15 @@ import numpy as np
 import tensorflow as tf
 
 saved_model, request, response = sys.argv[1:]
-token_ids = tf.constant(np.load(request))
+with np.load(request) as arrays:
+    inputs = {name: tf.constant(x) for name, x in arrays.items()}
 loaded = tf.saved_model.load(saved_model)
 answers = {
-    "serve": loaded.serve(token_ids),
-    "serving_default": loaded.signatures["serving_default"](
-        token_ids=token_ids
-    ),
+    "serve": loaded.serve(**inputs),
+    "serving_default": loaded.signatures["serving_default"](**inputs),
 }
 arrays = {
-    f"{endpoint}/{name}": x.numpy()
+    f"{endpoint}/{name}": np.array(x, "S" if x.dtype == tf.string else None)
     for endpoint, answer in answers.items()
     for name, x in answer.items()
 }
@@ -56,7 +55,8 @@ def verify_saved_model(
     Args:
         version_path: str. As `export_saved_model` returns it.
         model: The model that was exported.
-        token_ids: int32 array of shape `(batch, length)`.
+        token_ids: int32 array of shape `(batch, length)`, or the strings
+            that the model takes instead.
 
     Returns:
         difference: float. The largest absolute difference of an output.
@@ -72,14 +72,17 @@ def verify_saved_model(
             "`export_saved_model` returned. Received: "
             f"version_path={version_path!r}"
         )
-    token_ids = np.asarray(token_ids, np.int32)
-    expected = _answer(model, token_ids)
-    received = _run_elsewhere(version_path, token_ids)
+    serve = endpoints(model)[0]
+    ((name, spec),) = serve.specs.items()
+    request = {name: _array(tf.constant(token_ids, spec.dtype))}
+    expected = _answer(serve, request)
+    received = _run_elsewhere(version_path, request)
     difference = max(
-        float(np.max(np.abs(value - expected[key.split("/")[1]])))
+        _difference(value, expected[key.split("/")[1]])
         for key, value in received.items()
     )
-    largest = max(float(np.max(np.abs(x))) for x in expected.values())
+    numbers = [x for x in expected.values() if x.dtype.kind != "S"]
+    largest = max((float(np.max(np.abs(x))) for x in numbers), default=0.0)
     allowed = _TOLERANCE * largest
     # Written so that a NaN fails too.
     if not difference <= allowed:
@@ -91,22 +94,32 @@ def verify_saved_model(
     return difference
 
 
-def _answer(model, token_ids) -> dict[str, np.ndarray]:
+def _answer(serve, request) -> dict[str, np.ndarray]:
     """What the default endpoint should say.
 
     Traced as in the SavedModel, so that both go through the same graph
     optimizations.
     """
-    serve = serving_function(endpoints(model)[0], Limits())
-    answer = serve(tf.constant(token_ids))
-    return {name: x.numpy() for name, x in answer.items()}
+    answer = serving_function(serve, Limits())(**request)
+    return {name: _array(x) for name, x in answer.items()}
 
 
-def _run_elsewhere(version_path, token_ids):
+def _array(x) -> np.ndarray:
+    """As NumPy writes it: strings in one width."""
+    return np.array(x, "S" if x.dtype == tf.string else None)
+
+
+def _difference(x, y) -> float:
+    if x.dtype.kind == "S":
+        return 0.0 if np.array_equal(x, y) else float("inf")
+    return float(np.max(np.abs(x - y)))
+
+
+def _run_elsewhere(version_path, inputs):
     with tempfile.TemporaryDirectory() as folder:
-        request = os.path.join(folder, "token_ids.npy")
+        request = os.path.join(folder, "inputs.npz")
         response = os.path.join(folder, "answers.npz")
-        np.save(request, token_ids)
+        np.savez(request, **inputs)
         process = subprocess.run(
             [sys.executable, "-I", "-c", _LOAD_AND_CALL]
             + [os.path.abspath(version_path), request, response],

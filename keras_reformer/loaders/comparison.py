@@ -105,7 +105,8 @@ def distance(expected: Arrays, received: Arrays) -> float:
     """The largest difference of two answers.
 
     Differences are divided by the largest value expected of that output, if
-    that is above 1. Answers of other names or shapes are infinitely far.
+    that is above 1. Answers of other names or shapes, and other strings,
+    are infinitely far.
     """
     if set(expected) != set(received):
         return float("inf")
@@ -113,6 +114,9 @@ def distance(expected: Arrays, received: Arrays) -> float:
     for name, x in expected.items():
         if x.shape != received[name].shape:
             return float("inf")
+        if x.dtype == object:
+            differences.append(0.0 if np.all(x == received[name]) else np.inf)
+            continue
         scale = max(1.0, float(np.max(np.abs(x), initial=0)))
         difference = np.abs(x.astype("float64") - received[name])
         differences.append(float(np.max(difference, initial=0)) / scale)

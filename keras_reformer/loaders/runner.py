@@ -139,8 +139,7 @@ def read_answer(file: BinaryIO, signature: Signature) -> dict[str, np.ndarray]:
     """
     (code,) = _read(file, "<I")
     if code:
-        (size,) = _read(file, "<I")
-        raise RequestError(code, file.read(size).decode(errors="replace"))
+        raise RequestError(code, _read_text(file).decode(errors="replace"))
     return {name: _read_tensor(file) for name in signature.outputs}
 
 
@@ -149,23 +148,36 @@ def _compiler() -> str | None:
 
 
 def _write_text(file, text):
-    encoded = text.encode()
+    encoded = tf.compat.as_bytes(text)
     file.write(struct.pack("<I", len(encoded)) + encoded)
 
 
 def _write_tensor(file, value):
-    dtype = tf.as_dtype(value.dtype).as_datatype_enum
-    file.write(struct.pack("<II", dtype, value.ndim))
-    file.write(struct.pack(f"<{value.ndim}qQ", *value.shape, value.nbytes))
-    file.write(value.tobytes())
+    dtype = tf.as_dtype(value.dtype)
+    size = value.size if dtype == tf.string else value.nbytes
+    file.write(struct.pack("<II", dtype.as_datatype_enum, value.ndim))
+    file.write(struct.pack(f"<{value.ndim}qQ", *value.shape, size))
+    if dtype != tf.string:
+        file.write(value.tobytes())
+        return
+    for text in value.flat:
+        _write_text(file, text)
 
 
 def _read_tensor(file) -> np.ndarray:
     dtype, rank = _read(file, "<II")
     *shape, size = _read(file, f"<{rank}qQ")
+    dtype = tf.as_dtype(dtype)
+    if dtype == tf.string:
+        texts = [_read_text(file) for _ in range(size)]
+        return np.array(texts, object).reshape(shape)
     content = file.read(size)
-    dtype = tf.as_dtype(dtype).as_numpy_dtype
-    return np.frombuffer(content, dtype).reshape(shape)
+    return np.frombuffer(content, dtype.as_numpy_dtype).reshape(shape)
+
+
+def _read_text(file) -> bytes:
+    (size,) = _read(file, "<I")
+    return file.read(size)
 
 
 def _read(file, layout):

@@ -8,7 +8,8 @@
      request: uint32 inputs, uint32 outputs,
               inputs times (TEXT tensor name, tensor), outputs times TEXT
      tensor:  uint32 TF_DataType, uint32 rank, rank times int64,
-              uint64 bytes, the elements
+              uint64 bytes, the elements; of strings the number of elements
+              and a TEXT each
      answer:  uint32 TF_Code; 0: a tensor for each output; else TEXT message
    A tensor's name is OPERATION:INDEX. A request that fails is answered with
    its error, and the next one is read. */
@@ -16,9 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include "tensorflow/c/c_api.h"
+#include "tensorflow/c/tf_tstring.h"
 
 #define MAX_TENSORS 64
 #define MAX_RANK 16
+#define MAX_TEXT (1 << 30)
 
 static void die(const char *reason) {
   fprintf(stderr, "saved_model_runner: %s\n", reason);
@@ -42,11 +45,15 @@ static uint32_t get_count(uint32_t most) {
 
 static void put_number(uint32_t number) { put(&number, sizeof number); }
 
+static void put_text(const char *text, size_t length) {
+  put_number(length);
+  put(text, length);
+}
+
 static void put_error(TF_Status *status) {
   const char *message = TF_Message(status);
   put_number(TF_GetCode(status));
-  put_number(strlen(message));
-  put(message, strlen(message));
+  put_text(message, strlen(message));
 }
 
 /* Reads the name of a tensor and finds it in the graph. */
@@ -63,6 +70,18 @@ static TF_Output get_place(TF_Graph *graph) {
   return place;
 }
 
+static void get_strings(TF_TString *strings, uint64_t count) {
+  for (uint64_t i = 0; i < count; ++i) {
+    uint32_t length = get_count(MAX_TEXT);
+    char *text = malloc(length + 1);
+    if (!text) die("a string is too long");
+    get(text, length);
+    TF_StringInit(strings + i);
+    TF_StringCopy(strings + i, text, length);
+    free(text);
+  }
+}
+
 static TF_Tensor *get_tensor(void) {
   int64_t shape[MAX_RANK];
   uint64_t size;
@@ -71,14 +90,30 @@ static TF_Tensor *get_tensor(void) {
   uint32_t rank = get_count(MAX_RANK);
   get(shape, rank * sizeof *shape);
   get(&size, sizeof size);
-  TF_Tensor *tensor = TF_AllocateTensor(type, shape, rank, size);
+  size_t width = type == TF_STRING ? sizeof(TF_TString) : 1;
+  TF_Tensor *tensor = TF_AllocateTensor(type, shape, rank, size * width);
   if (!tensor) die("cannot make a tensor");
-  get(TF_TensorData(tensor), size);
+  if (type == TF_STRING)
+    get_strings(TF_TensorData(tensor), size);
+  else
+    get(TF_TensorData(tensor), size);
   return tensor;
 }
 
+/* A tensor's memory does not know what its strings own. */
+static void free_tensor(TF_Tensor *tensor) {
+  TF_TString *strings = TF_TensorData(tensor);
+  if (TF_TensorType(tensor) == TF_STRING)
+    for (int64_t i = 0; i < TF_TensorElementCount(tensor); ++i)
+      TF_StringDealloc(strings + i);
+  TF_DeleteTensor(tensor);
+}
+
 static void put_tensor(TF_Tensor *tensor) {
-  uint64_t size = TF_TensorByteSize(tensor);
+  TF_TString *strings = TF_TensorData(tensor);
+  int is_text = TF_TensorType(tensor) == TF_STRING;
+  uint64_t count = TF_TensorElementCount(tensor);
+  uint64_t size = is_text ? count : TF_TensorByteSize(tensor);
   put_number(TF_TensorType(tensor));
   put_number(TF_NumDims(tensor));
   for (int axis = 0; axis < TF_NumDims(tensor); ++axis) {
@@ -86,7 +121,10 @@ static void put_tensor(TF_Tensor *tensor) {
     put(&dim, sizeof dim);
   }
   put(&size, sizeof size);
-  put(TF_TensorData(tensor), size);
+  if (!is_text) put(strings, size);
+  for (uint64_t i = 0; is_text && i < count; ++i)
+    put_text(TF_StringGetDataPointer(strings + i),
+             TF_StringGetSize(strings + i));
 }
 
 static void answer(TF_Session *session, TF_Graph *graph, uint32_t inputs) {
@@ -108,7 +146,7 @@ static void answer(TF_Session *session, TF_Graph *graph, uint32_t inputs) {
   } else {
     put_error(status);
   }
-  for (uint32_t i = 0; i < inputs; ++i) TF_DeleteTensor(values[i]);
+  for (uint32_t i = 0; i < inputs; ++i) free_tensor(values[i]);
   for (uint32_t i = 0; i < outputs; ++i)
     if (results[i]) TF_DeleteTensor(results[i]);
   TF_DeleteStatus(status);

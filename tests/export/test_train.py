@@ -40,7 +40,7 @@ def original(model):
 
 def reloaded(loaded):
     with tf.GradientTape() as tape:
-        loss = loaded.train(IDS, LENGTHS)["loss"]
+        loss = loaded.train(token_ids=IDS, lengths=LENGTHS)["loss"]
     return loss, tape.gradient(loss, loaded.trainable_variables)
 
 
