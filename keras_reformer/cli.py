@@ -157,7 +157,8 @@ def _add_convert_parser(subparsers):
         "--config",
         metavar="FILE",
         help="JSON of what a trax checkpoint does not tell, by the names of "
-        "Hugging Face's config.json: chunk lengths, num_buckets, num_hashes",
+        "Hugging Face's config.json: chunk lengths, num_buckets, num_hashes; "
+        "or of what replaces entries of config.json: is_decoder",
     )
     parser.set_defaults(command=_convert)
 

@@ -143,6 +143,19 @@ def logits_layer(policy, name="logits"):
     return keras.layers.Activation("linear", dtype=dtype, name=name)
 
 
+def check_sees_both_sides(backbone, reason):
+    """Raises a `ValueError` for a causal backbone, and says what to do."""
+    if backbone.get_config()["causal"]:
+        raise ValueError(
+            f"{reason} Expected a backbone with causal=False. Received: "
+            "causal=True. The weights of a causal one fit the other: "
+            "`other = ReformerBackbone.from_config({**backbone.get_config(), "
+            "'causal': False}); other.set_weights(backbone.get_weights())`. "
+            "A checkpoint becomes the other with "
+            "`convert.load_huggingface(path, config={'is_decoder': False})`"
+        )
+
+
 _SIZES = (
     "vocabulary_size",
     "num_layers",

@@ -1,7 +1,11 @@
 import keras
 
 from keras_reformer.layers import Dropout, checks
-from keras_reformer.models.headed_model import HeadedModel, logits_layer
+from keras_reformer.models.headed_model import (
+    HeadedModel,
+    check_sees_both_sides,
+    logits_layer,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -56,12 +60,11 @@ class ReformerClassifier(HeadedModel):
     _backbone_defaults = {"causal": False}
 
     def _check_backbone(self, backbone):
-        if backbone.get_config()["causal"]:
-            raise ValueError(
-                "A classifier reads the first token's state, which sees only "
-                "itself in a causal backbone. Expected causal=False. "
-                "Received: causal=True"
-            )
+        check_sees_both_sides(
+            backbone,
+            "A classifier reads the first token's state, which sees only "
+            "itself in a causal backbone.",
+        )
 
     def _make_head(self, backbone, num_classes, head_dropout):
         checks.positive_int("num_classes", num_classes)

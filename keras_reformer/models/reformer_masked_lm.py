@@ -1,5 +1,6 @@
 import keras
 
+from keras_reformer.models.headed_model import check_sees_both_sides
 from keras_reformer.models.language_model import LanguageModel
 
 
@@ -58,11 +59,9 @@ class ReformerMaskedLM(LanguageModel):
     _backbone_defaults = {"causal": False}
 
     def _check_backbone(self, backbone):
-        if backbone.get_config()["causal"]:
-            raise ValueError(
-                "A masked language model sees both sides of a token. Expected "
-                "a backbone with causal=False. Received: causal=True"
-            )
+        check_sees_both_sides(
+            backbone, "A masked language model sees both sides of a token."
+        )
 
     def _targets(self, inputs, labels, weights):
         if labels is None:

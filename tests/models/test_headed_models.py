@@ -1,5 +1,7 @@
 """Models of a backbone and a head."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -143,8 +145,19 @@ def test_question_answering_trains_on_both_ends():
 @pytest.mark.parametrize("kind", [ReformerMaskedLM, ReformerClassifier])
 def test_causal_backbones_are_refused(kind):
     backbone = ReformerBackbone(**SIZES)
-    with pytest.raises(ValueError, match="Expected.* causal=False"):
+    with pytest.raises(ValueError, match="Expected.* causal=False") as refused:
         kind(backbone=backbone, **KINDS[kind])
+    # The error shows how its weights can be used nevertheless.
+    (lines,) = re.findall("`(other = .*?)`", str(refused.value))
+    names = {"ReformerBackbone": ReformerBackbone, "backbone": backbone}
+    exec(lines, names)
+    model = kind(backbone=names["other"], **KINDS[kind])
+    for x, y in zip(
+        model.backbone.trainable_variables,
+        backbone.trainable_variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(x, y)
 
 
 def test_options_of_the_head_are_checked():
