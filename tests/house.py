@@ -10,6 +10,7 @@ PACKAGE = "keras_reformer"
 RANKS = {
     "_requirements": 0,
     "data": 0,
+    "files": 0,
     "ops": 0,
     "layers": 1,
     "generation": 2,

@@ -6,6 +6,7 @@ import pathlib
 import keras
 
 from keras_reformer import convert
+from keras_reformer.files import reading
 
 
 def run(source, target, config=None):
@@ -16,8 +17,9 @@ def run(source, target, config=None):
             checkpoint (`.pkl.gz`), or of a Keras file (`.keras`).
         target: path of the Keras file to write; of a folder if the source is
             a Keras file.
-        config: path of a JSON file with what a trax checkpoint does not
-            tell, or None; see `convert.load_trax`.
+        config: path of a JSON file, or None: what a trax checkpoint does not
+            tell, or entries that replace those of `config.json`; see
+            `convert.load_trax` and `convert.load_huggingface`.
 
     Returns:
         str. What was written, in a line.
@@ -29,7 +31,8 @@ def run(source, target, config=None):
     if not source.exists():
         raise ValueError(f"There is no such file. Received: IN={str(source)!r}")
     if source.suffix == ".keras":
-        model = keras.models.load_model(source)
+        with reading(source, "a Keras file"):
+            model = keras.models.load_model(source)
         convert.save_huggingface(model, target)
         return _summary(model, target)
     if target.suffix != ".keras":
@@ -44,11 +47,19 @@ def run(source, target, config=None):
 
 
 def _load(source, config):
+    load = _loader(source)
+    if config is None:
+        return load(source)
+    with reading(config, "JSON of entries of a configuration"):
+        entries = dict(json.loads(pathlib.Path(config).read_bytes()))
+    return load(source, entries)
+
+
+def _loader(source):
     if source.is_dir():
-        return convert.load_huggingface(source)
+        return convert.load_huggingface
     if source.name.endswith(".pkl.gz"):
-        text = "{}" if config is None else pathlib.Path(config).read_bytes()
-        return convert.load_trax(source, json.loads(text))
+        return convert.load_trax
     raise ValueError(
         "This is no checkpoint that can be read. Expected a folder with "
         "config.json, a .pkl.gz or a .keras file. Received: "

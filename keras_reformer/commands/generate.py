@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_reformer import ReformerCausalLM, data, generation
 from keras_reformer.commands.run_folder import RunFolder
+from keras_reformer.files import reading
 
 _SAMPLERS = {
     "greedy": generation.GreedySampler,
@@ -100,11 +101,8 @@ def load(path):
     file = RunFolder(path).model if os.path.isdir(path) else path
     if not os.path.isfile(file):
         raise ValueError(f"There is no such file. Received: MODEL={file!r}")
-    try:
+    with reading(file, "a Keras file"):
         model = keras.models.load_model(file)
-    # There is no list of what damaged files make their readers raise.
-    except Exception as error:
-        raise ValueError(f"{file!r} cannot be loaded: {error}") from error
     if not isinstance(model, ReformerCausalLM):
         raise ValueError(
             "Only a language model can continue a text. Expected a "

@@ -13,6 +13,11 @@ def check_arrays(expected, given, summary):
     Raises:
         ValueError: that lists all arrays at fault, and their shapes.
     """
+    others = {
+        name: array.dtype.name
+        for name, array in given.items()
+        if array.dtype.kind in "OSU"
+    }
     given = {name: tuple(array.shape) for name, array in given.items()}
     faults = {
         "missing": {n: s[0] for n, s in expected.items() if n not in given},
@@ -22,6 +27,7 @@ def check_arrays(expected, given, summary):
             for n, s in expected.items()
             if n in given and given[n] not in s
         },
+        "no numbers": others,
     }
     found = [
         f"{what}: " + ", ".join(f"{name} {shape}" for name, shape in of.items())

@@ -1,6 +1,7 @@
 """Hugging Face's configuration of a Reformer, and a backbone's arguments."""
 
 import math
+import numbers
 
 from keras_reformer.layers import checks
 
@@ -85,6 +86,7 @@ def from_published(config):
             `DEFAULTS`; what does not concern the architecture is ignored.
     """
     config = {**DEFAULTS, **config}
+    _check_types(config)
     checks.choice("hidden_act", config["hidden_act"], tuple(_ACTIVATIONS))
     arguments = {ours: config[theirs] for ours, theirs in _SAME.items()}
     shape, dims = config["axial_pos_shape"], config["axial_pos_embds_dim"]
@@ -132,6 +134,32 @@ def to_published(arguments):
     }
 
 
+def _check_types(config):
+    """Refuses entries of other types; their values are the layers' matter."""
+    for name, default in DEFAULTS.items():
+        value = config[name]
+        examples = [None, 1, [1]] if name == "num_buckets" else [default]
+        if not any(_is_like(value, example) for example in examples):
+            raise ValueError(
+                "An entry of the configuration is of another type. Expected "
+                f"something like {name}={examples[-1]!r}. Received: "
+                f"{name}={value!r}"
+            )
+
+
+def _is_like(value, example):
+    if isinstance(example, list):
+        return isinstance(value, list | tuple) and all(
+            _is_like(each, example[0]) for each in value
+        )
+    kinds = {int: numbers.Integral, float: numbers.Real}
+    kind = kinds.get(type(example), type(example))
+    # To Python, a bool is an integer.
+    return isinstance(value, kind) and (
+        isinstance(value, bool) == isinstance(example, bool)
+    )
+
+
 def _published_activation(activation):
     names = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
     return names[checks.choice("activation", activation, tuple(names))]
@@ -145,6 +173,7 @@ def _num_buckets(config):
         config[name]
         for name in ("max_position_embeddings", "lsh_attn_chunk_length")
     )
+    checks.positive_int("lsh_attn_chunk_length", chunk)
     power = (2 * (length // chunk)).bit_length() - 1
     if 2**power <= 2 * max(math.isqrt(length // chunk), chunk):
         return 2**power

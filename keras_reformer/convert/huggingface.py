@@ -2,18 +2,30 @@
 
 import json
 import pathlib
+import tempfile
 import warnings
 
 import numpy as np
 
 from keras_reformer.convert.arrays import check_arrays
 from keras_reformer.convert.configs import from_published, to_published
-from keras_reformer.convert.layout import is_buffer, published_weights
+from keras_reformer.convert.layout import (
+    is_buffer,
+    published_weights,
+    without_wrappers,
+)
 from keras_reformer.convert.rotations import (
     get_rotations,
     set_rotations,
 )
-from keras_reformer.convert.torch_files import read_torch_file
+from keras_reformer.convert.weight_files import (
+    SAFETENSORS,
+    existing,
+    read_file,
+    read_json,
+    read_weights,
+)
+from keras_reformer.files import reading
 from keras_reformer.models import (
     ReformerBackbone,
     ReformerCausalLM,
@@ -25,7 +37,7 @@ from keras_reformer.models import (
 _PREFIX = "reformer."
 _LM_BIAS = "lm_head.bias"
 _OTHER_LM_BIAS = "lm_head.decoder.bias"
-_WEIGHTS, _ROTATIONS = "model.safetensors", "rotations.safetensors"
+_CONFIG, _ROTATIONS = "config.json", "rotations.safetensors"
 # By model, the published names of the head's layers, and ours.
 _HEADS = {
     ReformerBackbone: {},
@@ -49,7 +61,8 @@ def from_huggingface(config, weights, rotations=None):
     Args:
         config: dict, as in `config.json`. Keys left out take the defaults of
             `ReformerConfig`.
-        weights: mapping of the state dict's names to arrays.
+        weights: mapping of the state dict's names to arrays. What wrappers
+            put into names (`module.`, `_orig_mod.`) is left out.
         rotations: mapping of layer numbers to float arrays `(num_heads,
             key_dim, num_hashes, sum(num_buckets) // 2)`, to hash with at
             inference. Layers left out draw their own.
@@ -83,7 +96,7 @@ def from_huggingface(config, weights, rotations=None):
     """
     weights = {
         name: np.asarray(array)
-        for name, array in weights.items()
+        for name, array in without_wrappers(weights).items()
         if not is_buffer(name)
     }
     weights = _one_bias(weights)
@@ -134,29 +147,33 @@ def to_huggingface(model):
     return config, {weight.name: weight.array() for weight in expected}
 
 
-def load_huggingface(directory):
+def load_huggingface(directory, config=None):
     """The model of a checkpoint's folder.
+
+    Every public Reformer is causal. `config={"is_decoder": False}` makes a
+    `ReformerMaskedLM` of one, whose `backbone` suits a classifier too.
 
     Args:
         directory: path of a folder with `config.json` and `model.safetensors`
             (read by the safetensors package) or `pytorch_model.bin` (read
-            without running what it pickles), and perhaps the
+            without running what it pickles), either of them in one file or
+            in shards with an `.index.json`, and perhaps the
             `rotations.safetensors` of `save_huggingface`.
+        config: dict of entries that replace those of `config.json`. Defaults
+            to `None`.
 
     Returns:
         What `from_huggingface` returns.
 
     Raises:
-        ValueError: if a file is missing, or holds what is not supported.
+        ValueError: if a file or shard is missing or damaged, or holds what is
+            not supported.
     """
     directory = pathlib.Path(directory)
-    config = json.loads(_existing(directory, ["config.json"]).read_text())
-    path = _existing(directory, [_WEIGHTS, "pytorch_model.bin"])
-    rotations = {}
-    if (directory / _ROTATIONS).is_file():
-        rotations = _read_weights(directory / _ROTATIONS)
-    rotations = {int(layer): array for layer, array in rotations.items()}
-    return from_huggingface(config, _read_weights(path), rotations)
+    given = read_json(existing(directory, [_CONFIG])) | (config or {})
+    weights = read_weights(directory)
+    rotations = _read_rotations(directory / _ROTATIONS)
+    return from_huggingface(given, weights, rotations)
 
 
 def save_huggingface(model, directory):
@@ -175,31 +192,26 @@ def save_huggingface(model, directory):
     if _LM_BIAS in weights:
         # The name under which transformers adds it, since 5.24.
         weights[_OTHER_LM_BIAS] = weights[_LM_BIAS]
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    save_file(weights, directory / _WEIGHTS, {"format": "pt"})
     rotations = get_rotations(model)
     by_name = {str(layer): array for layer, array in rotations.items()}
-    save_file(by_name, directory / _ROTATIONS)
-    (directory / "config.json").write_text(json.dumps(config, indent=2))
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    # An earlier checkpoint stays whole until all of the new one is written.
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as new:
+        new = pathlib.Path(new)
+        save_file(weights, new / SAFETENSORS, {"format": "pt"})
+        save_file(by_name, new / _ROTATIONS)
+        (new / _CONFIG).write_text(json.dumps(config, indent=2))
+        for path in new.iterdir():
+            path.replace(directory / path.name)
 
 
-def _existing(directory, names):
-    for name in names:
-        if (directory / name).is_file():
-            return directory / name
-    raise ValueError(
-        f"The folder lacks a file. Expected {' or '.join(names)}. Received: "
-        f"directory={str(directory)!r}"
-    )
-
-
-def _read_weights(path):
-    if path.suffix != ".safetensors":
-        return read_torch_file(path)
-    from safetensors.numpy import load_file
-
-    return load_file(path)
+def _read_rotations(path):
+    if not path.is_file():
+        return {}
+    found = read_file(path)
+    with reading(path, "rotations by the numbers of their layers"):
+        return {int(layer): array for layer, array in found.items()}
 
 
 def _one_bias(weights):

@@ -18,6 +18,18 @@ _BUFFERS = (
 )
 
 
+# What PyTorch's wrappers of modules put into names: DataParallel, compile,
+# FSDP, checkpoint_wrapper, Lightning.
+_WRAPPERS = {
+    "module",
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+    "model",
+}
+
+
 class Weight(NamedTuple):
     """A published array and its variable.
 
@@ -74,6 +86,25 @@ def published_weights(backbone, heads, prefix="reformer."):
 def is_buffer(name):
     """Whether a published name is that of a constant, not of a weight."""
     return name.rsplit(".", 1)[-1] in _BUFFERS
+
+
+def without_wrappers(weights):
+    """A state dict by the names of the model itself.
+
+    Raises:
+        ValueError: if two arrays would have one name.
+    """
+    found = {}
+    for name, array in weights.items():
+        parts = [part for part in name.split(".") if part not in _WRAPPERS]
+        own = ".".join(parts)
+        if own in found:
+            raise ValueError(
+                "A state dict holds an array twice, under a wrapper's name "
+                f"too. Expected one {own}. Received: {name} as well"
+            )
+        found[own] = array
+    return found
 
 
 def _embeddings(backbone):

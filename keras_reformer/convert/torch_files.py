@@ -5,12 +5,15 @@ storage; before, several pickles and the storages' bytes one after the other.
 """
 
 import collections
+import io
+import os
 import zipfile
 
 import ml_dtypes
 import numpy as np
 
 from keras_reformer.convert.restricted_pickle import RestrictedUnpickler
+from keras_reformer.files import reading
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
@@ -37,12 +40,17 @@ def read_torch_file(path):
         dict of arrays.
 
     Raises:
-        ValueError: if the file holds anything but arrays and containers.
+        ValueError: if the file is damaged, or holds anything but arrays and
+            containers.
     """
-    with open(path, "rb") as file:
+    with reading(path, "a state dict of PyTorch"), open(path, "rb") as file:
         read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
         file.seek(0)
-        return dict(read(file))
+        state = dict(read(file))
+        for name, array in state.items():
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"{name!r} is a {type(array).__name__}")
+        return state
 
 
 def _read_zip(file):
@@ -58,8 +66,9 @@ def _read_zip(file):
                 arrays[key] = np.frombuffer(data, dtype)
             return arrays[key]
 
-        with archive.open(name) as pickled:
-            return RestrictedUnpickler(pickled, _ALLOWED, load_storage).load()
+        # Read whole, a member's checksum is compared.
+        pickled = io.BytesIO(archive.read(name))
+        return RestrictedUnpickler(pickled, _ALLOWED, load_storage).load()
 
 
 def _read_legacy(file):
@@ -73,22 +82,28 @@ def _read_legacy(file):
                 "Views of storages are not supported. Expected a state dict. "
                 f"Received: {view!r}"
             )
+        if size * np.dtype(dtype).itemsize > os.fstat(file.fileno()).st_size:
+            raise EOFError(f"storage {key} is larger than the file")
         return arrays.setdefault(key, np.empty(size, dtype))
 
     def load():
         return RestrictedUnpickler(file, _ALLOWED, load_storage).load()
 
     if load() != _MAGIC:
-        raise ValueError(
-            "This is no PyTorch checkpoint. Expected its magic number. "
-            f"Received: file={file.name!r}"
-        )
+        raise ValueError("This is no PyTorch checkpoint: no magic number")
     load(), load()  # The protocol's version, and the machine's word sizes.
     state = load()
-    for key in load():
+    keys = load()
+    if set(keys) != set(arrays):
+        raise ValueError("The storages are not those of the tensors")
+    for key in keys:
         (size,) = np.fromfile(file, np.int64, 1)
         array = arrays[key]
-        array[:] = np.fromfile(file, array.dtype, size)
+        values = np.fromfile(file, array.dtype, len(array))
+        # A single value would be spread over the others.
+        if not size == len(values) == len(array):
+            raise EOFError(f"storage {key} is not whole")
+        array[:] = values
     return state
 
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from keras_reformer.convert.huggingface import from_huggingface
 from keras_reformer.convert.restricted_pickle import RestrictedUnpickler
+from keras_reformer.files import reading
 
 _EMBEDDING, _POSITIONS, _BLOCKS, _NORMALIZATION, _HEAD = 1, 3, 5, 7, 9
+_BLOCK = 2**20  # Bytes read at once.
 # A block's attention, a swap of the streams, its feed-forward, a swap.
 _ENTRIES_IN_BLOCK = 4
 _PROJECTIONS = {
@@ -52,34 +54,40 @@ def load_trax(path, config=None):
         config: dict of what the arrays do not tell, by the names of Hugging
             Face's `ReformerConfig`: chunk lengths, numbers of neighbouring
             chunks, `num_buckets`, `num_hashes`, `hidden_act`, dropout.
-            Defaults to what that means by default.
+            Defaults to what that means by default. `{"is_decoder": False}`
+            makes a `ReformerMaskedLM`.
 
     Returns:
-        `ReformerCausalLM`.
+        `ReformerCausalLM`, or what `config` makes of it.
 
     Raises:
-        ValueError: if the pickle asks for anything else, or the arrays are
-            not those of a Reformer.
+        ValueError: if the file is damaged, the pickle asks for anything else,
+            or the arrays are not those of a Reformer.
     """
+    with reading(path, "a checkpoint of trax"):
+        weights = _read(path)
+        arrays, sizes = _published(weights), _sizes(weights)
+    return from_huggingface({**sizes, **(config or {})}, arrays)
+
+
+def _read(path):
     with gzip.open(path) as file:
         checkpoint = RestrictedUnpickler(file, _ALLOWED).load()
-    weights = _part(checkpoint, "weights", path)
+        # The checksum is compared at the end, which the pickle may not reach.
+        while file.read(_BLOCK):
+            pass
+    if not isinstance(checkpoint, dict) or "weights" not in checkpoint:
+        raise ValueError(
+            "This is no trax checkpoint. Expected a dict with `weights`. "
+            f"Received: {type(checkpoint).__name__}"
+        )
+    weights = checkpoint["weights"]
     if not isinstance(weights, (tuple, list)) or len(weights) <= _HEAD:
         raise ValueError(
             "The weights are not those of a Reformer language model. Expected "
-            f"at least {_HEAD + 1} entries. Received: path={str(path)!r}"
+            f"at least {_HEAD + 1} entries. Received: {type(weights).__name__}"
         )
-    arrays = _published(weights)
-    return from_huggingface({**_sizes(weights), **(config or {})}, arrays)
-
-
-def _part(checkpoint, name, path):
-    if not isinstance(checkpoint, dict) or name not in checkpoint:
-        raise ValueError(
-            f"This is no trax checkpoint. Expected a dict with `{name}`. "
-            f"Received: path={str(path)!r}, {type(checkpoint).__name__}"
-        )
-    return checkpoint[name]
+    return weights
 
 
 def _leaves(part):

@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
+from keras_reformer.files import reading
+
 _FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 # Field numbers of tensorflow_serving/apis.
 _LOG_PREDICT = 6  # PredictionLog.predict_log
@@ -50,12 +52,16 @@ def read(folder: str) -> list[Request]:
     Returns:
         list of pairs of a signature's name and its inputs; empty if there is
         no such file.
+
+    Raises:
+        ValueError: if the file is damaged.
     """
     path = os.path.join(folder, _FILE)
     if not os.path.exists(path):
         return []
-    records = tf.data.TFRecordDataset([path]).as_numpy_iterator()
-    return [_parse(record) for record in records]
+    with reading(path, "records of warm-up requests"):
+        records = tf.data.TFRecordDataset([path]).as_numpy_iterator()
+        return [_parse(record) for record in records]
 
 
 def _request(model_name, signature, inputs) -> bytes:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reformer.export import warmup
+from keras_reformer.files import reading
 from keras_reformer.loaders import prediction_service, runner, signatures
 from keras_reformer.loaders.engines import ENGINES
 
@@ -52,15 +53,18 @@ class Reference:
         path: str. The folder of a SavedModel.
 
     Raises:
-        ValueError: if there is no SavedModel, or no request to compare.
+        ValueError: if there is no SavedModel, it is damaged, or has no
+            request to compare.
     """
 
     def __init__(self, path: str):
         self.path = path
         self.signatures = signatures.read_signatures(path)
         # What is loaded owns the variables that its functions read.
-        self._loaded = tf.saved_model.load(path)
-        self.requests = list(self._requests())
+        with reading(path, "a SavedModel with a default signature"):
+            self._loaded = tf.saved_model.load(path)
+            default = self.signatures[_DEFAULT]
+        self.requests = list(self._requests(default))
         if not self.requests:
             raise ValueError(
                 "There is nothing to compare. Expected requests in "
@@ -93,11 +97,10 @@ class Reference:
             largest = float(np.max([largest, distance(expected, received)]))
         return Result(loader, count, largest)
 
-    def _requests(self) -> Iterator[tuple[str, Arrays]]:
-        default = self.signatures[_DEFAULT].inputs
+    def _requests(self, default) -> Iterator[tuple[str, Arrays]]:
         for name, inputs in warmup.read(self.path):
             yield name, inputs
-            if set(inputs) == set(default) and name == "serve":
+            if set(inputs) == set(default.inputs) and name == "serve":
                 yield _DEFAULT, inputs
 
 

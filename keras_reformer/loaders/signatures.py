@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from keras_reformer.files import reading
+
 # How a signature is told from what TensorFlow adds to the list of them.
 _PRIVATE = "__"
 
@@ -27,34 +29,46 @@ def read_signatures(path: str) -> dict[str, Signature]:
         path: str. The folder of the SavedModel.
 
     Raises:
-        ValueError: if there is no SavedModel.
+        ValueError: if there is no SavedModel, or it is damaged.
     """
     if not tf.saved_model.contains_saved_model(path):
         raise ValueError(
             "There is no SavedModel. Expected a folder that "
             f"`export_saved_model` returned. Received: {path!r}"
         )
+    path = os.path.join(path, "saved_model.pb")
     model = saved_model_pb2.SavedModel()
-    with open(os.path.join(path, "saved_model.pb"), "rb") as file:
+    with reading(path, "a SavedModel's graph"), open(path, "rb") as file:
         model.ParseFromString(file.read())
-    return {
-        name: Signature(
-            {key: info.name for key, info in definition.inputs.items()},
-            {key: info.name for key, info in definition.outputs.items()},
-            {
-                key: np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype)
-                for key, info in definition.inputs.items()
-            },
-        )
-        for name, definition in model.meta_graphs[0].signature_def.items()
-        if not name.startswith(_PRIVATE)
-    }
+        return {
+            name: _signature(definition)
+            for name, definition in model.meta_graphs[0].signature_def.items()
+            if not name.startswith(_PRIVATE)
+        }
+
+
+def _signature(definition) -> Signature:
+    return Signature(
+        {key: info.name for key, info in definition.inputs.items()},
+        {key: info.name for key, info in definition.outputs.items()},
+        {
+            key: np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype)
+            for key, info in definition.inputs.items()
+        },
+    )
 
 
 def read_metadata(path: str) -> dict:
-    """Reads the `metadata.json` of an export; empty if there is none."""
+    """Reads the `metadata.json` of an export; empty if there is none.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
     path = os.path.join(path, "metadata.json")
     if not os.path.exists(path):
         return {}
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    with (
+        reading(path, "an export's metadata"),
+        open(path, encoding="utf-8") as file,
+    ):
+        return dict(json.load(file))

@@ -8,10 +8,12 @@ import keras
 import numpy as np
 import pytest
 
+import keras_reformer
 from keras_reformer import convert
 from keras_reformer.cli import main
 from tests.convert import published
 from tests.convert.published import CONFIG
+from tests.damage import cuts, flips
 
 
 @pytest.fixture
@@ -61,3 +63,32 @@ def test_bad_input_is_one_line(source, target, message, folder, capsys):
     assert main(["convert", *paths]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_entries_of_a_configuration_are_replaced(folder):
+    entries, target = folder / "entries.json", folder / "model.keras"
+    entries.write_text('{"is_decoder": false}')
+    arguments = [str(folder / "published"), str(target)]
+    assert main(["convert", *arguments, "--config", str(entries)]) == 0
+    model = keras.models.load_model(target)
+    assert type(model) is keras_reformer.ReformerMaskedLM
+
+
+def test_a_damaged_file_is_one_line_and_nothing_else_is_touched(folder, capsys):
+    """Keras itself says that a file cut off was not found."""
+    source, target = folder / "model.keras", folder / "back"
+    assert main(["convert", str(folder / "published"), str(source)]) == 0
+    assert main(["convert", str(source), str(target)]) == 0
+    before = {path: path.read_bytes() for path in target.iterdir()}
+    content = source.read_bytes()
+    source.write_bytes(content[:-1000])
+    with pytest.raises(ValueError, match="File not found"):
+        keras.models.load_model(source)
+    for damaged in [*cuts(content), *flips(content, 6)]:
+        source.write_bytes(damaged)
+        capsys.readouterr()
+        if main(["convert", str(source), str(target)]) == 2:
+            (line,) = capsys.readouterr().err.splitlines()
+            assert "damaged" in line
+            assert str(source) in line
+        assert {p: p.read_bytes() for p in target.iterdir()} == before

@@ -278,3 +278,19 @@ def test_variants_that_were_never_published_are_refused():
         convert.to_huggingface(model)
     with pytest.raises(ValueError, match="Sequential"):
         convert.to_huggingface(keras.Sequential())
+
+
+def test_a_causal_checkpoint_as_a_masked_model_and_a_classifier(tmp_path):
+    weights, entries = published.language_model(), {"is_decoder": False}
+    model = convert.from_huggingface(CONFIG, weights)
+    convert.save_huggingface(model, tmp_path)
+    masked_lm = convert.load_huggingface(tmp_path, config=entries)
+    assert type(masked_lm) is keras_reformer.ReformerMaskedLM
+    for name, array in convert.to_huggingface(masked_lm)[1].items():
+        np.testing.assert_array_equal(array, weights[name])
+    classifier = keras_reformer.ReformerClassifier(
+        backbone=masked_lm.backbone, num_classes=2
+    )
+    # A first token sees the others of its chunk.
+    changed = np.concatenate([IDS[:, :1], (IDS[:, 1:] + 1) % 13], axis=1)
+    assert np.abs(classifier(IDS) - classifier(changed)).max() > 1e-3

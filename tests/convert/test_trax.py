@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
+import keras_reformer
 from keras_reformer import convert
 from tests.convert import published
 from tests.convert.published import CONFIG
@@ -82,3 +83,10 @@ def test_other_blocks_are_refused(tmp_path):
     path = write(tmp_path / "model.pkl.gz", {"weights": tuple(weights)})
     with pytest.raises(ValueError, match="block=0, 4 and 7"):
         convert.load_trax(path, OTHERS)
+
+
+def test_a_causal_checkpoint_as_a_masked_model(tmp_path):
+    checkpoint = {"weights": published.trax_weights()}
+    path = write(tmp_path / "model.pkl.gz", checkpoint)
+    model = convert.load_trax(path, {**OTHERS, "is_decoder": False})
+    assert type(model) is keras_reformer.ReformerMaskedLM
