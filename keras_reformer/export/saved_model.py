@@ -95,7 +95,8 @@ def export_saved_model(
     Raises:
         ValueError: if `path` is a file, or if buckets are not increasing,
             longer than the model's longest input, or of no use to a model
-            that takes no padding mask.
+            that takes no padding mask, or if the model uses a table of
+            TensorFlow that none of its layers holds.
         OSError: if it cannot be written; then there is no new version.
 
     Example:
@@ -215,6 +216,12 @@ def _write(model, functions, folder, gradients):
         raise OSError(
             f"The model could not be exported: {error.message}"
         ) from error
+    except AssertionError as error:
+        raise ValueError(
+            "The model uses a table or variable of TensorFlow that none of its "
+            "layers holds. Expected them as attributes of layers. Received: "
+            f"model={model.name}"
+        ) from error
     # Gradients find what they need by its name.
     if not gradients:
         shorten_names(folder)
@@ -227,7 +234,18 @@ def _resources(model) -> list:
     """
     kinds = tf.Variable, tf.saved_model.experimental.TrackableResource
     found = tf.train.TrackableView(model).descendants()
+    layers = [each for each in found if isinstance(each, keras.Layer)]
+    found += [x for layer in layers for x in _contents(vars(layer))]
     return [each for each in found if isinstance(each, kinds)]
+
+
+def _contents(value) -> list:
+    """What lists and dicts hold, which TensorFlow does not see in layers."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return [value]
+    return [x for each in value for x in _contents(each)]
 
 
 def _signatures(folder, names) -> dict:

@@ -18,23 +18,25 @@ IDS = np.array([[10, 20, 7], [30, 7, 7]], "int32")
 TEXT = np.array([["c" * 40, "a", ""], ["é", "bb", "x" * 90]])
 
 
+def fixed_table():
+    initializer = tf.lookup.KeyValueTensorInitializer([10, 20], [1, 2])
+    return tf.lookup.StaticHashTable(initializer, 3)
+
+
 class RawTables(keras.layers.Layer):
     """Holds what Keras does not list among its variables."""
 
     def __init__(self):
         super().__init__()
-        keys, values = tf.constant([10, 20]), tf.constant([1, 2])
-        initializer = tf.lookup.KeyValueTensorInitializer(keys, values)
-        self.fixed = tf.lookup.StaticHashTable(initializer, 3)
-        self.filled = tf.lookup.experimental.MutableHashTable(
-            tf.int32, tf.int32, 4
-        )
-        self.filled.insert(keys, values)
+        self.fixed = [fixed_table()]
+        filled = tf.lookup.experimental.MutableHashTable(tf.int32, tf.int32, 4)
+        filled.insert([10, 20], [1, 2])
+        self.filled = {"some": {"name": filled}}
         self.offset = tf.Variable(1)
 
     def call(self, x):
-        y = self.fixed.lookup(x) + self.filled.lookup(x) + self.offset
-        return tf.ensure_shape(y, x.shape)
+        y = self.filled["some"]["name"].lookup(x) + self.offset
+        return tf.ensure_shape(y + self.fixed[0].lookup(x), x.shape)
 
     def compute_output_shape(self, shape):
         return shape
@@ -132,3 +134,15 @@ def test_other_tables_are_noticed(tmp_path):
     other = keras.Model(ids, other(keras.ops.maximum(ids, 1)))
     with pytest.raises(RuntimeError, match="other outputs"):
         verify_saved_model(path, other, INPUTS["names"])
+
+
+def test_a_table_that_no_layer_holds_is_refused(tmp_path):
+    table = fixed_table()
+    look_up = keras.layers.Lambda(
+        lambda x: tf.ensure_shape(table.lookup(x), x.shape),
+        output_shape=lambda shape: shape,
+    )
+    model = sequential((None,), "int32", look_up)
+    with pytest.raises(ValueError, match="none of its layers holds"):
+        export_saved_model(model, str(tmp_path))
+    assert not list(tmp_path.iterdir())
