@@ -70,22 +70,33 @@ def environment(allocator, threads):
     }
 
 
-def run_worker(script, case, allocator="default", threads=None, timeout=None):
-    """Runs a script's `--worker` in a fresh process; returns its answer."""
+def run_worker(
+    script,
+    case,
+    allocator="default",
+    threads=None,
+    timeout=None,
+    show_progress=False,
+):
+    """Runs a script's `--worker` in a fresh process; returns its answer.
+
+    With `show_progress` what it writes to stderr is seen as it comes.
+    """
     threads = threads or num_cores()
     case = {**case, "threads": threads}
     try:
         process = subprocess.run(
             [sys.executable, str(script), "--worker", json.dumps(case)],
             env=environment(allocator, threads),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=None if show_progress else subprocess.PIPE,
             text=True,
             timeout=timeout,
         )
     except subprocess.TimeoutExpired as error:
         raise WorkerError(f"took longer than {timeout} s") from error
     if process.returncode:
-        said = process.stderr.strip().splitlines() or ["nothing said"]
+        said = (process.stderr or "").strip().splitlines() or ["nothing said"]
         raise WorkerError(f"exit {process.returncode}: {said[-1][:200]}")
     return json.loads(process.stdout.splitlines()[-1])
 
