@@ -40,6 +40,7 @@ MOST_ROWS = 3
 # Of a training window, and of what `generate` adds.
 WINDOW, NEW_TOKENS = 64, 16
 EPOCHS = 10
+WITHOUT = ", no oneDNN"
 EVERY = 100  # requests between two measurements
 COLUMNS = ("case", "requests", "resident_mib", "functions", "seconds")
 
@@ -49,9 +50,9 @@ COLUMNS = ("case", "requests", "resident_mib", "functions", "seconds")
 
 def work(case):
     """What a worker does: prints its answer, and its progress to stderr."""
-    if case["case"].endswith("no oneDNN"):
+    if case["case"].endswith(WITHOUT):
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    measuring.answer(WORK[case["case"]](case))
+    measuring.answer(WORK[kind_of(case["case"])](case))
 
 
 def write_export(case):
@@ -68,7 +69,7 @@ def ask(case):
     import tensorflow as tf
 
     loaded = tf.saved_model.load(case["path"])
-    name = endpoint_of(case["case"])
+    name = kind_of(case["case"])
     endpoint = getattr(loaded, name)
     draws = np.random.default_rng(0)
     log = Log(case)
@@ -80,8 +81,8 @@ def ask(case):
     return {"log": log.rows}
 
 
-def endpoint_of(case):
-    return case.partition(",")[0]
+def kind_of(case):
+    return case.removesuffix(WITHOUT)
 
 
 def request(name, draws):
@@ -142,7 +143,6 @@ def train(case):
 WORK = {
     "export": write_export,
     "serve": ask,
-    "serve, no oneDNN": ask,
     "score": ask,
     "generate": ask,
     "train": train,
@@ -289,7 +289,8 @@ def plot(rows, picture):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    names = [name for name in WORK if name != "export"]
+    kinds = [kind for kind in WORK if kind != "export"]
+    names = [*kinds, *(kind + WITHOUT for kind in kinds)]
     add("--requests", type=int, default=10_000)
     add("--cases", nargs="+", choices=names, default=names)
     add("--markdown", type=pathlib.Path, help="where to store the table")

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_reformer.generation.loop import align
+from keras_reformer.generation.loop import align, with_column
 from keras_reformer.ops.tracing import traced
 
 
@@ -121,8 +121,6 @@ class HubLoop:
                 ops.shape(tokens),
             ),
             stop_token_ids=list(self.stop_token_ids) or None,
-            hidden_states=ops.slice_update(
-                hidden_states, (0, index - 1, 0), last[:, None]
-            ),
+            hidden_states=with_column(hidden_states, index - 1, last),
             model=self.model,
         )

@@ -240,9 +240,7 @@ class Loop:
         position = rows.column - 1 - rows.offset
         ended = ended | (position + 2 >= rows.request.max_length)
         return rows._replace(
-            tokens=ops.slice_update(
-                rows.tokens, (0, rows.column), tokens[:, None]
-            ),
+            tokens=with_column(rows.tokens, rows.column, tokens),
             column=rows.column + 1,
             finished=rows.finished | ended,
             seen=self._with_tokens(rows.seen, tokens),
@@ -283,6 +281,22 @@ def align(token_ids, lengths, columns):
     index = ops.clip(position, 0, width - 1)
     tokens = ops.take_along_axis(token_ids, index, axis=1)
     return ops.where(there, tokens, 0), offset
+
+
+def with_column(x, column, values):
+    """A tensor with other values in one column of all rows.
+
+    (TensorFlow has XLA compile `keras.ops.slice_update` anew for every shape,
+    in graphs that are not compiled too, and keeps each program.)
+
+    Args:
+        x: `(rows, columns, ...)`.
+        column: int32 scalar.
+        values: `(rows, ...)`.
+    """
+    row = keras.ops.arange(keras.ops.shape(x)[0], dtype="int32")
+    index = keras.ops.stack([row, keras.ops.zeros_like(row) + column], -1)
+    return keras.ops.scatter_update(x, index, values)
 
 
 def _take_rows(rows, index):

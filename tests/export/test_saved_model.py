@@ -154,6 +154,9 @@ def test_warm_up_requests_of_every_bucket(compiled):
 
 def test_nothing_is_compiled_unasked(path):
     assert not any(f.attr["_XlaMustCompile"].b for f in saved_functions(path))
+    # These are compiled wherever they stand, for each shape anew.
+    operations = {n.op for f in saved_functions(path) for n in f.node_def}
+    assert not [name for name in operations if name.startswith("Xla")]
 
 
 def saved_functions(path):
