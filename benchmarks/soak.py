@@ -274,9 +274,15 @@ def plot(rows, picture):
     import matplotlib.pyplot as plt
 
     figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
+    kinds = [kind for kind in WORK if kind != "export"]
     for name, mine in by_case(rows).items():
-        sizes = [row["resident_mib"] for row in mine]
-        panel.plot([row["requests"] for row in mine], sizes, label=name)
+        panel.plot(
+            [row["requests"] for row in mine],
+            [row["resident_mib"] for row in mine],
+            color=f"C{kinds.index(kind_of(name))}",
+            linestyle="dashed" if name.endswith(WITHOUT) else "solid",
+            label=name,
+        )
     panel.set(
         xlabel="requests, or training steps", ylabel="resident size (MiB)"
     )
