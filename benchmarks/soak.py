@@ -8,9 +8,9 @@ tiny language model on a dataset of mixed lengths, in ten epochs. Each tells
 its resident size and the number of functions that TensorFlow holds, of all
 traces, at every hundredth request or step. Both must become level.
 
-oneDNN, which TensorFlow uses on x86, keeps what it prepared for a shape, up to
-a limit: sizes grow with every new length at first. "no oneDNN" shows what is
-left without it.
+oneDNN, which TensorFlow uses on x86, keeps what it prepared for a shape: sizes
+grow with new lengths, more and more slowly. "no oneDNN" shows what is left
+without it.
 
 Saves `docs/soak.png` and `docs/soak.csv`.
 """
