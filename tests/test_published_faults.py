@@ -209,7 +209,9 @@ def test_d17_first_and_last_chunk_are_no_neighbours(wrap):
     assert (change[3 * CHUNK :] > 0).all()
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    "masked", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_d18_half_a_million_tokens_in_8192_buckets_are_sorted(masked):
     """One int32 of bucket, round and position overflowed."""
     length, rounds, factors = 524288, 4, (64, 128)

@@ -222,7 +222,9 @@ def test_d12_a_mask_and_any_length_go_together():
             assert np.isfinite(output).all()
 
 
-@pytest.mark.parametrize("length", [3, LENGTH])
+@pytest.mark.parametrize(
+    "length", [pytest.param(3, marks=pytest.mark.slow), LENGTH]
+)
 def test_d13_whole_blocks_left_out_train_at_any_length(length):
     """Below a length they ran without gradients."""
     stack = make_stack(stochastic_depth=0.5, stochastic_depth_seed=3)
@@ -237,7 +239,10 @@ def test_d13_whole_blocks_left_out_train_at_any_length(length):
     assert (sums > 0).all()
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "dtype",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
+)
 def test_d19_streams_are_float32_and_rebuilt_exactly(dtype):
     """In half precision rebuilding 24 blocks was 1 to 10 % wrong."""
     stack = make_stack(depth=24, dtype=dtype)

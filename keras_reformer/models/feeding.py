@@ -159,7 +159,8 @@ class _Feed:
 
     def _check_arrays(self, data):
         rows = _num_rows(data)
-        length = math.prod(keras.tree.flatten(data[0])[0].shape[1:2])
+        inputs = [x for x in keras.tree.flatten(data[0]) if x is not None]
+        length = math.prod(inputs[0].shape[1:2])
         step = max(1, _TOKENS_IN_STEP // max(1, length))
         for start in range(0, rows, step):
             part = _map_arrays(

@@ -86,7 +86,9 @@ def loops(monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize("name", ["graph", "xla"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("graph", marks=pytest.mark.slow), "xla"]
+)
 def test_equal_plain_backpropagation(name, loops):
     # Float32's rounding of six blocks differs among processors.
     keras.config.set_dtype_policy("float64")
@@ -109,7 +111,9 @@ def test_losses_and_changes_of_every_block(loops):
     assert calls == list(range(1, 9))
 
 
-@pytest.mark.parametrize("batch", [1, None])
+@pytest.mark.parametrize(
+    "batch", [1, pytest.param(None, marks=pytest.mark.slow)]
+)
 def test_length_that_is_not_known_while_tracing(batch, loops):
     sequence = built(make_sequence(2))
 

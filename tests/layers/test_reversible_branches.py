@@ -158,7 +158,9 @@ def test_third_party_layers_are_exact(execution):
     )
 
 
-@pytest.mark.parametrize("name", ["eager", "graph"])
+@pytest.mark.parametrize(
+    "name", ["eager", pytest.param("graph", marks=pytest.mark.slow)]
+)
 def test_state_of_one_pass_is_where_the_next_begins(name):
     sequence = make_third_party()
 

@@ -73,7 +73,9 @@ def make_tied(recompute):
     return ReversibleSequence([block] * 3, recompute=recompute)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_gradients_are_those_of_plain_backpropagation(jit_compile):
     x = keras.random.normal((2, 13, 5), seed=4)
     results = []

@@ -150,7 +150,9 @@ def test_equals_plain_backpropagation(execution):
     assert all(np.any(one) for one in expected)
 
 
-@pytest.mark.parametrize("name", ["graph", "xla"])
+@pytest.mark.parametrize(
+    "name", ["graph", pytest.param("xla", marks=pytest.mark.slow)]
+)
 def test_equals_plain_backpropagation_in_a_loop(name, monkeypatch):
     counts, original = [], repeated.Repeated.__init__
 

@@ -89,7 +89,15 @@ def inputs_of(kind):
     return "token_ids" if inputs.dtype == "int32" else "text", inputs
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow)
+        if kind == "strings"
+        else kind
+        for kind in MODELS
+    ],
+)
 def test_tables_are_in_the_export(kind, tmp_path, program):
     """As TensorFlow alone reads it, in Python and in C."""
     name, inputs = inputs_of(kind)

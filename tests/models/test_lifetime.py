@@ -26,7 +26,9 @@ def use(kind, recompute=True):
     return weakref.ref(model), weakref.ref(model.backbone.token_embedding)
 
 
-@pytest.mark.parametrize("recompute", [True, False])
+@pytest.mark.parametrize(
+    "recompute", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_fitted_models_are_freed(recompute):
     references = use("fit", recompute)
     keras.utils.clear_session()

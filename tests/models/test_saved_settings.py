@@ -152,8 +152,17 @@ def assert_same(model, copy):
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 @pytest.mark.filterwarnings("ignore:Invalid quantization mode")
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("model", ["causal_lm", "users"])
+@pytest.mark.parametrize(
+    "model, change",
+    [
+        *(("causal_lm", change) for change in CHANGES),
+        *(("users", change) for change in ("settings", "frozen", "int8")),
+        *(
+            pytest.param("users", change, marks=pytest.mark.slow)
+            for change in ("lora", "int4", "float8")
+        ),
+    ],
+)
 def test_files(model, change, tmp_path):
     model = MODELS[model]()
     CHANGES[change](model)
