@@ -5,6 +5,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.rematerialization import RefusesRematerialization
+from keras_reformer.layers.tracking import track_each
 from keras_reformer.ops.positions import axial_positions
 
 
@@ -98,6 +99,7 @@ class AxialPositionEmbedding(RefusesRematerialization, keras.layers.Layer):
                 zip(self.shape, self.dims, strict=True)
             )
         ]
+        track_each(self, "table", self.tables)
 
     def call(self, inputs, start_index=0):
         length = inputs.shape[1]

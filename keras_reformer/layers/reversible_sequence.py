@@ -8,6 +8,7 @@ from keras_reformer.layers.reversible_block import (
     stream_dtype,
 )
 from keras_reformer.layers.sublayers import adopt
+from keras_reformer.layers.tracking import track_each
 from keras_reformer.ops import reversible
 
 
@@ -73,6 +74,7 @@ class ReversibleSequence(CompositeLayer):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.blocks = _check_blocks(blocks)
+        track_each(self, "block", self.blocks)
         self.merge = checks.choice("merge", merge, ("concat", "mean", None))
         self.recompute = bool(recompute)
 
