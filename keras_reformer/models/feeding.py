@@ -159,8 +159,7 @@ class _Feed:
 
     def _check_arrays(self, data):
         rows = _num_rows(data)
-        inputs = [x for x in keras.tree.flatten(data[0]) if x is not None]
-        length = math.prod(inputs[0].shape[1:2])
+        length = math.prod(_arrays(data[0])[0].shape[1:2])
         step = max(1, _TOKENS_IN_STEP // max(1, length))
         for start in range(0, rows, step):
             part = _map_arrays(
@@ -238,6 +237,10 @@ def _are_arrays(data):
     )
 
 
+def _arrays(data):
+    return [x for x in keras.tree.flatten(data) if x is not None]
+
+
 def _map_arrays(function, data):
     return keras.tree.map_structure(
         lambda x: None if x is None else function(x), tuple(data)
@@ -245,7 +248,7 @@ def _map_arrays(function, data):
 
 
 def _num_rows(data):
-    rows = {x.shape[0] for x in keras.tree.flatten(data) if x is not None}
+    rows = {x.shape[0] for x in _arrays(data)}
     if len(rows) != 1:
         raise ValueError(
             "Inputs, labels and weights must have as many rows. "

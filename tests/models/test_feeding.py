@@ -239,6 +239,13 @@ def test_masked_tokens_and_labels_may_be_anything(model):
     )
 
 
+def test_a_mask_may_be_none(model):
+    inputs, options = {"token_ids": IDS, "padding_mask": None}, {"verbose": 0}
+    assert model.evaluate(inputs, **options) == model.evaluate(IDS, **options)
+    expected = model.predict(IDS, **options)
+    np.testing.assert_array_equal(model.predict(inputs, **options), expected)
+
+
 def test_masks_and_labels_with_a_last_axis_of_one(model):
     wide = {**MASKED, "padding_mask": MASK[..., None]}
     labels, weights = LABELS[..., None], TABLE[LABELS]
