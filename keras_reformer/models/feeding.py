@@ -8,6 +8,7 @@ once, batches of a `tf.data.Dataset` as they come.
 import functools
 import inspect
 import math
+import weakref
 
 import keras
 import numpy as np
@@ -19,6 +20,9 @@ from keras_reformer.ops.vocabulary import check_token_ids
 
 # Tokens of arrays that are checked together.
 _TOKENS_IN_STEP = 2**22
+# Datasets that `fit` has fed: Keras hands its validation data to `evaluate`
+# after each epoch.
+_fed: weakref.WeakSet = weakref.WeakSet()
 
 
 class ChecksData:
@@ -136,7 +140,7 @@ class _Feed:
             self._check_arrays(data)
             if self.changes_batches:
                 batches = _batches(data, batch_size, steps, shuffle)
-                return self._map(batches).prefetch(2), None, None
+                return self._map(batches), None, None
             return self._inputs(x), y, weights
         if self._class_weights is not None:
             raise ValueError(
@@ -147,6 +151,9 @@ class _Feed:
         return data
 
     def _map(self, dataset):
+        if dataset in _fed:
+            return dataset
+
         def batch(*data):
             data = keras.utils.unpack_x_y_sample_weight(data)
             self._check(*data)
@@ -155,7 +162,10 @@ class _Feed:
             x, *rest = data
             return keras.utils.pack_x_y_sample_weight(self._inputs(x), *rest)
 
-        return dataset.map(batch)
+        # Steps do not wait for the checks.
+        mapped = dataset.map(batch).prefetch(2)
+        _fed.add(mapped)
+        return mapped
 
     def _check_arrays(self, data):
         rows = _num_rows(data)

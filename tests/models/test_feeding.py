@@ -186,6 +186,24 @@ def test_validation_data_are_checked(model):
         model.fit(IDS, validation_data=REFUSED["great label"])
 
 
+def test_a_validation_dataset_is_mapped_once(monkeypatch, model):
+    mapped = []
+    plain_map = tf.data.Dataset.map
+
+    def counted_map(dataset, *args, **kwargs):
+        mapped.append(dataset)
+        return plain_map(dataset, *args, **kwargs)
+
+    def count(epochs):
+        mapped.clear()
+        data = {"validation_data": dataset(IDS), "epochs": epochs}
+        model.fit(dataset(IDS), **data, verbose=0)
+        return len(mapped)
+
+    monkeypatch.setattr(tf.data.Dataset, "map", counted_map)
+    assert count(epochs=3) == count(epochs=1) > 0
+
+
 @pytest.mark.parametrize("kind", [ReformerBackbone, ReformerClassifier])
 def test_tokens_of_other_models_are_checked(kind):
     options = {"num_classes": 2} if kind is ReformerClassifier else {}
