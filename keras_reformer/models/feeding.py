@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_reformer.models.inputs import complete
+from keras_reformer.models.inputs import as_dict, complete
 from keras_reformer.models.targets import class_weights
 from keras_reformer.ops.vocabulary import check_token_ids
 
@@ -210,11 +210,11 @@ class _Feed:
         """Inputs that Keras can add up over replicas: no None, no bool."""
         if self._replicas == 1:
             return x
-        inputs = complete(x)
-        mask = inputs.pop("padding_mask")
-        if mask is not None:
-            inputs["padding_mask"] = tf.cast(mask, tf.int8)
-        return inputs
+        return {
+            name: _without_booleans(value)
+            for name, value in as_dict(x).items()
+            if value is not None
+        }
 
     def _fill_up(self, batch):
         """A batch whose rows, with some of weight zero, replicas can share."""
@@ -255,6 +255,13 @@ def _map_arrays(function, data):
     return keras.tree.map_structure(
         lambda x: None if x is None else function(x), tuple(data)
     )
+
+
+def _without_booleans(x):
+    if x.dtype != bool:
+        return x
+    # An array stays one: a tensor of it would lie on the default device.
+    return tf.cast(x, tf.int8) if tf.is_tensor(x) else x.astype("int8")
 
 
 def _num_rows(data):

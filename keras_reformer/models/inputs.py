@@ -94,11 +94,12 @@ def _tensors(inputs):
     """A dict of tensors, symbolic or not."""
     return {
         name: None if x is None else _tensor(name, x)
-        for name, x in _as_dict(inputs).items()
+        for name, x in as_dict(inputs).items()
     }
 
 
-def _as_dict(inputs):
+def as_dict(inputs):
+    """Inputs by their names, as they came."""
     if isinstance(inputs, dict):
         return inputs
     if not isinstance(inputs, (list, tuple)):

@@ -103,6 +103,24 @@ def test_replicas_evaluate_and_predict_as_one_device(two):
     )
 
 
+def test_arrays_to_predict_stay_on_the_host(two, monkeypatch):
+    """As a tensor, all of them would lie on the default device."""
+    fed = []
+    plain_predict = keras.Model.predict
+
+    def predict(model, x, **kwargs):
+        fed.extend(keras.tree.flatten(x))
+        return plain_predict(model, x, **kwargs)
+
+    model = make_model(two)
+    monkeypatch.setattr(keras.Model, "predict", predict)
+    model.predict(MASKED, verbose=0)
+    assert [(type(x), x.dtype) for x in fed] == [
+        (np.ndarray, np.int8),
+        (np.ndarray, IDS.dtype),
+    ]
+
+
 @pytest.mark.filterwarnings("ignore:A loss or metric other than")
 @pytest.mark.parametrize("kind", ["one", "two"])
 def test_metrics_that_need_logits_without_labels(kind, two):
