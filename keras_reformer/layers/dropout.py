@@ -2,6 +2,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.rematerialization import RefusesRematerialization
+from keras_reformer.layers.tracking import track_seed
 from keras_reformer.ops.dropout import dropout
 
 
@@ -47,6 +48,7 @@ class Dropout(RefusesRematerialization, keras.layers.Dropout):
         if isinstance(shared_axes, int):
             shared_axes = (shared_axes,)
         self.shared_axes = None if shared_axes is None else list(shared_axes)
+        track_seed(self)
 
     def call(self, inputs, training=False):
         if not training or not self.rate:

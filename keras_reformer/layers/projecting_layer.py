@@ -1,6 +1,7 @@
 import keras
 
 from keras_reformer.layers.composite_layer import CompositeLayer
+from keras_reformer.layers.tracking import track_seed
 
 
 class ProjectingLayer(CompositeLayer):
@@ -42,6 +43,7 @@ class ProjectingLayer(CompositeLayer):
         self.bias_constraint = keras.constraints.get(bias_constraint)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+        track_seed(self)
 
     def _build_dense(self, name, units, input_shape):
         """Makes a dense layer as the attribute `name` and builds it."""

@@ -1,4 +1,4 @@
-"""What TensorFlow's checkpoints find in a layer."""
+"""What `tf.train.Checkpoint` and `tf.saved_model.save` find in a layer."""
 
 
 def track_each(layer, name, values):
@@ -15,3 +15,19 @@ def track_each(layer, name, values):
     """
     for index, value in enumerate(values):
         setattr(layer, f"_{name}_{index}", value)
+
+
+def track_seed(layer):
+    """Makes the state of a layer's `seed_generator`, if any, an attribute.
+
+    TensorFlow does not look into Keras's generators either. What is set is
+    TensorFlow's own variable, which Keras does not count as a second one.
+
+    Args:
+        layer: Keras layer.
+    """
+    generator = getattr(layer, "seed_generator", None)
+    state = None if generator is None else generator.state.value
+    # Of a layer made while Keras infers shapes it is a graph's tensor so far.
+    if hasattr(state, "assign"):
+        layer._seed_state = state

@@ -5,23 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_reformer import Dropout
 from tests.models.tiny import SMALLEST, make_ids, make_model
 
 IDS = make_ids()
 
 
-def weights_of(model):
-    """Values, without the states of seed generators.
-
-    TensorFlow does not see those, in Keras's own layers neither.
-    """
-    variables = [*model.variables, *model.optimizer.variables]
-    return [v.numpy() for v in variables if v.name != "seed_generator_state"]
-
-
-def seeds_of(model):
-    variables = [v for v in model.variables if v.name == "seed_generator_state"]
-    return [v.numpy().tolist() for v in variables]
+def state_of(model):
+    """Values of weights, seeds and the optimizer."""
+    return [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
 
 
 def make_compiled(seed, **options):
@@ -34,16 +26,49 @@ def make_compiled(seed, **options):
 
 
 def assert_equal(one, other):
-    for found, expected in zip(weights_of(one), weights_of(other), strict=True):
+    for found, expected in zip(state_of(one), state_of(other), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_tensorflow_checkpoints_hold_all_weights(tmp_path):
-    model, other = make_compiled(1), make_compiled(2)
+def test_tensorflow_checkpoints_hold_all(tmp_path):
+    model, other = (make_compiled(n, dropout=0.1) for n in (1, 2))
     path = tf.train.Checkpoint(model=model).save(str(tmp_path / "one"))
     tf.train.Checkpoint(model=other).restore(path).assert_consumed()
     assert_equal(other, model)
-    assert seeds_of(other) != seeds_of(model)
+
+
+def test_saved_by_tensorflow_itself(tmp_path):
+    model = make_model(**SMALLEST, dropout=0.1)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(model, str(tmp_path), options=options)
+    loaded = tf.saved_model.load(str(tmp_path))
+    serve = loaded.signatures["serving_default"]
+    # The inputs' names are Keras's, the order of a dict.
+    mask = tf.ones_like(IDS, tf.bool)
+    (found,) = serve(inputs=mask, inputs_1=tf.constant(IDS)).values()
+    np.testing.assert_allclose(found, model(IDS), atol=1e-5)
+
+
+def test_a_layer_made_while_shapes_are_inferred_keeps_no_graph():
+    class Late(keras.layers.Layer):
+        def build(self, shape):
+            self.drop = Dropout(0.5)
+
+        def call(self, x):
+            return self.drop(x)
+
+    class Outer(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.late = Late()
+
+        def call(self, x):
+            return self.late(x)
+
+    layer = Outer()
+    layer(np.ones((4, 8), "float32"))
+    kept = vars(layer.late.drop).values()
+    assert not any(tf.is_symbolic_tensor(value) for value in kept)
 
 
 class Kill(keras.callbacks.Callback):
