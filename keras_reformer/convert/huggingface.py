@@ -1,5 +1,6 @@
 """Hugging Face's Reformer checkpoints to Keras models, and back."""
 
+import collections.abc
 import json
 import pathlib
 import tempfile
@@ -94,6 +95,9 @@ def from_huggingface(config, weights, rotations=None):
     Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451), as
     published in trax and in Hugging Face's transformers.
     """
+    _check_mapping("config", config, str)
+    _check_mapping("weights", weights, str)
+    _check_mapping("rotations", rotations or {}, int)
     weights = {
         name: np.asarray(array)
         for name, array in without_wrappers(weights).items()
@@ -204,6 +208,16 @@ def save_huggingface(model, directory):
         (new / _CONFIG).write_text(json.dumps(config, indent=2))
         for path in new.iterdir():
             path.replace(directory / path.name)
+
+
+def _check_mapping(name, value, kind):
+    fits = isinstance(value, collections.abc.Mapping)
+    if not fits or not all(isinstance(key, kind) for key in value):
+        shown = f"keys={list(value)[:3]}" if fits else repr(value)
+        raise ValueError(
+            f"`{name}` must be a dict whose keys are of type "
+            f"{kind.__name__}. Received: {name}={shown}"
+        )
 
 
 def _read_rotations(path):

@@ -41,7 +41,7 @@ class AttentionLayer(ProjectingLayer):
         self.rotary_embedding = adopt(
             checks.layer_or_none("rotary_embedding", rotary_embedding)
         )
-        self.shared_dropout = bool(shared_dropout)
+        self.shared_dropout = checks.boolean("shared_dropout", shared_dropout)
 
     def _build_projections(self, output_shape, **input_shapes):
         """Makes a projection into heads for each name, and the one back."""
@@ -75,9 +75,11 @@ class AttentionLayer(ProjectingLayer):
 
     def _split_heads(self, projected):
         """`(b, t, h * d)` to `(b, h, t, d)`."""
-        length = keras.ops.shape(projected)[1]
+        batch, length = keras.ops.shape(projected)[:2]
         dim = projected.shape[-1] // self.num_heads
-        split = keras.ops.reshape(projected, (-1, length, self.num_heads, dim))
+        split = keras.ops.reshape(
+            projected, (batch, length, self.num_heads, dim)
+        )
         return keras.ops.transpose(split, (0, 2, 1, 3))
 
     def _rotated_heads(self, projected, start_index=0):
@@ -103,10 +105,10 @@ class AttentionLayer(ProjectingLayer):
 
     def _merge_heads(self, attended):
         """`(b, h, t, d)` to the layer's output `(b, t, e)`."""
-        length = keras.ops.shape(attended)[2]
+        batch, _, length, _ = keras.ops.shape(attended)
         merged = keras.ops.reshape(
             keras.ops.transpose(attended, (0, 2, 1, 3)),
-            (-1, length, self.num_heads * self.value_dim),
+            (batch, length, self.num_heads * self.value_dim),
         )
         return self.attention_output(keras.ops.cast(merged, self.compute_dtype))
 

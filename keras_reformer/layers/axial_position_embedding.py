@@ -69,11 +69,13 @@ class AxialPositionEmbedding(RefusesRematerialization, keras.layers.Layer):
                 "`shape` and `dims` must have one entry for each axis. "
                 f"Received: shape={self.shape}, dims={self.dims}"
             )
-        self.embeddings_initializer = keras.initializers.get(
-            embeddings_initializer or keras.initializers.RandomNormal(0.0, 0.02)
+        self.embeddings_initializer = checks.initializer(
+            "embeddings_initializer",
+            embeddings_initializer,
+            keras.initializers.RandomNormal(0.0, 0.02),
         )
-        self.embeddings_regularizer = keras.regularizers.get(
-            embeddings_regularizer
+        self.embeddings_regularizer = checks.regularizer(
+            "embeddings_regularizer", embeddings_regularizer
         )
 
     @property
@@ -91,7 +93,7 @@ class AxialPositionEmbedding(RefusesRematerialization, keras.layers.Layer):
         self.tables = [
             self.add_weight(
                 shape=(size, dim),
-                initializer=self.embeddings_initializer.clone(),
+                initializer=checks.fresh(self.embeddings_initializer),
                 regularizer=self.embeddings_regularizer,
                 name=f"axis_{axis}",
             )
@@ -102,6 +104,7 @@ class AxialPositionEmbedding(RefusesRematerialization, keras.layers.Layer):
         track_each(self, "table", self.tables)
 
     def call(self, inputs, start_index=0):
+        checks.start_index(start_index, inputs.shape[0])
         length = inputs.shape[1]
         self._check_length(length, start_index)
         tables = [keras.ops.convert_to_tensor(table) for table in self.tables]

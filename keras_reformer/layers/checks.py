@@ -1,17 +1,29 @@
 """Arguments refused while building, with what to do about it."""
 
+import math
 import numbers
 
 import keras
+import numpy as np
+
+# Sizes and indices are int32.
+_LARGEST_INT = 2**31 - 1
+# Numbers that are computed with are float32 at least; further out, they or
+# their inverses are zero or infinite there.
+_LEAST, _LARGEST = 1e-37, 1e37
+
+
+def boolean(name, value):
+    """Returns a bool, also for 0 and 1, or raises a `ValueError`."""
+    is_bool = isinstance(value, numbers.Integral | np.bool_)
+    if not is_bool or value not in (0, 1):
+        _refuse(name, value, "a bool")
+    return bool(value)
 
 
 def positive_int(name, value):
     """Returns a positive int, or raises a `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        _refuse(name, value, "a positive integer")
-    if value < 1:
-        _refuse(name, value, "a positive integer")
-    return int(value)
+    return _int(name, value, 1, _LARGEST_INT, "a positive integer")
 
 
 def positive_ints(name, values):
@@ -23,32 +35,66 @@ def positive_ints(name, values):
 
 def count(name, value):
     """Returns a non-negative int, or raises a `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        _refuse(name, value, "zero or a positive integer")
-    if value < 0:
-        _refuse(name, value, "zero or a positive integer")
-    return int(value)
+    return _int(name, value, 0, _LARGEST_INT, "zero or a positive integer")
 
 
 def integer(name, value):
     """Returns an int, or raises a `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        _refuse(name, value, "an integer")
-    return int(value)
+    return _int(name, value, -_LARGEST_INT, _LARGEST_INT, "an integer")
+
+
+def seed(name, value):
+    """Returns an int or None, or raises a `ValueError`."""
+    if value is None:
+        return None
+    # A model multiplies its seed by 1000.
+    return _int(name, value, -(2**53), 2**53, "None or an integer of 53 bits")
 
 
 def positive(name, value):
     """Returns a positive float, or raises a `ValueError`."""
-    if not isinstance(value, numbers.Real) or not value > 0:
-        _refuse(name, value, "a positive number")
+    if not _is_real(value) or not _LEAST <= value <= _LARGEST:
+        _refuse(name, value, f"a number from {_LEAST:g} to {_LARGEST:g}")
     return float(value)
 
 
 def rate(name, value):
     """Returns a rate in `[0, 1)`, or raises a `ValueError`."""
-    if not isinstance(value, numbers.Real) or not 0 <= value < 1:
+    if not _is_real(value) or not 0 <= value < 1:
         _refuse(name, value, "a number from 0 up to but not 1")
     return float(value)
+
+
+def initializer(name, value, default=None):
+    """Returns an initializer, or raises a `ValueError`.
+
+    Args:
+        name: of the argument.
+        value: what Keras makes an initializer of, or None for the default.
+        default: the same.
+    """
+    return _identified(name, default if value is None else value, "initializer")
+
+
+def regularizer(name, value):
+    """Returns a regularizer or None, or raises a `ValueError`."""
+    return _identified(name, value, "regularizer")
+
+
+def constraint(name, value):
+    """Returns a constraint or None, or raises a `ValueError`."""
+    return _identified(name, value, "constraint")
+
+
+def activation(name, value):
+    """Returns a function, or raises a `ValueError`."""
+    return _identified(name, value, "activation")
+
+
+def fresh(initializer):
+    """One for one variable more: an object gives each the same values."""
+    clone = getattr(initializer, "clone", None)
+    return initializer if clone is None else clone()
 
 
 def layer(name, value):
@@ -65,7 +111,8 @@ def layer_or_none(name, value):
 
 def choice(name, value, choices):
     """Returns one of the choices, or raises a `ValueError`."""
-    if value not in choices:
+    # An array would be compared with each element by element.
+    if not any(value is each or _is_equal(value, each) for each in choices):
         _refuse(name, value, f"one of {choices}")
     return value
 
@@ -78,6 +125,116 @@ def sequence_shape(layer_name, shape):
             "hidden_dim)` whose last dimension is known. "
             f"Received: input_shape={tuple(shape)}"
         )
+
+
+def mask(name, value, shape):
+    """Returns a mask as a bool tensor, or raises a `ValueError`.
+
+    Args:
+        name: of the argument.
+        value: array or tensor of booleans or numbers, or None.
+        shape: the shape that it must have, None where not known.
+    """
+    if value is None:
+        return None
+    shape = tuple(shape)
+    found, dtype = _array_type(value)
+    if dtype is None or dtype == "string" or not fits(found, shape):
+        received = (
+            f"{name}={value!r}"
+            if dtype is None
+            else (f"{name}.shape={found}, {name}.dtype={dtype}")
+        )
+        raise ValueError(
+            f"`{name}` must be a tensor of booleans, True at what is seen. "
+            f"Expected shape {shape}. Received: {received}"
+        )
+    return keras.ops.cast(value, "bool")
+
+
+def numeric(name, x):
+    """Returns a tensor of numbers or bools, or raises a `ValueError`."""
+    shape, dtype = _array_type(x)
+    if dtype == "string":
+        raise ValueError(
+            f"`{name}` must hold numbers. Expected a float dtype. Received: "
+            f"{name}.shape={shape}, {name}.dtype={dtype}"
+        )
+    return x
+
+
+def start_index(value, batch):
+    """Refuses positions that are no int and not one int a row.
+
+    Args:
+        value: int, or array or tensor of shape `()` or `(batch,)`.
+        batch: int or None. Number of rows.
+    """
+    name = "start_index"
+    if isinstance(value, numbers.Integral):
+        return count(name, value)
+    shape, dtype = _array_type(value)
+    is_int = dtype is not None and "int" in dtype
+    if not is_int or not (shape == () or fits(shape, (batch,))):
+        received = (
+            f"{name}={value!r}"
+            if dtype is None
+            else (f"{name}.shape={shape}, {name}.dtype={dtype}")
+        )
+        raise ValueError(
+            f"`{name}` is the first position. Expected an integer, or one of "
+            f"each row, shape {(batch,)}. Received: {received}"
+        )
+    return value
+
+
+def _array_type(value):
+    """Shape and dtype of an array or a tensor; None and None of others."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        return None, None
+    dtype = getattr(value.dtype, "name", str(value.dtype))
+    known = "string" if dtype.startswith(("str", "object", "bytes")) else dtype
+    return tuple(value.shape), known
+
+
+def fits(shape, expected):
+    """Whether a shape may be the expected one; None is any size."""
+    return len(shape) == len(expected) and all(
+        size is None or other is None or size == other
+        for size, other in zip(shape, expected, strict=True)
+    )
+
+
+def _int(name, value, least, largest, expected):
+    is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_int or value < least:
+        _refuse(name, value, expected)
+    if value > largest:
+        _refuse(name, value, f"{expected} of at most {largest}")
+    return int(value)
+
+
+def _is_real(value):
+    is_real = isinstance(value, numbers.Real)
+    return is_real and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _is_equal(value, other):
+    return isinstance(value, type(other)) and value == other
+
+
+def _identified(name, value, kind):
+    """What Keras makes of a name, a config or a function."""
+    try:
+        found = getattr(keras, f"{kind}s").get(value)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"Received an invalid value for argument `{name}`, expected what "
+            f"`keras.{kind}s.get` takes. Received: {name}={value!r}"
+        ) from error
+    if found is not None and not callable(found):
+        _refuse(name, value, f"what `keras.{kind}s.get` takes")
+    return found
 
 
 def _refuse(name, value, expected):

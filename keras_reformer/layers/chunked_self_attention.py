@@ -35,8 +35,8 @@ class ChunkedSelfAttention(AttentionLayer):
         self.num_chunks_after = checks.count(
             "num_chunks_after", num_chunks_after
         )
-        self.causal = bool(causal)
-        self.wrap = bool(wrap)
+        self.causal = checks.boolean("causal", causal)
+        self.wrap = checks.boolean("wrap", wrap)
 
     def build(self, input_shape):
         checks.sequence_shape(self.name, input_shape)

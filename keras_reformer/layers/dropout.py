@@ -44,10 +44,12 @@ class Dropout(RefusesRematerialization, keras.layers.Dropout):
                 "axes along which one draw counts for all. Received: "
                 f"noise_shape={kwargs['noise_shape']}"
             )
-        super().__init__(checks.rate("rate", rate), seed=seed, **kwargs)
+        super().__init__(
+            checks.rate("rate", rate), seed=checks.seed("seed", seed), **kwargs
+        )
         if isinstance(shared_axes, int):
             shared_axes = (shared_axes,)
-        self.shared_axes = None if shared_axes is None else list(shared_axes)
+        self.shared_axes = _check_axes(shared_axes)
         track_seed(self)
 
     def call(self, inputs, training=False):
@@ -57,11 +59,30 @@ class Dropout(RefusesRematerialization, keras.layers.Dropout):
             inputs,
             self.rate,
             self.seed_generator.next(),
-            tuple(self.shared_axes or ()),
+            self._axes(inputs.shape),
         )
+
+    def _axes(self, shape):
+        axes, rank = tuple(self.shared_axes or ()), len(shape)
+        if not all(-rank <= axis < rank for axis in axes):
+            raise ValueError(
+                "`shared_axes` must be axes of the inputs. Expected integers "
+                f"from {-rank} to {rank - 1} for inputs of shape {shape}. "
+                f"Received: shared_axes={self.shared_axes}"
+            )
+        return axes
 
     def get_config(self):
         config = {**super().get_config(), "shared_axes": self.shared_axes}
         # Noise shapes are what `shared_axes` replaces.
         config.pop("noise_shape", None)
         return config
+
+
+def _check_axes(axes):
+    """Returns a list of ints, or None."""
+    if axes is None:
+        return None
+    if not isinstance(axes, (list, tuple)):
+        checks.integer("shared_axes", axes)
+    return [checks.integer("shared_axes", axis) for axis in axes]

@@ -77,10 +77,10 @@ class FeedForward(ProjectingLayer):
         self.intermediate_dim = checks.positive_int(
             "intermediate_dim", intermediate_dim
         )
-        self.activation = keras.activations.get(activation)
+        self.activation = checks.activation("activation", activation)
         self.dropout = checks.rate("dropout", dropout)
-        self.gated = bool(gated)
-        self.shared_dropout = bool(shared_dropout)
+        self.gated = checks.boolean("gated", gated)
+        self.shared_dropout = checks.boolean("shared_dropout", shared_dropout)
         if chunk_length is not None:
             checks.positive_int("chunk_length", chunk_length)
         self.chunk_length = chunk_length
@@ -88,6 +88,12 @@ class FeedForward(ProjectingLayer):
     def build(self, input_shape):
         if self.chunk_length is not None:
             checks.sequence_shape(self.name, input_shape)
+        if len(input_shape) < 2 or input_shape[-1] is None:
+            raise ValueError(
+                f"Layer `{self.name}` takes inputs of shape `(..., "
+                "hidden_dim)` with a batch, whose last dimension is known. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
         inner_shape = (*input_shape[:-1], self.intermediate_dim)
         self._build_dense("intermediate", self.intermediate_dim, input_shape)
         if self.gated:

@@ -1,5 +1,6 @@
 import keras
 
+from keras_reformer.layers import checks
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.layers.decoding import check_causal
 from keras_reformer.ops.attention import local_attention
@@ -74,8 +75,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
     _projections = ("query", "key", "value")
 
     def call(self, inputs, mask=None, training=None):
-        if mask is not None:
-            mask = keras.ops.cast(mask, "bool")
+        mask = checks.mask("mask", mask, inputs.shape[:2])
         attended = self._attend(
             self._heads(inputs), mask, self._dropping(training)
         )

@@ -154,7 +154,9 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         self.num_buckets = lsh_arguments.num_buckets(num_buckets)
         self.scope = lsh_arguments.scope(scope, self.wrap)
         self.exact_below = exact_below
-        self.discount_duplicates = bool(discount_duplicates)
+        self.discount_duplicates = checks.boolean(
+            "discount_duplicates", discount_duplicates
+        )
         self._rotations = None
         self.rotation_seed = None
         self._given_rotation_seed = None
@@ -185,8 +187,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
 
     def call(self, inputs, mask=None, training=None, rotations=None):
         query_key, value = self._heads(inputs)
-        if mask is not None:
-            mask = keras.ops.cast(mask, "bool")
+        mask = checks.mask("mask", mask, inputs.shape[:2])
         rotation_seed, dropping = self._draw(training)
         orders, buckets = self._remember_sort(
             query_key, mask, training, rotation_seed, rotations
@@ -207,6 +208,8 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         return query_key, self._split_heads(self.value(inputs))
 
     def _attend(self, query_key, value, orders, buckets, **options):
+        if query_key.shape[2] == 0:
+            return value
         return choose_by_length(
             keras.ops.shape(query_key)[2],
             self._longest_exact(),
@@ -242,8 +245,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             the attention weights of those queries over all positions.
         """
         query_key, _ = self._heads(inputs)
-        if mask is not None:
-            mask = keras.ops.cast(mask, "bool")
+        mask = checks.mask("mask", mask, inputs.shape[:2])
         orders, buckets = self._sort(query_key, mask, False, None, None)
         weights = attention_of_rows(
             query_key,

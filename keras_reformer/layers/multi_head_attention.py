@@ -114,11 +114,13 @@ class MultiHeadAttention(AttentionLayer):
         super().__init__(
             num_heads, key_dim, value_dim, dropout, use_bias, **kwargs
         )
-        self.share_query_key = bool(share_query_key)
+        self.share_query_key = checks.boolean(
+            "share_query_key", share_query_key
+        )
         self.query_chunk_length = checks.positive_int(
             "query_chunk_length", query_chunk_length
         )
-        self.causal = bool(causal)
+        self.causal = checks.boolean("causal", causal)
 
     def build(self, query_shape, value_shape=None, key_shape=None):
         value_shape = value_shape or query_shape
@@ -144,15 +146,28 @@ class MultiHeadAttention(AttentionLayer):
         use_causal_mask=False,
     ):
         own = value is None and key is None
+        shared = query if value is None else value
+        self._check_lengths(query, shared, shared if key is None else key)
+        rows, keys = query.shape[:2], shared.shape[:2]
+        mask = checks.mask("mask", mask if own else None, rows)
+        query_mask = checks.mask("query_mask", query_mask, rows)
+        key_mask = checks.mask("key_mask", key_mask, keys)
+        value_mask = checks.mask("value_mask", value_mask, keys)
+        pairs = (*rows, keys[1])
         options = {
-            "causal": self.causal or bool(use_causal_mask),
-            "attention_mask": _bool(attention_mask),
-            "attention_bias": self._checked_bias(attention_bias),
+            "causal": self.causal
+            or checks.boolean("use_causal_mask", use_causal_mask),
+            "attention_mask": checks.mask(
+                "attention_mask", attention_mask, pairs
+            ),
+            "attention_bias": self._checked_bias(attention_bias, pairs),
             "bias": self._bias(),
             "dropping": self._dropping(training),
             "query_chunk_length": self.query_chunk_length,
         }
-        query_mask = _both(mask if own else None, query_mask)
+        if keys[1] == 0:
+            return self._merge_heads(self._nothing(query))
+        query_mask = _both(mask, query_mask)
         key_mask = _both(key_mask, value_mask)
         if self.share_query_key:
             self._check_shared(own)
@@ -223,18 +238,47 @@ class MultiHeadAttention(AttentionLayer):
         key = self._rotated_heads(self.key(inputs), start_index)
         return query, key / self.key_dim**0.5, value
 
-    def _checked_bias(self, bias):
+    def _nothing(self, query):
+        """The context of queries for which there are no keys."""
+        batch, length = keras.ops.shape(query)[:2]
+        shape = (batch, self.num_heads, length, self.value_dim)
+        return keras.ops.zeros(shape, self.compute_dtype)
+
+    def _check_lengths(self, query, value, key):
+        shapes = [x.shape for x in (query, value, key)]
+        fits = all(len(shape) == 3 for shape in shapes)
+        fits = fits and checks.fits(shapes[1][:2], shapes[2][:2])
+        if not fits or not checks.fits(shapes[0][:1], shapes[1][:1]):
+            query, value, key = map(tuple, shapes)
+            raise ValueError(
+                "Each value has a key, and each example of a batch has "
+                "queries and keys. Expected query `(batch, queries, dim)`, "
+                "value and key `(batch, keys, dim)`. Received: query.shape="
+                f"{query}, value.shape={value}, key.shape={key}"
+            )
+
+    def _checked_bias(self, bias, pairs):
         if bias is None:
             return None
-        bias = keras.ops.convert_to_tensor(bias)
-        if len(bias.shape) != 4 or bias.shape[1] not in (1, self.num_heads):
+        if not hasattr(bias, "shape") or not hasattr(bias, "dtype"):
+            raise ValueError(
+                "`attention_bias` must be a tensor of floats. Received: "
+                f"attention_bias={bias!r}"
+            )
+        shape, (batch, queries, keys) = tuple(bias.shape), pairs
+        fits = any(
+            checks.fits(shape, (rows, heads, queries, keys))
+            for rows in (1, batch)
+            for heads in (1, self.num_heads)
+        )
+        if not fits:
             raise ValueError(
                 "`attention_bias` is added to the scores of each head. "
                 "Expected shape (batch or 1, num_heads or 1, queries, keys) "
                 f"with num_heads={self.num_heads}. Received: "
-                f"attention_bias.shape={tuple(bias.shape)}"
+                f"attention_bias.shape={shape}"
             )
-        return bias
+        return keras.ops.convert_to_tensor(bias)
 
     def _check_shared(self, own):
         if not own:
@@ -256,13 +300,8 @@ class MultiHeadAttention(AttentionLayer):
         }
 
 
-def _bool(mask):
-    return None if mask is None else keras.ops.cast(mask, "bool")
-
-
 def _both(first, second):
     """The masks' conjunction; None hides nothing."""
-    first, second = _bool(first), _bool(second)
     if first is None or second is None:
         return second if first is None else first
     return keras.ops.logical_and(first, second)

@@ -80,13 +80,15 @@ class PreNormalization(CompositeLayer):
         self.layer = adopt(checks.layer("layer", layer))
         self.epsilon = checks.positive("epsilon", epsilon)
         self.dropout = checks.rate("dropout", dropout)
-        self.seed = seed
+        self.seed = checks.seed("seed", seed)
         self.normalization_type = normalization
-        self.shared_dropout = bool(shared_dropout)
+        self.shared_dropout = checks.boolean("shared_dropout", shared_dropout)
         self.stochastic_depth = checks.rate(
             "stochastic_depth", stochastic_depth
         )
-        self.stochastic_depth_seed = stochastic_depth_seed
+        self.stochastic_depth_seed = checks.seed(
+            "stochastic_depth_seed", stochastic_depth_seed
+        )
         self._make_sublayer(
             "normalization",
             make_normalization(
@@ -117,6 +119,7 @@ class PreNormalization(CompositeLayer):
         )
 
     def build(self, input_shape):
+        checks.sequence_shape(self.name, input_shape)
         self.normalization.build(input_shape)
         build_branch(self.layer, input_shape, self.normalization.dtype)
         self.dropout_layer.build(input_shape)

@@ -1,5 +1,6 @@
 import keras
 
+from keras_reformer.layers import checks
 from keras_reformer.layers.composite_layer import CompositeLayer
 from keras_reformer.layers.tracking import track_seed
 
@@ -34,14 +35,26 @@ class ProjectingLayer(CompositeLayer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.use_bias = bool(use_bias)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
-        self.seed = seed
+        self.use_bias = checks.boolean("use_bias", use_bias)
+        self.kernel_initializer = checks.initializer(
+            "kernel_initializer", kernel_initializer, "glorot_uniform"
+        )
+        self.bias_initializer = checks.initializer(
+            "bias_initializer", bias_initializer, "zeros"
+        )
+        self.kernel_regularizer = checks.regularizer(
+            "kernel_regularizer", kernel_regularizer
+        )
+        self.bias_regularizer = checks.regularizer(
+            "bias_regularizer", bias_regularizer
+        )
+        self.kernel_constraint = checks.constraint(
+            "kernel_constraint", kernel_constraint
+        )
+        self.bias_constraint = checks.constraint(
+            "bias_constraint", bias_constraint
+        )
+        self.seed = checks.seed("seed", seed)
         self.seed_generator = keras.random.SeedGenerator(seed)
         track_seed(self)
 
@@ -50,9 +63,8 @@ class ProjectingLayer(CompositeLayer):
         dense = keras.layers.Dense(
             units,
             use_bias=self.use_bias,
-            # One initializer object would give each layer the same weights.
-            kernel_initializer=self.kernel_initializer.clone(),
-            bias_initializer=self.bias_initializer.clone(),
+            kernel_initializer=checks.fresh(self.kernel_initializer),
+            bias_initializer=checks.fresh(self.bias_initializer),
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
             kernel_constraint=self.kernel_constraint,

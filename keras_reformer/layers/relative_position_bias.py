@@ -63,12 +63,14 @@ class RelativePositionBias(PositionBiasLayer):
         super().__init__(num_heads, **kwargs)
         self.num_buckets = checks.positive_int("num_buckets", num_buckets)
         self.max_distance = checks.positive_int("max_distance", max_distance)
-        self.causal = bool(causal)
-        self.embeddings_initializer = keras.initializers.get(
-            embeddings_initializer or keras.initializers.RandomNormal(0.0, 0.02)
+        self.causal = checks.boolean("causal", causal)
+        self.embeddings_initializer = checks.initializer(
+            "embeddings_initializer",
+            embeddings_initializer,
+            keras.initializers.RandomNormal(0.0, 0.02),
         )
-        self.embeddings_regularizer = keras.regularizers.get(
-            embeddings_regularizer
+        self.embeddings_regularizer = checks.regularizer(
+            "embeddings_regularizer", embeddings_regularizer
         )
         self._starts = self._class_starts()
 

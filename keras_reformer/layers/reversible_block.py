@@ -144,13 +144,14 @@ class ReversibleBlock(CompositeLayer):
         return list(map(pure, self.branches))
 
     def _stream(self, x):
-        return keras.ops.cast(x, self.compute_dtype)
+        return keras.ops.cast(checks.numeric("inputs", x), self.compute_dtype)
 
     def compute_mask(self, inputs, previous_mask=None):
         mask = one_mask(previous_mask)
         return None if mask is None else [mask] * 2
 
     def compute_output_shape(self, inputs_shape):
+        check_pair(self.name, inputs_shape)
         return tuple(tuple(shape) for shape in inputs_shape)
 
 

@@ -76,7 +76,7 @@ class ReversibleSequence(CompositeLayer):
         self.blocks = _check_blocks(blocks)
         track_each(self, "block", self.blocks)
         self.merge = checks.choice("merge", merge, ("concat", "mean", None))
-        self.recompute = bool(recompute)
+        self.recompute = checks.boolean("recompute", recompute)
 
     def build(self, inputs_shape):
         for block in self.blocks:
@@ -149,7 +149,10 @@ class ReversibleSequence(CompositeLayer):
 
     def _streams(self, inputs):
         streams = inputs if _is_pair(inputs) else (inputs, inputs)
-        return tuple(keras.ops.cast(x, self.compute_dtype) for x in streams)
+        return tuple(
+            keras.ops.cast(checks.numeric("inputs", x), self.compute_dtype)
+            for x in streams
+        )
 
     def _run(self, branches, streams, training):
         if not self.recompute:

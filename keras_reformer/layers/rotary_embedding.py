@@ -48,15 +48,16 @@ class RotaryEmbedding(keras.layers.Layer):
         self.max_wavelength = checks.positive("max_wavelength", max_wavelength)
 
     def build(self, input_shape):
-        dim = input_shape[-1]
+        dim = input_shape[-1] if len(input_shape) > 1 else None
         if dim is None or dim % 2:
             raise ValueError(
                 "Rotary embeddings turn pairs of coordinates. Expected inputs "
-                "whose last dimension is even. Received: "
+                "`(..., length, dim)` whose last dimension is even. Received: "
                 f"input_shape={tuple(input_shape)}"
             )
 
     def call(self, inputs, start_index=0):
+        checks.start_index(start_index, inputs.shape[0])
         return rotate(inputs, self.max_wavelength, start_index)
 
     def compute_output_shape(self, input_shape):

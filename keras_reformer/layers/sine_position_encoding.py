@@ -49,6 +49,7 @@ class SinePositionEncoding(keras.layers.Layer):
         checks.sequence_shape(self.name, input_shape)
 
     def call(self, inputs, start_index=0):
+        checks.start_index(start_index, inputs.shape[0])
         shape = keras.ops.shape(inputs)
         positions = sine_positions(
             shape[1],

@@ -33,11 +33,9 @@ from keras_reformer.ops.hashing import resolve_num_buckets
 
 _POSITIONS = ("axial", "learned", "sinusoidal", "rotary", None)
 _BIASES = ("alibi", "relative", None)
-
-
-def resolve(config):
-    """Checks the arguments and fills in those that follow from others."""
-    for name in (
+# Under the names that they have here, which layers do not know.
+_CHECKS = {
+    checks.positive_int: (
         "vocabulary_size",
         "num_layers",
         "num_heads",
@@ -45,8 +43,38 @@ def resolve(config):
         "intermediate_dim",
         "max_sequence_length",
         "chunk_length",
-    ):
-        checks.positive_int(name, config[name])
+        "local_chunk_length",
+        "feed_forward_chunk_length",
+        "key_dim",
+    ),
+    checks.count: (
+        "lsh_num_chunks_before",
+        "lsh_num_chunks_after",
+        "local_num_chunks_before",
+        "local_num_chunks_after",
+    ),
+    checks.rate: ("lsh_dropout", "local_dropout"),
+    checks.boolean: ("causal", "wrap"),
+    checks.seed: ("seed",),
+}
+_MAY_BE_NONE = (
+    "local_chunk_length",
+    "feed_forward_chunk_length",
+    "key_dim",
+    "lsh_num_chunks_after",
+    "local_num_chunks_after",
+    "lsh_dropout",
+    "local_dropout",
+)
+
+
+def resolve(config):
+    """Checks the arguments and fills in those that follow from others."""
+    for check, names in _CHECKS.items():
+        for name in names:
+            if config[name] is not None or name not in _MAY_BE_NONE:
+                check(name, config[name])
+    checks.choice("scope", config["scope"], ("bucket", "chunk"))
     config["attention_layers"] = _check_attention(config["attention_layers"])
     if config["key_dim"] is None:
         config["key_dim"] = _key_dim(config)
@@ -72,9 +100,25 @@ def resolve(config):
     else:
         _check_no_axes(config)
     for kind in ("initializer", "regularizer"):
-        name, module = f"kernel_{kind}", getattr(keras, f"{kind}s")
-        config[name] = without_marks(module.serialize(module.get(config[name])))
+        config[f"kernel_{kind}"] = _serialized(kind, config[f"kernel_{kind}"])
     return config
+
+
+def _serialized(kind, value):
+    """The config of an initializer or a regularizer, if it has one."""
+    name, module = f"kernel_{kind}", getattr(keras, f"{kind}s")
+    default = {"initializer": "glorot_uniform"}.get(kind)
+    given = default if value is None else value
+    config = module.serialize(getattr(checks, kind)(name, given))
+    try:
+        module.get(config)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"The layers of a model are made of its config, and `{name}` has "
+            "none. Expected a name or an object that Keras can save. "
+            f"Received: {name}={value!r}"
+        ) from error
+    return without_marks(config)
 
 
 def _check_no_axes(config):
@@ -91,12 +135,11 @@ def _check_no_axes(config):
 def _check_attention(attention_layers):
     if isinstance(attention_layers, str):
         attention_layers = (attention_layers,)
-    attention_layers = list(attention_layers)
-    if not attention_layers:
+    if not isinstance(attention_layers, (list, tuple)) or not attention_layers:
         checks.choice("attention_layers", attention_layers, ("local", "lsh"))
     for kind in attention_layers:
         checks.choice("attention_layers", kind, ("local", "lsh"))
-    return attention_layers
+    return list(attention_layers)
 
 
 def _key_dim(config):
@@ -114,6 +157,10 @@ def _key_dim(config):
 def _axes(config):
     length, hidden_dim = config["max_sequence_length"], config["hidden_dim"]
     shape, dims = config["axial_shape"], config["axial_dims"]
+    if shape is not None:
+        shape = checks.positive_ints("axial_shape", shape)
+    if dims is not None:
+        dims = checks.positive_ints("axial_dims", dims)
     if shape is None:
         last = 2 ** math.ceil(math.log2(math.sqrt(length)))
         shape = [-(-length // last), last]
@@ -122,6 +169,13 @@ def _axes(config):
         if len(shape) != 2 or not dims[0]:
             rest = hidden_dim - hidden_dim // len(shape) * (len(shape) - 1)
             dims = [hidden_dim // len(shape)] * (len(shape) - 1) + [rest]
+    if len(dims) != len(shape) or sum(dims) != hidden_dim:
+        raise ValueError(
+            "Each axis has a table, and their widths add up to that of the "
+            f"embeddings. Expected {len(shape)} widths whose sum is "
+            f"hidden_dim={hidden_dim}. Received: axial_shape={shape}, "
+            f"axial_dims={dims}"
+        )
     if math.prod(shape) < length:
         raise ValueError(
             "The axes must have a place for every position. Expected "

@@ -174,7 +174,8 @@ def _backbone(backbone, sizes, options, defaults):
         if missing:
             raise ValueError(
                 "A model needs all sizes, or a `backbone`. Missing: "
-                f"{missing}. Received: {sorted(given)}"
+                f"{missing}. Received: "
+                + ", ".join(f"{name}=None" for name in missing)
             )
         backbone = ReformerBackbone(**{**defaults, **sizes, **options})
     elif given:

@@ -264,6 +264,12 @@ class ReformerBackbone(
     def complete_inputs(self, inputs, mask=None):
         inputs = super().complete_inputs(inputs, mask)
         shape = tokens_of(inputs).shape
+        if shape[1] == 0:
+            raise ValueError(
+                "The inputs have no tokens. Expected a length of at least 1. "
+                f"Received: {' or '.join(sorted(inputs))} of shape "
+                f"{tuple(shape)}"
+            )
         # The position table may be longer, and there may be none.
         if shape[1] is not None and shape[1] > self.max_sequence_length:
             raise ValueError(

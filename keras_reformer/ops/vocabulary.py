@@ -27,6 +27,7 @@ def check_token_ids(token_ids, mask, vocabulary_size) -> list[tf.Operation]:
         allowed |= ~tf.cast(mask, tf.bool)
     return _require(
         allowed,
+        "token_ids",
         token_ids,
         f"Token ids must lie in [0, {vocabulary_size}), the vocabulary, where "
         "`padding_mask` does not mask them.",
@@ -67,6 +68,7 @@ def known_labels(
     labels = tf.convert_to_tensor(labels)
     checks = _require(
         _below(labels, vocabulary_size) | (weights == 0),
+        "labels",
         labels,
         f"Labels must be less than {vocabulary_size}, the vocabulary's size, "
         "where they have a weight. Negative labels, such as -100, have none.",
@@ -96,14 +98,14 @@ def _signed(ids) -> tf.Tensor:
     return tf.cast(ids, tf.int64)
 
 
-def _require(allowed, values, message) -> list[tf.Operation]:
+def _require(allowed, name, values, message) -> list[tf.Operation]:
     holds = tf.reduce_all(allowed)
     if tf.executing_eagerly():
         if not holds:
             examples = tf.boolean_mask(values, ~allowed)[:5].numpy().tolist()
-            raise ValueError(f"{message} Received: {examples}")
+            raise ValueError(f"{message} Received: {name}={examples}")
         return []
     refused = tf.where(allowed, tf.zeros_like(values), values)
     extremes = [tf.reduce_min(refused), tf.reduce_max(refused)]
-    message = f"{message} Received, as least and greatest:"
+    message = f"{message} Received, as least and greatest of {name}:"
     return [tf.debugging.Assert(holds, [message, *extremes])]
