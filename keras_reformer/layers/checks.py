@@ -163,6 +163,17 @@ def numeric(name, x):
     return x
 
 
+def floating(name, x):
+    """Returns a tensor of floats, or raises a `ValueError`."""
+    shape, dtype = _array_type(x)
+    if "float" not in dtype:
+        raise ValueError(
+            f"`{name}` must hold floats. Expected a float dtype. Received: "
+            f"{name}.shape={shape}, {name}.dtype={dtype}"
+        )
+    return x
+
+
 def start_index(value, batch):
     """Refuses positions that are no int and not one int a row.
 

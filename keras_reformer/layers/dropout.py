@@ -53,8 +53,10 @@ class Dropout(RefusesRematerialization, keras.layers.Dropout):
         track_seed(self)
 
     def call(self, inputs, training=False):
+        checks.numeric("inputs", inputs)
         if not training or not self.rate:
             return inputs
+        checks.floating("inputs", inputs)
         return dropout(
             inputs,
             self.rate,

@@ -101,6 +101,7 @@ class FeedForward(ProjectingLayer):
         self._build_dense("output_dense", input_shape[-1], inner_shape)
 
     def call(self, inputs, training=None):
+        checks.numeric("inputs", inputs)
         seed = None
         if training and self.dropout:
             seed = self.seed_generator.next()

@@ -129,6 +129,8 @@ class LocalSelfAttention(ChunkedSelfAttention):
         return query, key / self.key_dim**0.5, value
 
     def _attend(self, heads, mask, dropping):
+        if 0 in heads[-1].shape:
+            return heads[-1]
         return local_attention(
             *heads,
             self._window(),

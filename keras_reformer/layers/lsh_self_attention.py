@@ -208,7 +208,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         return query_key, self._split_heads(self.value(inputs))
 
     def _attend(self, query_key, value, orders, buckets, **options):
-        if query_key.shape[2] == 0:
+        if 0 in value.shape:
             return value
         return choose_by_length(
             keras.ops.shape(query_key)[2],

@@ -146,46 +146,43 @@ class MultiHeadAttention(AttentionLayer):
         use_causal_mask=False,
     ):
         own = value is None and key is None
-        shared = query if value is None else value
-        self._check_lengths(query, shared, shared if key is None else key)
-        rows, keys = query.shape[:2], shared.shape[:2]
-        mask = checks.mask("mask", mask if own else None, rows)
-        query_mask = checks.mask("query_mask", query_mask, rows)
-        key_mask = checks.mask("key_mask", key_mask, keys)
-        value_mask = checks.mask("value_mask", value_mask, keys)
+        if self.share_query_key:
+            self._check_shared(own)
+        value = query if value is None else value
+        key = value if key is None else key
+        _check_lengths(query, value, key)
+        rows, keys = query.shape[:2], value.shape[:2]
         pairs = (*rows, keys[1])
         options = {
             "causal": self.causal
             or checks.boolean("use_causal_mask", use_causal_mask),
-            "attention_mask": checks.mask(
-                "attention_mask", attention_mask, pairs
-            ),
+            "attention_mask": _checked_mask(attention_mask, pairs),
             "attention_bias": self._checked_bias(attention_bias, pairs),
             "bias": self._bias(),
             "dropping": self._dropping(training),
             "query_chunk_length": self.query_chunk_length,
         }
-        if keys[1] == 0:
-            return self._merge_heads(self._nothing(query))
-        query_mask = _both(mask, query_mask)
-        key_mask = _both(key_mask, value_mask)
-        if self.share_query_key:
-            self._check_shared(own)
+        own_mask = mask if own else None
+        query_mask = _both(rows, mask=own_mask, query_mask=query_mask)
+        key_mask = _both(keys, key_mask=key_mask, value_mask=value_mask)
+        if own:
+            key_mask = _both(rows, query_mask=query_mask, key_mask=key_mask)
+        if 0 in pairs:
+            attended = self._nothing(query)
+        elif self.share_query_key:
             attended = exact_shared_attention(
                 self._rotated_heads(self.query_key(query)),
                 self._split_heads(self.value(query)),
-                mask=_both(query_mask, key_mask),
+                mask=key_mask,
                 **options,
             )
         else:
-            value = query if value is None else value
-            key = value if key is None else key
             attended = exact_attention(
                 self._rotated_heads(self.query(query)),
                 self._rotated_heads(self.key(key)) / self.key_dim**0.5,
                 self._split_heads(self.value(value)),
                 query_mask=query_mask,
-                mask=_both(query_mask, key_mask) if own else key_mask,
+                mask=key_mask,
                 **options,
             )
         return self._merge_heads(attended)
@@ -239,23 +236,10 @@ class MultiHeadAttention(AttentionLayer):
         return query, key / self.key_dim**0.5, value
 
     def _nothing(self, query):
-        """The context of queries for which there are no keys."""
+        """The context where there are no queries or no keys."""
         batch, length = keras.ops.shape(query)[:2]
         shape = (batch, self.num_heads, length, self.value_dim)
         return keras.ops.zeros(shape, self.compute_dtype)
-
-    def _check_lengths(self, query, value, key):
-        shapes = [x.shape for x in (query, value, key)]
-        fits = all(len(shape) == 3 for shape in shapes)
-        fits = fits and checks.fits(shapes[1][:2], shapes[2][:2])
-        if not fits or not checks.fits(shapes[0][:1], shapes[1][:1]):
-            query, value, key = map(tuple, shapes)
-            raise ValueError(
-                "Each value has a key, and each example of a batch has "
-                "queries and keys. Expected query `(batch, queries, dim)`, "
-                "value and key `(batch, keys, dim)`. Received: query.shape="
-                f"{query}, value.shape={value}, key.shape={key}"
-            )
 
     def _checked_bias(self, bias, pairs):
         if bias is None:
@@ -300,8 +284,30 @@ class MultiHeadAttention(AttentionLayer):
         }
 
 
-def _both(first, second):
-    """The masks' conjunction; None hides nothing."""
+def _checked_mask(mask, pairs):
+    # One for the whole batch will do.
+    if getattr(mask, "shape", pairs)[:1] == (1,):
+        pairs = (1, *pairs[1:])
+    return checks.mask("attention_mask", mask, pairs)
+
+
+def _check_lengths(query, value, key):
+    shapes = [x.shape for x in (query, value, key)]
+    fits = all(len(shape) == 3 for shape in shapes)
+    fits = fits and checks.fits(shapes[1][:2], shapes[2][:2])
+    if not fits or not checks.fits(shapes[0][:1], shapes[1][:1]):
+        query, value, key = map(tuple, shapes)
+        raise ValueError(
+            "Each value has a key, and each example of a batch has "
+            "queries and keys. Expected query `(batch, queries, dim)`, "
+            "value and key `(batch, keys, dim)`. Received: query.shape="
+            f"{query}, value.shape={value}, key.shape={key}"
+        )
+
+
+def _both(shape, **masks):
+    """The conjunction of masks of a shape; None hides nothing."""
+    first, second = (checks.mask(*mask, shape) for mask in masks.items())
     if first is None or second is None:
         return second if first is None else first
     return keras.ops.logical_and(first, second)

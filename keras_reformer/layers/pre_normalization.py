@@ -97,12 +97,15 @@ class PreNormalization(CompositeLayer):
                 dtype="float64" if self.dtype == "float64" else "float32",
             ),
         )
+        self._make_dropouts()
+
+    def _make_dropouts(self):
         self._make_sublayer(
             "dropout_layer",
             Dropout(
                 self.dropout,
                 shared_axes=1 if self.shared_dropout else None,
-                seed=seed,
+                seed=self.seed,
                 dtype=self.dtype_policy,
                 name="dropout",
             ),
@@ -112,7 +115,7 @@ class PreNormalization(CompositeLayer):
             Dropout(
                 self.stochastic_depth,
                 shared_axes=(1, 2),
-                seed=stochastic_depth_seed,
+                seed=self.stochastic_depth_seed,
                 dtype=self.dtype_policy,
                 name="stochastic_depth",
             ),

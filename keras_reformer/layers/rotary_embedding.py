@@ -57,6 +57,7 @@ class RotaryEmbedding(keras.layers.Layer):
             )
 
     def call(self, inputs, start_index=0):
+        checks.numeric("inputs", inputs)
         checks.start_index(start_index, inputs.shape[0])
         return rotate(inputs, self.max_wavelength, start_index)
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_reformer.layers import checks
 from keras_reformer.models.headed_model import HeadedModel, logits_layer
 from keras_reformer.models.training import ChunkedCrossEntropy
 
@@ -16,6 +17,7 @@ class LanguageModel(ChunkedCrossEntropy, HeadedModel):
     _head_defaults = {"tie_embeddings": False}
 
     def _make_head(self, backbone, tie_embeddings):
+        tie_embeddings = checks.boolean("tie_embeddings", tie_embeddings)
         make = _tied_head if tie_embeddings else _dense_head
         return {
             "head": make(backbone),
@@ -38,8 +40,9 @@ def _tied_head(backbone):
     if width != embedding.output_dim:
         raise ValueError(
             "Tied embeddings must be as wide as the backbone's outputs. "
-            "Expected a backbone with merge='mean'. Received: outputs of "
-            f"width {width} and embeddings of width {embedding.output_dim}"
+            "Expected a backbone with merge='mean'. Received: "
+            f"tie_embeddings=True, outputs of width {width} and embeddings of "
+            f"width {embedding.output_dim}"
         )
     return TiedHead(embedding, dtype=backbone.dtype_policy, name="head")
 

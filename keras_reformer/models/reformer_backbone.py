@@ -3,11 +3,8 @@ import keras
 from keras_reformer.layers import LSHSelfAttention
 from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.sublayers import Sublayers
-from keras_reformer.models.backbone_layers import (
-    BackboneLayers,
-    make_layers,
-    resolve,
-)
+from keras_reformer.models.backbone_arguments import resolve
+from keras_reformer.models.backbone_layers import BackboneLayers, make_layers
 from keras_reformer.models.feeding import ChecksData
 from keras_reformer.models.inputs import TokenInputs, token_inputs, tokens_of
 from keras_reformer.models.retracing import RetracesSteps

@@ -88,5 +88,5 @@ def test_a_vocabulary_may_be_greater_than_the_dtype():
 
 
 def test_tokens_that_are_no_number_are_unknown():
-    with pytest.raises(ValueError, match="Received: .nan"):
+    with pytest.raises(ValueError, match="Received: token_ids=.nan"):
         token_ids(with_id(float("nan"), "float32"))

@@ -70,7 +70,11 @@ def options(draw, required, optional, spoil=True):
     given |= {name: draw(optional[name]) for name in some}
     if spoil and draw(st.integers(0, 2)) == 0:
         names = sorted(required) * 2 + sorted(optional)
-        given[draw(st.sampled_from(names))] = draw(WRONG)
+        name = draw(st.sampled_from(names))
+        wrong = draw(WRONG)
+        # Keras takes arrays for initializers, of the variable's shape.
+        if not (name.endswith("initializer") and hasattr(wrong, "dtype")):
+            given[name] = wrong
     return given
 
 
