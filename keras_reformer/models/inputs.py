@@ -199,7 +199,7 @@ def _tensor(name, x):
         )
     if not hasattr(x, "shape"):
         raise ValueError(
-            f"`{name}` must be an array or a tensor. Received: a "
+            f"`{name}` must be an array or a tensor. Received: {name} of type "
             f"{type(x).__name__}. Make an array of it with `np.array`."
         )
     return keras.ops.convert_to_tensor(x)

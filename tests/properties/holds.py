@@ -147,7 +147,7 @@ def _is_named(message, case):
     message = message.partition("Arguments received by")[0]
     values = {**case.options, **case.call, **_arrays_by_name(case)}
     return any(
-        re.search(rf"Received:[\s\S]*\b{name}\b(\.\w+)?=", message)
+        re.search(rf"Received:[\s\S]*\b{name}\b(\.\w+)?(=| of type)", message)
         or f"Received, as least and greatest of {name}" in message
         or (re.search(rf"\b{name}\b", message) and _shows(message, value))
         for name, value in values.items()
