@@ -119,11 +119,22 @@ def choice(name, value, choices):
 
 def sequence_shape(layer_name, shape):
     """Refuses inputs that are not `(batch, length, hidden_dim)`."""
-    if len(shape) != 3 or shape[-1] is None:
+    # None and structures have no shape.
+    if shape is None or len(shape) != 3 or not _is_size(shape[-1]):
         raise ValueError(
             f"Layer `{layer_name}` takes inputs of shape `(batch, length, "
             "hidden_dim)` whose last dimension is known. "
-            f"Received: input_shape={tuple(shape)}"
+            f"Received: input_shape={shape}"
+        )
+
+
+def vectors_shape(layer_name, shape):
+    """Refuses inputs that are not `(..., hidden_dim)`, with a batch."""
+    if shape is None or len(shape) < 2 or not _is_size(shape[-1]):
+        raise ValueError(
+            f"Layer `{layer_name}` takes inputs of shape `(..., hidden_dim)` "
+            "with a batch, whose last dimension is known. "
+            f"Received: input_shape={shape}"
         )
 
 
@@ -197,6 +208,10 @@ def start_index(value, batch):
             f"each row, shape {(batch,)}. Received: {received}"
         )
     return value
+
+
+def _is_size(size):
+    return isinstance(size, numbers.Integral)
 
 
 def _array_type(value):

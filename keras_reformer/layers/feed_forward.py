@@ -88,12 +88,7 @@ class FeedForward(ProjectingLayer):
     def build(self, input_shape):
         if self.chunk_length is not None:
             checks.sequence_shape(self.name, input_shape)
-        if len(input_shape) < 2 or input_shape[-1] is None:
-            raise ValueError(
-                f"Layer `{self.name}` takes inputs of shape `(..., "
-                "hidden_dim)` with a batch, whose last dimension is known. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
+        checks.vectors_shape(self.name, input_shape)
         inner_shape = (*input_shape[:-1], self.intermediate_dim)
         self._build_dense("intermediate", self.intermediate_dim, input_shape)
         if self.gated:

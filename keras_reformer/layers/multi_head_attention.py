@@ -122,7 +122,8 @@ class MultiHeadAttention(AttentionLayer):
         )
         self.causal = checks.boolean("causal", causal)
 
-    def build(self, query_shape, value_shape=None, key_shape=None):
+    def build(self, query_shape=None, value_shape=None, key_shape=None):
+        checks.sequence_shape(self.name, query_shape)
         value_shape = value_shape or query_shape
         key_shape = key_shape or value_shape
         if self.share_query_key:
@@ -146,8 +147,7 @@ class MultiHeadAttention(AttentionLayer):
         use_causal_mask=False,
     ):
         own = value is None and key is None
-        if self.share_query_key:
-            self._check_shared(own)
+        self._check_shared(own)
         value = query if value is None else value
         key = value if key is None else key
         _check_lengths(query, value, key)
@@ -265,7 +265,7 @@ class MultiHeadAttention(AttentionLayer):
         return keras.ops.convert_to_tensor(bias)
 
     def _check_shared(self, own):
-        if not own:
+        if self.share_query_key and not own:
             raise ValueError(
                 "A layer with shared queries and keys attends to its own "
                 "inputs. Expected value=None and key=None. Received: another "

@@ -174,7 +174,8 @@ def one_mask(mask):
 
 def check_pair(layer_name, shapes):
     """Refuses what is not a pair of `(batch, length, hidden_dim)`."""
-    is_pair = len(shapes) == 2 and isinstance(shapes[0], (list, tuple))
+    is_pair = isinstance(shapes, (list, tuple)) and len(shapes) == 2
+    is_pair = is_pair and isinstance(shapes[0], (list, tuple))
     if not is_pair or shapes[0] != shapes[1] or len(shapes[0]) < 2:
         raise ValueError(
             f"`{layer_name}` takes two streams of one shape. Expected a pair "

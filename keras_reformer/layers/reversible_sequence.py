@@ -84,10 +84,12 @@ class ReversibleSequence(CompositeLayer):
                 block.build(self._pair_of_shapes(inputs_shape))
 
     def _pair_of_shapes(self, shape):
-        if isinstance(shape[0], (list, tuple)):
-            check_pair(self.name, shape)
-            return tuple(shape)
-        return tuple(shape), tuple(shape)
+        one = isinstance(shape, (list, tuple)) and not any(
+            isinstance(size, (list, tuple)) for size in shape
+        )
+        shapes = (tuple(shape),) * 2 if one else shape
+        check_pair(self.name, shapes)
+        return tuple(shapes)
 
     def call(self, inputs, mask=None, training=None):
         streams = self._streams(inputs)

@@ -48,8 +48,8 @@ class RotaryEmbedding(keras.layers.Layer):
         self.max_wavelength = checks.positive("max_wavelength", max_wavelength)
 
     def build(self, input_shape):
-        dim = input_shape[-1] if len(input_shape) > 1 else None
-        if dim is None or dim % 2:
+        checks.vectors_shape(self.name, input_shape)
+        if input_shape[-1] % 2:
             raise ValueError(
                 "Rotary embeddings turn pairs of coordinates. Expected inputs "
                 "`(..., length, dim)` whose last dimension is even. Received: "

@@ -233,3 +233,46 @@ def test_arguments_of_the_converter(argument, value):
     options = {"config": published.CONFIG, "weights": published.body()}
     with pytest.raises(ValueError, match=f"Received: {argument}="):
         keras_reformer.convert.from_huggingface(**options | {argument: value})
+
+
+def test_initializers_that_are_arrays():
+    value = np.ones((4, 4), "float32")
+    layer = keras_reformer.FeedForward(4, kernel_initializer=value)
+    assert_holds(Case(lambda: layer, {}, (X,), {}))
+    _refused(
+        keras_reformer.FeedForward,
+        {"intermediate_dim": 3, "kernel_initializer": value},
+        "initializer",
+    )
+
+
+def test_text_that_keras_refuses():
+    _refused(LSH, HEADS, "dtype='string'", TEXT)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda make=make: make(**HEADS) for make in ATTENTION),
+        lambda: keras_reformer.AxialPositionEmbedding((4, 4), (1, 3)),
+        lambda: keras_reformer.FeedForward(3),
+        lambda: keras_reformer.PreNormalization(LOCAL(2, 2)),
+        lambda: keras_reformer.ReversibleBlock(LSH(2, 2), LOCAL(2, 2)),
+        lambda: keras_reformer.ReversibleSequence(
+            [keras_reformer.ReversibleBlock(LSH(2, 2), LOCAL(2, 2))]
+        ),
+        lambda: keras_reformer.RotaryEmbedding(),
+        lambda: keras_reformer.SinePositionEncoding(),
+    ],
+)
+@pytest.mark.parametrize("inputs", [None, np.float32(1), {"a": X}])
+def test_inputs_without_a_shape(make, inputs):
+    with pytest.raises(ValueError, match="input_shape|inputs|argument"):
+        make()(inputs)
+
+
+def test_a_known_length_of_zero_in_a_graph_of_any_batch():
+    layer = LOCAL(**HEADS)
+    inputs = keras.Input((0, 4))
+    model = keras.Model(inputs, layer(inputs))
+    assert model(np.zeros((3, 0, 4), "float32")).shape == (3, 0, 4)
