@@ -169,6 +169,8 @@ def _shows(message, value):
     parts = value if isinstance(value, (list, tuple)) else [value]
     shown = [str(value), *map(repr, [value, *parts])]
     arrays = [_as_tensor(x) for x in parts if isinstance(x, np.ndarray)]
+    if isinstance(value, dict):
+        shown += [*map(str, value), "missing: "]
     shown += [str(tuple(x.shape)) for x in arrays]
     shown += [x.dtype.name for x in arrays]
     shown += [str(tuple(tuple(x.shape) for x in arrays))]

@@ -64,7 +64,7 @@ def _sequence_case(draw, make, required, optional, masks=True, starts=False):
     batch, length = some.batch_and_length(draw)
     shape = draw(
         st.sampled_from(
-            [(batch, length, some.WIDTH)] * 9
+            [(batch, length, some.WIDTH)] * 40
             + [(length, 4), (4,), (), (2,) * 4]
         )
     )
