@@ -126,7 +126,7 @@ def _promised(subject, case):
 def _float64(x):
     if isinstance(x, tf.IndexedSlices):
         x = x.values
-    return np.asarray(keras.ops.convert_to_numpy(x)).astype("float64")
+    return np.asarray(keras.ops.cast(x, "float64"))
 
 
 _CALLS = {
