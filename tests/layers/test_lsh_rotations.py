@@ -152,6 +152,7 @@ def test_rounds_of_a_built_layer_can_be_set(injected):
             )
 
 
+@pytest.mark.slow
 def test_many_rounds_without_duplicates_come_near_exact_attention():
     layer = make_layer(num_buckets=2, causal=True, discount_duplicates=True)
     x = X[:, :5]

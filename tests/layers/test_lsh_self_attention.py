@@ -95,14 +95,17 @@ def equations(layer, x, rotations, mask=None):
     "options",
     [
         {"causal": True, "dropout": 0.1, "exact_below": 12, "num_hashes": 1},
-        {
-            "scope": "chunk",
-            "wrap": True,
-            "num_buckets": [4, 6],
-            "discount_duplicates": True,
-            "num_hashes": 2,
-            "use_bias": False,
-        },
+        pytest.param(
+            {
+                "scope": "chunk",
+                "wrap": True,
+                "num_buckets": [4, 6],
+                "discount_duplicates": True,
+                "num_hashes": 2,
+                "use_bias": False,
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_layer_is_at_home_in_keras(options):

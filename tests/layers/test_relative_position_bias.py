@@ -58,7 +58,13 @@ def test_config():
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind == "lsh" else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in KINDS
+    ],
+)
 def test_attention_with_positions_is_at_home_in_keras(kind):
     def make_layer(dtype=None):
         return positioned.make_attention(

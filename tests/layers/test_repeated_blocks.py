@@ -111,9 +111,8 @@ def test_losses_and_changes_of_every_block(loops):
     assert calls == list(range(1, 9))
 
 
-@pytest.mark.parametrize(
-    "batch", [1, pytest.param(None, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, None])
 def test_length_that_is_not_known_while_tracing(batch, loops):
     sequence = built(make_sequence(2))
 

@@ -39,6 +39,7 @@ def make_pair(dtype="float32"):
     )
 
 
+@pytest.mark.slow
 def test_layer_is_at_home_in_keras():
     mask = np.random.default_rng(0).random((2, *SHAPE[:2])) < 0.7
 

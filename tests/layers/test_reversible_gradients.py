@@ -96,7 +96,11 @@ def built(sequence, shape=SHAPE):
     return sequence
 
 
-def test_equal_plain_backpropagation(execution):
+@pytest.mark.parametrize(
+    "name", ["eager", pytest.param("graph", marks=pytest.mark.slow), "xla"]
+)
+def test_equal_plain_backpropagation(name):
+    execution = EXECUTIONS[name]
     sequence = built(make_sequence())
     expected = check_against_plain(
         sequence, gradient_function(sequence), [make_inputs()], execution
@@ -169,7 +173,9 @@ def test_equal_finite_differences():
         np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["eager", "graph"])
+@pytest.mark.parametrize(
+    "name", ["eager", pytest.param("graph", marks=pytest.mark.slow)]
+)
 def test_two_forward_passes_before_one_backward_pass(name):
     sequence = make_sequence()
     sequence = built(ReversibleSequence(sequence.blocks[:1]))

@@ -120,9 +120,12 @@ def test_hashing_sees_turned_vectors():
     assert np.mean(expected != unturned) > 0.2
 
 
-@pytest.mark.parametrize("dim", [5, None])
-def test_refuses_a_width_that_has_no_pairs(dim):
-    with pytest.raises(ValueError, match=r"even. Received: input_shape=\(2, "):
+@pytest.mark.parametrize(
+    "dim, expected", [(5, "even"), (None, "dimension is known")]
+)
+def test_refuses_a_width_that_has_no_pairs(dim, expected):
+    received = rf"{expected}. Received: input_shape=\(2, "
+    with pytest.raises(ValueError, match=received):
         RotaryEmbedding().build((2, 13, dim))
 
 

@@ -70,7 +70,7 @@ def make_tied(recompute):
         PreNormalization(attention, dropout=0.2, seed=2),
         PreNormalization(FeedForward(7, dropout=0.2, seed=3), seed=4),
     )
-    return ReversibleSequence([block] * 3, recompute=recompute)
+    return ReversibleSequence([block] * 2, recompute=recompute)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,11 @@ def test_inference_is_unchanged():
     np.testing.assert_array_equal(some(ids), none(ids))
 
 
-def test_equals_plain_backpropagation(execution):
+@pytest.mark.parametrize(
+    "name", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)]
+)
+def test_equals_plain_backpropagation(name):
+    execution = EXECUTIONS[name]
     sequence = make_sequence(LSHSelfAttention)
     expected = check_against_plain(
         sequence, gradients(sequence), [make_inputs()], execution, 1e-12

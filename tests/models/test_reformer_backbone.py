@@ -154,7 +154,7 @@ def test_layers_have_seeds_of_their_own():
         ({"scope": "sequence"}, "scope"),
         ({"merge": "sum"}, "merge"),
         ({"position_embedding": "sine"}, "position_embedding"),
-        ({"dropout": 1.0}, "rate"),
+        ({"dropout": 1.0}, "dropout=1.0"),
         ({"wrap": True}, "wrap"),
         ({"axial_shape": (4, 4)}, "axial_shape"),
         ({"axial_shape": (10, 10), "axial_dims": (4, 4)}, "dims"),

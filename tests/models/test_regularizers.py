@@ -51,7 +51,12 @@ def results(model, run_eagerly=True):
 
 
 @pytest.mark.parametrize(
-    "recompute, loop", [(True, False), (False, False), (True, True)]
+    "recompute, loop",
+    [
+        (True, False),
+        (False, False),
+        pytest.param(True, True, marks=pytest.mark.slow),
+    ],
 )
 def test_every_kernel_counts_once(recompute, loop, loops):
     # With two buckets rotations hardly matter, which training draws anew.

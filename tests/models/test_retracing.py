@@ -238,7 +238,8 @@ def test_steps_follow_changes():
         found = model.test_on_batch(IDS)
         np.testing.assert_allclose(found, losses[-1], rtol=1e-5)
     tanh, relu = losses
-    assert abs(tanh - relu) > 0.01
+    # Ten times the tolerances here.
+    assert abs(tanh - relu) > 0.004
     # A step is traced when `fit` begins, or when it is told to.
     history = model.fit(
         IDS, epochs=3, verbose=0, callbacks=[ChangesActivation()]

@@ -155,8 +155,9 @@ def assert_same(model, copy):
 @pytest.mark.parametrize(
     "model, change",
     [
-        *(("causal_lm", change) for change in CHANGES),
+        *(("causal_lm", change) for change in CHANGES if change != "int4"),
         *(("users", change) for change in ("settings", "frozen", "int8")),
+        pytest.param("causal_lm", "int4", marks=pytest.mark.slow),
         *(
             pytest.param("users", change, marks=pytest.mark.slow)
             for change in ("lora", "int4", "float8")

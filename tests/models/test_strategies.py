@@ -74,7 +74,15 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow)
+        if case in ("validation data", "class weights")
+        else case
+        for case in CASES
+    ],
+)
 def test_replicas_train_as_one_device(case, two):
     data, options = CASES[case]
     expected = fit(make_model(), *data, **options)
