@@ -247,7 +247,12 @@ ONE_LAYER = heads({**CONFIG, "attn_layers": ["lsh"]})
     "kind, rotations, labels",
     [
         ("ReformerCausalLM", {0: ROTATIONS[1]}, None),
-        ("ReformerClassifier", None, np.array([3, 1])),
+        pytest.param(
+            "ReformerClassifier",
+            None,
+            np.array([3, 1]),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_converted_model_saves_trains_and_exports(

@@ -137,7 +137,11 @@ def make_third_party():
     return built(simple(*(ThirdParty() for _ in range(4))))
 
 
-def test_third_party_layers_are_exact(execution):
+@pytest.mark.parametrize(
+    "name", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)]
+)
+def test_third_party_layers_are_exact(name):
+    execution = EXECUTIONS[name]
     sequence = make_third_party()
     before = state_of(sequence)
     run = gradient_function(sequence)

@@ -229,6 +229,7 @@ def decode_greedily(model, prompt, length):
     return text
 
 
+@pytest.mark.slow
 def test_deep_chunk_scope_of_unequal_prompts_is_that_of_rows_alone():
     options = {"scope": "chunk", "wrap": True, "attention_layers": ("lsh",)}
     model = tiny.make_spread_model(**options)

@@ -156,11 +156,11 @@ def assert_same(model, copy):
     "model, change",
     [
         *(("causal_lm", change) for change in CHANGES if change != "int4"),
-        *(("users", change) for change in ("settings", "frozen", "int8")),
+        *(("users", change) for change in ("settings", "frozen")),
         pytest.param("causal_lm", "int4", marks=pytest.mark.slow),
         *(
             pytest.param("users", change, marks=pytest.mark.slow)
-            for change in ("lora", "int4", "float8")
+            for change in ("lora", "int8", "int4", "float8")
         ),
     ],
 )
@@ -197,7 +197,15 @@ def test_copies(model, way):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(head, marks=pytest.mark.slow)
+        if head == "question_answering"
+        else head
+        for head in HEADS
+    ],
+)
 def test_heads(head, tmp_path):
     model = HEADS[head]()
     assert model.get_config().keys().isdisjoint({"head_sublayers"})

@@ -114,6 +114,7 @@ def dataset(*data):
     return tf.data.Dataset.from_tensor_slices(data).batch(2)
 
 
+@pytest.mark.slow
 def test_graph_execution_on_datasets():
     model = tiny.make_spread_model(**tiny.SMALLEST)
     compiled(model, run_eagerly=False, steps_per_execution=2)
@@ -155,7 +156,10 @@ def test_graph_execution_equals_eager():
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
+)
 def test_mixed_precision(policy):
     model = tiny.make_spread_model(dtype=policy)
     full = tiny.make_spread_model()
