@@ -52,8 +52,9 @@ def test_ten_fitted_models_take_the_memory_of_few():
         keras.utils.clear_session()
         gc.collect()
         sizes.append(resident_bytes())
-    # A model that stayed would add some 90 MiB.
-    assert max(sizes[5:]) - sizes[1] < 60 * MEBIBYTE
+    # The first ones fill TensorFlow's own caches; five that stayed would add
+    # 450 MiB.
+    assert sizes[-1] - sizes[4] < 60 * MEBIBYTE
 
 
 def resident_bytes():
