@@ -151,36 +151,31 @@ def mask(name, value, shape):
     shape = tuple(shape)
     found, dtype = _array_type(value)
     if dtype is None or dtype == "string" or not fits(found, shape):
-        received = (
-            f"{name}={value!r}"
-            if dtype is None
-            else (f"{name}.shape={found}, {name}.dtype={dtype}")
-        )
         raise ValueError(
             f"`{name}` must be a tensor of booleans, True at what is seen. "
-            f"Expected shape {shape}. Received: {received}"
+            f"Expected shape {shape}. Received: {_received(name, value)}"
         )
     return keras.ops.cast(value, "bool")
 
 
 def numeric(name, x):
     """Returns a tensor of numbers or bools, or raises a `ValueError`."""
-    shape, dtype = _array_type(x)
+    _, dtype = _array_type(x)
     if dtype == "string":
         raise ValueError(
             f"`{name}` must hold numbers. Expected a float dtype. Received: "
-            f"{name}.shape={shape}, {name}.dtype={dtype}"
+            f"{_received(name, x)}"
         )
     return x
 
 
 def floating(name, x):
     """Returns a tensor of floats, or raises a `ValueError`."""
-    shape, dtype = _array_type(x)
+    _, dtype = _array_type(x)
     if "float" not in dtype:
         raise ValueError(
             f"`{name}` must hold floats. Expected a float dtype. Received: "
-            f"{name}.shape={shape}, {name}.dtype={dtype}"
+            f"{_received(name, x)}"
         )
     return x
 
@@ -198,14 +193,9 @@ def start_index(value, batch):
     shape, dtype = _array_type(value)
     is_int = dtype is not None and "int" in dtype
     if not is_int or not (shape == () or fits(shape, (batch,))):
-        received = (
-            f"{name}={value!r}"
-            if dtype is None
-            else (f"{name}.shape={shape}, {name}.dtype={dtype}")
-        )
         raise ValueError(
             f"`{name}` is the first position. Expected an integer, or one of "
-            f"each row, shape {(batch,)}. Received: {received}"
+            f"each row, shape {(batch,)}. Received: {_received(name, value)}"
         )
     return value
 
@@ -221,6 +211,14 @@ def _array_type(value):
     dtype = getattr(value.dtype, "name", str(value.dtype))
     known = "string" if dtype.startswith(("str", "object", "bytes")) else dtype
     return tuple(value.shape), known
+
+
+def _received(name, value):
+    """An array's shape and dtype, or what else was received."""
+    shape, dtype = _array_type(value)
+    if dtype is None:
+        return f"{name}={value!r}"
+    return f"{name}.shape={shape}, {name}.dtype={dtype}"
 
 
 def fits(shape, expected):

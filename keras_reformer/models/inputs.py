@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_reformer.layers import checks
+
 
 def token_inputs():
     """Symbolic inputs of every model here."""
@@ -173,11 +175,7 @@ def _mask(mask, tokens):
     shape, expected = tuple(mask.shape), tuple(tokens.shape[:2])
     # Keras takes a last axis of one for none.
     axes = shape[:2] if shape[2:] == (1,) else shape
-    fits = len(axes) == 2 and all(
-        size is None or other is None or size == other
-        for size, other in zip(axes, expected, strict=True)
-    )
-    if not fits:
+    if not checks.fits(axes, expected):
         raise ValueError(
             "The padding mask must have a place for each token. Expected "
             f"shape `(batch, length)`={expected}. Received: "

@@ -59,13 +59,13 @@ def run_reversibly(
     repeat = repeat and not tf.executing_eagerly()
     count = repetitions(branches) if repeat else 1
     passes = Repeated(branches, count) if count > 1 else _Unrolled(branches)
-    structure: dict[str, list] = {}
+    outputs: list[StackOutput] = []
 
     @first_order_gradient
     def stack(x1, x2, *flat):
         trainable = _unflatten(flat, sizes)
         output = passes.forward(trainable, (x1, x2))
-        structure.update(output._asdict())
+        outputs.append(output)
 
         def gradient(*upstream):
             num_losses = sum(map(len, output.losses))
@@ -83,7 +83,7 @@ def run_reversibly(
 
     flat = _flatten(branch.trainable for branch in branches)
     y1, y2, *rest = stack(*streams, *flat)
-    return _rebuild(**{**structure, "streams": (y1, y2)}, flat=rest)
+    return _rebuild(outputs[-1], (y1, y2), rest)
 
 
 class _Unrolled:
@@ -110,14 +110,17 @@ class _Unrolled:
         return tuple(gradients)
 
 
-def _rebuild(streams, flat, states, changes, losses) -> StackOutput:
+def _rebuild(output: StackOutput, streams, flat) -> StackOutput:
     """Puts flat outputs into the structure that the branches returned."""
-    parts = _unflatten(flat, [len(part) for part in (*changes, *losses)])
+    changes = output.changes
+    sizes = [len(part) for part in (*changes, *output.losses)]
+    parts = _unflatten(flat, sizes)
     rebuilt = [
         dict(zip(change, values, strict=True))
         for change, values in zip(changes, parts, strict=False)
     ]
-    return StackOutput(streams, states, rebuilt, parts[len(changes) :])
+    losses = parts[len(changes) :]
+    return output._replace(streams=streams, changes=rebuilt, losses=losses)
 
 
 def _flatten(parts) -> Tensors:
