@@ -75,6 +75,7 @@ _KEPT = {
     "position_embedding": "axial",
     "position_bias": None,
     "normalization": "layer_norm",
+    "query_key_kernel_size": 1,
 }
 
 

@@ -30,19 +30,21 @@ class LSHDecoding:
             capacity: int or scalar tensor. Greatest number of positions.
 
         Returns:
-            Outputs of the inputs' shape, and a `BucketCache` or `ChunkCache`.
+            Outputs of the inputs' shape, and a `BucketCache` or `ChunkCache`;
+            with a convolution of query-keys a pair, its cache first.
         """
         check_causal(self)
         if self.num_buckets is None:
             # A step would follow another length than the prompt's.
             lsh_arguments.check_length_known(None)
-        query_key, value = self._heads(inputs)
+        query_key, tail = self._prefill_query_key(inputs, mask, capacity)
+        value = self._split_heads(self.value(inputs))
         orders, buckets = self._sort(query_key, mask, False, None, None)
         attended = self._attend(
             query_key, value, orders, buckets, mask=mask, bias=self._bias()
         )
         cache = self._cache(query_key, value, orders, buckets, capacity)
-        return self._merge_heads(attended), cache
+        return self._merge_heads(attended), _joined(tail, cache)
 
     def decode(self, inputs, cache, positions, constants=None):
         """Outputs for one more token of each row.
@@ -57,7 +59,9 @@ class LSHDecoding:
         Returns:
             Outputs of the inputs' shape, and the cache with the tokens.
         """
-        query_key, value = self._heads(inputs, positions)
+        tail, cache = (None, cache) if self.convolution is None else cache
+        query_key, tail = self._decode_query_key(inputs, tail, positions)
+        value = self._split_heads(self.value(inputs))
         buckets = self._hash(query_key, None, False, None, constants)[..., 0]
         step = Step(
             query_key,
@@ -78,7 +82,20 @@ class LSHDecoding:
         if longest:
             exact = attend_to_first(after, step, longest)
             attended = exact_at_first(exact, attended, step, longest)
-        return self._merge_heads(attended), after
+        return self._merge_heads(attended), _joined(tail, after)
+
+    def _prefill_query_key(self, inputs, mask, capacity):
+        """Query-keys of prompts, and the convolution's cache or None."""
+        x, tail = self.query_key(inputs), None
+        if self.convolution is not None:
+            x, tail = self.convolution.prefill(x, mask, capacity)
+        return self._rotated_heads(x), tail
+
+    def _decode_query_key(self, inputs, tail, positions):
+        x = self.query_key(inputs)
+        if self.convolution is not None:
+            x, tail = self.convolution.decode(x, tail, positions)
+        return self._rotated_heads(x, positions), tail
 
     def decode_constants(self):
         """The rotations of all steps."""
@@ -99,3 +116,8 @@ class LSHDecoding:
             self._window(),
             capacity,
         )
+
+
+def _joined(tail, cache):
+    """A layer's cache, with that of its convolution if there is one."""
+    return cache if tail is None else (tail, cache)

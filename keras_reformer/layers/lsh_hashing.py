@@ -3,7 +3,7 @@ import math
 import keras
 import numpy as np
 
-from keras_reformer.layers import lsh_arguments
+from keras_reformer.layers import checks, lsh_arguments
 from keras_reformer.ops import hashing
 from keras_reformer.ops.random import seed_values
 from keras_reformer.ops.replay import remember
@@ -38,7 +38,8 @@ class LSHHashing:
         Returns:
             int32 tensor of shape `(batch, num_heads, num_hashes, length)`.
         """
-        query_key, _ = self._heads(inputs)
+        mask = checks.mask("mask", mask, inputs.shape[:2])
+        query_key, _ = self._heads(inputs, mask)
         return self._hash(query_key, mask, False, None, None)
 
     @property

@@ -5,6 +5,7 @@ from keras_reformer.layers import checks, lsh_arguments
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.layers.lsh_decoding import LSHDecoding
 from keras_reformer.layers.lsh_hashing import LSHHashing
+from keras_reformer.layers.short_convolution import ShortConvolution
 from keras_reformer.ops.blocks import Dropping
 from keras_reformer.ops.exact_attention import exact_shared_attention
 from keras_reformer.ops.lsh_attention import lsh_attention
@@ -73,6 +74,10 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         discount_duplicates: bool. A pair that N rounds show counts once
             instead of N times. Defaults to `False`.
         use_bias: bool. Whether projections have biases. Defaults to `False`.
+        query_key_kernel_size: int. Positions that a query-key is made of, its
+            own and those just before it, by a `ShortConvolution`. With 2, a
+            token hashes like those that followed a token like it, which is
+            what looking things up takes. Defaults to `1`, its own alone.
         position_bias: Keras layer, such as `AlibiBias` or
             `RelativePositionBias`, called on int32 positions of queries and
             of keys and on heads, which broadcast against each other; what it
@@ -113,7 +118,8 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
     TensorShape([1, 1000, 32])
 
     Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451),
-    section 2; `scope="bucket"` is ours.
+    section 2; `scope="bucket"` is ours. Convolution:
+    [So et al., 2021](https://arxiv.org/abs/2109.08668).
     """
 
     _projections = ("query_key", "value")
@@ -135,6 +141,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         wrap=False,
         discount_duplicates=False,
         use_bias=False,
+        query_key_kernel_size=1,
         **kwargs,
     ):
         super().__init__(
@@ -157,6 +164,10 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         self.discount_duplicates = checks.boolean(
             "discount_duplicates", discount_duplicates
         )
+        self.query_key_kernel_size = checks.positive_int(
+            "query_key_kernel_size", query_key_kernel_size
+        )
+        self.convolution = None
         self._rotations = None
         self.rotation_seed = None
         self._given_rotation_seed = None
@@ -183,11 +194,22 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
 
     def build(self, input_shape):
         super().build(input_shape)
+        if self.query_key_kernel_size > 1:
+            self._build_convolution(input_shape)
         self._build_rotation_seed()
 
+    def _build_convolution(self, input_shape):
+        convolution = ShortConvolution(
+            self.query_key_kernel_size,
+            dtype=self.dtype_policy,
+            name="convolution",
+        )
+        shape = (*input_shape[:-1], self.num_heads * self.key_dim)
+        self._make_sublayer("convolution", convolution).build(shape)
+
     def call(self, inputs, mask=None, training=None, rotations=None):
-        query_key, value = self._heads(inputs)
         mask = checks.mask("mask", mask, inputs.shape[:2])
+        query_key, value = self._heads(inputs, mask)
         rotation_seed, dropping = self._draw(training)
         orders, buckets = self._remember_sort(
             query_key, mask, training, rotation_seed, rotations
@@ -203,9 +225,14 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         )
         return self._merge_heads(attended)
 
-    def _heads(self, inputs, start_index=0):
-        query_key = self._rotated_heads(self.query_key(inputs), start_index)
-        return query_key, self._split_heads(self.value(inputs))
+    def _heads(self, inputs, mask=None):
+        query_key = self.query_key(inputs)
+        if self.convolution is not None:
+            query_key = self.convolution(query_key, mask=mask)
+        return (
+            self._rotated_heads(query_key),
+            self._split_heads(self.value(inputs)),
+        )
 
     def _attend(self, query_key, value, orders, buckets, **options):
         if 0 in value.shape:
@@ -244,8 +271,8 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             length)`, and `weights`, `(batch, num_heads, len(rows), length)`:
             the attention weights of those queries over all positions.
         """
-        query_key, _ = self._heads(inputs)
         mask = checks.mask("mask", mask, inputs.shape[:2])
+        query_key, _ = self._heads(inputs, mask)
         orders, buckets = self._sort(query_key, mask, False, None, None)
         weights = attention_of_rows(
             query_key,
@@ -317,6 +344,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             "scope": self.scope,
             "exact_below": self.exact_below,
             "discount_duplicates": self.discount_duplicates,
+            "query_key_kernel_size": self.query_key_kernel_size,
             **{k: v for k, v in set_since.items() if v is not None},
         }
 

@@ -23,6 +23,7 @@ _CHECKS = {
         "local_chunk_length",
         "feed_forward_chunk_length",
         "key_dim",
+        "query_key_kernel_size",
     ),
     checks.count: (
         "lsh_num_chunks_before",
@@ -34,10 +35,12 @@ _CHECKS = {
     checks.boolean: ("causal", "wrap"),
     checks.seed: ("seed",),
 }
+_KERNEL_SIZES = {"bucket": 2, "chunk": 1}
 _MAY_BE_NONE = (
     "local_chunk_length",
     "feed_forward_chunk_length",
     "key_dim",
+    "query_key_kernel_size",
     "lsh_num_chunks_after",
     "local_num_chunks_after",
     "lsh_dropout",
@@ -64,6 +67,8 @@ def resolve(config):
     config["local_chunk_length"] = (
         config["local_chunk_length"] or config["chunk_length"]
     )
+    if config["query_key_kernel_size"] is None:
+        config["query_key_kernel_size"] = _KERNEL_SIZES[config["scope"]]
     for kind in ("lsh", "local"):
         if config[f"{kind}_num_chunks_after"] is None:
             config[f"{kind}_num_chunks_after"] = 0 if config["causal"] else 1

@@ -196,6 +196,7 @@ def _lsh_layer(config, seed, policy):
         num_chunks_before=config["lsh_num_chunks_before"],
         num_chunks_after=config["lsh_num_chunks_after"],
         scope=config["scope"],
+        query_key_kernel_size=config["query_key_kernel_size"],
         name="lsh_self_attention",
         **_attention_arguments(config, "lsh", seed, policy),
     )

@@ -91,6 +91,10 @@ class ReformerBackbone(
             `"glorot_uniform"`.
         kernel_regularizer: Regularizer of all blocks' kernels. Defaults to
             `None`.
+        query_key_kernel_size: int. Positions that a query-key of an LSH layer
+            is made of, see `LSHSelfAttention`. Defaults to 2 for
+            `scope="bucket"`, and to 1, its own alone, as published, for
+            `scope="chunk"`.
         seed: int. Seed of rotations and dropout. Defaults to `None`.
         dtype: dtype policy of the layers. Streams, norms and embeddings are
             float32 at least.
@@ -185,6 +189,7 @@ class ReformerBackbone(
         stochastic_depth=0.0,
         kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
+        query_key_kernel_size=None,
         seed=None,
         dtype=None,
         **kwargs,
@@ -359,7 +364,8 @@ class ReformerBackbone(
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
+        # Files from before the convolution have weights without it.
+        return cls(**{"query_key_kernel_size": 1, **config})
 
 
 def _check_known(kwargs):

@@ -124,6 +124,34 @@ POSITIONS = {
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"query_key_kernel_size": 2},
+        # Longer than the shortest prompt.
+        {"query_key_kernel_size": 9, "use_bias": True},
+        {"query_key_kernel_size": 3, "rotary_embedding": RotaryEmbedding()},
+    ],
+    ids=str,
+)
+def test_convolution_of_query_keys(options):
+    layer, inputs = make_lsh("float32", **options), make_inputs(dtype="float32")
+    layer.build(inputs.shape)
+    spread_out(layer.convolution.kernel)
+    assert_decodes_as_full_pass(layer, inputs, 1e-5)
+
+
+def spread_out(kernel):
+    """So that a token that is left out shows."""
+    kernel.assign(np.random.default_rng(3).normal(size=kernel.shape))
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_chunk_scope_with_a_convolution(wrap):
+    layer = make_lsh(scope="chunk", wrap=wrap, query_key_kernel_size=3)
+    assert_decodes_as_growing_passes(layer, make_inputs(18), 1e-12)
+
+
+@pytest.mark.parametrize(
     "make, positions",
     [
         (make_lsh, "alibi"),
@@ -243,7 +271,7 @@ STACKS = {
         make_lsh(discount_duplicates=True),
         make_exact(share_query_key=True),
         make_local(num_chunks_before=2),
-        make_lsh(num_buckets=[2, 2]),
+        make_lsh(num_buckets=[2, 2], query_key_kernel_size=2),
     ],
 }
 

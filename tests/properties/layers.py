@@ -54,6 +54,7 @@ _LSH = {
     "scope": st.sampled_from(["bucket", "chunk"]),
     "exact_below": st.sampled_from([None, 0, 6]),
     "discount_duplicates": some.BOOL,
+    "query_key_kernel_size": some.SMALL,
 }
 
 

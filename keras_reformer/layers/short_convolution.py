@@ -1,0 +1,91 @@
+import keras
+
+from keras_reformer.layers import checks
+from keras_reformer.ops.short_convolution import (
+    ConvolutionCache,
+    short_convolution,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class ShortConvolution(keras.layers.Layer):
+    """Mixes each position with the few before it, every channel by itself.
+
+    A causal depthwise convolution, without a bias. It starts near the
+    identity: one for the present, a tenth for what came before.
+
+    Masked positions count as zeros, so padding changes nothing.
+
+    Args:
+        kernel_size: int. Number of positions, the present included.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Float tensor of shape `(batch, length, channels)`.
+        mask: Boolean tensor of shape `(batch, length)`, True at valid tokens.
+
+    Returns:
+        Float tensor of the inputs' shape.
+
+    Reference: [So et al., 2021](https://arxiv.org/abs/2109.08668),
+    "Multi-DConv-Head Attention".
+    """
+
+    _FIRST, _REST = 1.0, 0.1
+
+    def __init__(self, kernel_size, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.kernel_size = checks.positive_int("kernel_size", kernel_size)
+
+    def build(self, input_shape):
+        checks.sequence_shape(self.name, input_shape)
+
+        def near_identity(shape, dtype=None):
+            first = keras.ops.full((1, shape[1]), self._FIRST, dtype)
+            rest = keras.ops.full((shape[0] - 1, shape[1]), self._REST, dtype)
+            return keras.ops.concatenate([first, rest])
+
+        self.kernel = self.add_weight(
+            shape=(self.kernel_size, input_shape[-1]),
+            initializer=near_identity,
+            name="kernel",
+        )
+
+    def call(self, inputs, mask=None):
+        return short_convolution(_valid(inputs, mask), self._kernel(inputs))
+
+    def prefill(self, inputs, mask, capacity):
+        """Outputs for whole prompts, and the cache to go on from."""
+        inputs = _valid(inputs, mask)
+        lengths = _lengths(inputs, mask)
+        cache = ConvolutionCache.of_prompt(inputs, lengths, self.kernel_size)
+        return short_convolution(inputs, self._kernel(inputs)), cache
+
+    def decode(self, inputs, cache, positions, constants=None):
+        """Outputs for one more token of each row."""
+        return cache.convolve(inputs, self._kernel(inputs))
+
+    def _kernel(self, inputs):
+        return keras.ops.cast(self.kernel, inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "kernel_size": self.kernel_size}
+
+
+def _valid(inputs, mask):
+    """Inputs, zero where they are masked."""
+    if mask is None:
+        return inputs
+    return inputs * keras.ops.cast(mask, inputs.dtype)[..., None]
+
+
+def _lengths(inputs, mask):
+    """Number of valid tokens of each row; they come first."""
+    if mask is None:
+        batch, length = keras.ops.shape(inputs)[:2]
+        return keras.ops.full((batch,), length, "int32")
+    return keras.ops.sum(keras.ops.cast(mask, "int32"), axis=1)
