@@ -76,6 +76,7 @@ _KEPT = {
     "position_bias": None,
     "normalization": "layer_norm",
     "query_key_kernel_size": 1,
+    "center_hashes": False,
 }
 
 

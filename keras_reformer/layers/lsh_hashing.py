@@ -10,6 +10,10 @@ from keras_reformer.ops.replay import remember
 from keras_reformer.ops.shapes import softmax_dtype
 from keras_reformer.ops.sorting import compact, sort_rounds
 
+# Of the mean direction that query-keys are hashed relative to: it follows
+# training within some twenty steps.
+_MOMENTUM = 0.95
+
 
 class LSHHashing:
     """How `LSHSelfAttention` hashes: rotations, buckets, sorted orders."""
@@ -47,6 +51,25 @@ class LSHHashing:
         """Variables of the layer, without seeds, which nobody averages."""
         seed = self.rotation_seed
         return [weight for weight in super().weights if weight is not seed]
+
+    def _build_hash_center(self):
+        # Every replica sees its own share of the batch.
+        self.hash_center = self.add_weight(
+            shape=(self.num_heads, self.key_dim),
+            dtype="float32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="mean",
+            autocast=False,
+            name="hash_center",
+        )
+
+    def _follow_mean_direction(self, query_key, mask):
+        """Moves the centre towards the mean direction of these query-keys."""
+        center = keras.ops.convert_to_tensor(self.hash_center)
+        mean = hashing.mean_direction(query_key, mask, center)
+        mean = keras.ops.stop_gradient(mean)
+        self.hash_center.assign(center + (1 - _MOMENTUM) * (mean - center))
 
     def _build_rotation_seed(self):
         # A variable, so that a saved model hashes as it did when it was saved.
@@ -97,6 +120,9 @@ class LSHHashing:
         else:
             self._check_rotations(rotations.shape, factors)
             rotations = rotations[:, :, : self.num_hashes]
+        if self.hash_center is not None:
+            center = keras.ops.convert_to_tensor(self.hash_center)
+            query_key = hashing.centered(query_key, center)
         return hashing.hash_vectors(
             query_key,
             keras.ops.cast(rotations, softmax_dtype(query_key.dtype).name),

@@ -78,6 +78,10 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             own and those just before it, by a `ShortConvolution`. With 2, a
             token hashes like those that followed a token like it, which is
             what looking things up takes. Defaults to `1`, its own alone.
+        center_hashes: bool. Whether query-keys are hashed relative to their
+            mean direction, a moving average over training: a component that
+            all have in common would crowd them into a few buckets, of which
+            a window shows the latest tokens only. Defaults to `False`.
         position_bias: Keras layer, such as `AlibiBias` or
             `RelativePositionBias`, called on int32 positions of queries and
             of keys and on heads, which broadcast against each other; what it
@@ -142,6 +146,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         discount_duplicates=False,
         use_bias=False,
         query_key_kernel_size=1,
+        center_hashes=False,
         **kwargs,
     ):
         super().__init__(
@@ -167,7 +172,9 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         self.query_key_kernel_size = checks.positive_int(
             "query_key_kernel_size", query_key_kernel_size
         )
+        self.center_hashes = checks.boolean("center_hashes", center_hashes)
         self.convolution = None
+        self.hash_center = None
         self._rotations = None
         self.rotation_seed = None
         self._given_rotation_seed = None
@@ -196,6 +203,8 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         super().build(input_shape)
         if self.query_key_kernel_size > 1:
             self._build_convolution(input_shape)
+        if self.center_hashes:
+            self._build_hash_center()
         self._build_rotation_seed()
 
     def _build_convolution(self, input_shape):
@@ -214,6 +223,8 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         orders, buckets = self._remember_sort(
             query_key, mask, training, rotation_seed, rotations
         )
+        if training and self.hash_center is not None:
+            self._follow_mean_direction(query_key, mask)
         attended = self._attend(
             query_key,
             value,
@@ -345,6 +356,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             "exact_below": self.exact_below,
             "discount_duplicates": self.discount_duplicates,
             "query_key_kernel_size": self.query_key_kernel_size,
+            "center_hashes": self.center_hashes,
             **{k: v for k, v in set_since.items() if v is not None},
         }
 

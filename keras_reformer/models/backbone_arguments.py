@@ -32,15 +32,20 @@ _CHECKS = {
         "local_num_chunks_after",
     ),
     checks.rate: ("dropout", "lsh_dropout", "local_dropout"),
-    checks.boolean: ("causal", "wrap"),
+    checks.boolean: ("causal", "wrap", "center_hashes"),
     checks.seed: ("seed",),
 }
-_KERNEL_SIZES = {"bucket": 2, "chunk": 1}
+# What follows from the scope: the published rule stays as published.
+_BY_SCOPE = {
+    "query_key_kernel_size": {"bucket": 2, "chunk": 1},
+    "center_hashes": {"bucket": True, "chunk": False},
+}
 _MAY_BE_NONE = (
     "local_chunk_length",
     "feed_forward_chunk_length",
     "key_dim",
     "query_key_kernel_size",
+    "center_hashes",
     "lsh_num_chunks_after",
     "local_num_chunks_after",
     "lsh_dropout",
@@ -67,8 +72,9 @@ def resolve(config):
     config["local_chunk_length"] = (
         config["local_chunk_length"] or config["chunk_length"]
     )
-    if config["query_key_kernel_size"] is None:
-        config["query_key_kernel_size"] = _KERNEL_SIZES[config["scope"]]
+    for name, defaults in _BY_SCOPE.items():
+        if config[name] is None:
+            config[name] = defaults[config["scope"]]
     for kind in ("lsh", "local"):
         if config[f"{kind}_num_chunks_after"] is None:
             config[f"{kind}_num_chunks_after"] = 0 if config["causal"] else 1

@@ -197,6 +197,7 @@ def _lsh_layer(config, seed, policy):
         num_chunks_after=config["lsh_num_chunks_after"],
         scope=config["scope"],
         query_key_kernel_size=config["query_key_kernel_size"],
+        center_hashes=config["center_hashes"],
         name="lsh_self_attention",
         **_attention_arguments(config, "lsh", seed, policy),
     )

@@ -95,6 +95,10 @@ class ReformerBackbone(
             is made of, see `LSHSelfAttention`. Defaults to 2 for
             `scope="bucket"`, and to 1, its own alone, as published, for
             `scope="chunk"`.
+        center_hashes: bool. Whether LSH layers hash relative to the mean
+            direction of their query-keys. Defaults to True for
+            `scope="bucket"`, and to False, as published, for
+            `scope="chunk"`.
         seed: int. Seed of rotations and dropout. Defaults to `None`.
         dtype: dtype policy of the layers. Streams, norms and embeddings are
             float32 at least.
@@ -190,6 +194,7 @@ class ReformerBackbone(
         kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
         query_key_kernel_size=None,
+        center_hashes=None,
         seed=None,
         dtype=None,
         **kwargs,
@@ -364,8 +369,9 @@ class ReformerBackbone(
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        # Files from before the convolution have weights without it.
-        return cls(**{"query_key_kernel_size": 1, **config})
+        # Files from before these options have weights without them.
+        before = {"query_key_kernel_size": 1, "center_hashes": False}
+        return cls(**{**before, **config})
 
 
 def _check_known(kwargs):

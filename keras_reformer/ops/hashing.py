@@ -9,6 +9,7 @@ import math
 
 import tensorflow as tf
 
+from keras_reformer.ops.blocks import norms_of, to_unit_length
 from keras_reformer.ops.random import standard_normal
 
 Buckets = int | tuple[int, ...]
@@ -113,6 +114,45 @@ def hash_vectors(
         return buckets
     padding = tf.constant(math.prod(factors), tf.int32)
     return tf.where(mask[:, None, None, :], buckets, padding)
+
+
+def centered(vectors: tf.Tensor, center: tf.Tensor) -> tf.Tensor:
+    """Vectors as seen from a centre of their directions.
+
+    Directions that share a component share buckets, whatever else they hold;
+    seen from their mean they spread. Lengths still do not matter.
+
+    Args:
+        vectors: Tensor of shape `(batch, num_heads, length, key_dim)`.
+        center: Tensor of shape `(num_heads, key_dim)`: a mean of unit
+            vectors.
+
+    Returns:
+        Tensor of the vectors' shape, in the centre's dtype.
+    """
+    vectors = tf.cast(vectors, center.dtype)
+    return vectors - norms_of(vectors)[..., None] * center[:, None, :]
+
+
+def mean_direction(
+    vectors: tf.Tensor, mask: tf.Tensor | None, otherwise: tf.Tensor
+) -> tf.Tensor:
+    """The mean of unit vectors over the batch and the valid positions.
+
+    Args:
+        vectors: Tensor of shape `(batch, num_heads, length, key_dim)`.
+        mask: Boolean tensor of shape `(batch, length)`, or None.
+        otherwise: Tensor of shape `(num_heads, key_dim)`: the result where
+            no position is valid.
+    """
+    directions = to_unit_length(tf.cast(vectors, otherwise.dtype))
+    valid = tf.ones_like(directions[:, :1, :, :1])
+    if mask is not None:
+        valid = tf.cast(mask, otherwise.dtype)[:, None, :, None]
+        directions = tf.where(valid > 0, directions, 0.0)
+    count = tf.reduce_sum(valid)
+    mean = tf.reduce_sum(directions, axis=(0, 2)) / tf.maximum(count, 1.0)
+    return tf.where(count > 0, mean, otherwise)
 
 
 def _hash_round(
