@@ -55,6 +55,7 @@ _LSH = {
     "exact_below": st.sampled_from([None, 0, 6]),
     "discount_duplicates": some.BOOL,
     "query_key_kernel_size": some.SMALL,
+    "center_hashes": some.BOOL,
 }
 
 
