@@ -35,6 +35,7 @@ from keras_reformer.ops.bias import (
 )
 from keras_reformer.ops.gradients import first_order_gradient
 from keras_reformer.ops.groups import over_groups, plan_groups
+from keras_reformer.ops.importance import Importance
 from keras_reformer.ops.meetings import places_of, times_shown
 from keras_reformer.ops.shapes import (
     ceil_div,
@@ -66,6 +67,7 @@ class _Hashes(NamedTuple):
         positions: `(g, t)`, -1 where masked.
         wrap: bool. Rounds are one circle of chunks.
         discount: bool. A key shown N times counts `1 / N` each time.
+        importance: what corrects for the odds of being shown, or None.
     """
 
     orders: tf.Tensor
@@ -73,6 +75,7 @@ class _Hashes(NamedTuple):
     positions: tf.Tensor
     wrap: bool
     discount: bool
+    importance: Importance | None
 
     @property
     def num_hashes(self) -> int:
@@ -89,6 +92,7 @@ def lsh_attention(
     mask: tf.Tensor | None = None,
     wrap: bool = False,
     discount_duplicates: bool = False,
+    importance: Importance | None = None,
     dropping: blocks.Dropping | None = None,
     bias: PositionBias | None = None,
 ) -> tf.Tensor:
@@ -108,6 +112,8 @@ def lsh_attention(
             round before, as published; else it sees nothing before itself.
         discount_duplicates: bool. Subtract `log N` from the score of a pair
             that N rounds show (section 2, equation 16 of the appendix).
+        importance: subtract this too, and `log N`: a pair counts once, over
+            the probability that it is shown.
         dropping: dropout of the attention weights.
         bias: what to add to the scores.
 
@@ -124,7 +130,8 @@ def lsh_attention(
         tf.reshape(buckets, [rows, num_hashes, length]),
         token_positions(mask, rows, num_heads, length),
         wrap,
-        discount_duplicates,
+        discount_duplicates or importance is not None,
+        importance,
     )
     output = _attention(
         merge_heads_into_batch(query_key),
@@ -194,12 +201,14 @@ class _RoundLoop:
         self.circle = self.chunks * hashes.num_hashes
         self.bias = bias
         self.places = self._places() if hashes.discount else None
+        self.by_chance = self._by_chance() if hashes.importance else None
         self.attention = WindowAttention(
             window,
             self.circle * window.chunk_length,
             dropping,
-            self._discount if hashes.discount else None,
+            self._times_shown if hashes.discount else None,
             bias,
+            self._probability if hashes.importance else None,
         )
 
     def attend_all(self, query_key, value):
@@ -265,6 +274,7 @@ class _RoundLoop:
                 tokens,
                 rows_at(place, order),
                 index * self.chunks + place.chunk,
+                self._inverse_norms(norms, own, place),
             )
 
         halo = (window.before, window.after)
@@ -293,6 +303,7 @@ class _RoundLoop:
                 rows_at(place, order),
                 index * self.chunks + place.chunk,
                 place.count,
+                self._inverse_norms(norms, wide, place),
             )
             units = inner((keys, key_norms), window.before, size(d_keys, 1))
             d_queries += blocks.unit_length_gradient(*units, d_keys)
@@ -354,6 +365,14 @@ class _RoundLoop:
         places = places_of(self.window, ranks, buckets)
         return tf.transpose(places, (0, 2, 1))
 
+    def _by_chance(self) -> tf.Tensor | None:
+        lengths = tf.math.count_nonzero(
+            self.hashes.positions >= 0, axis=-1, dtype=tf.int32
+        )
+        return self.hashes.importance.shown_by_chance(
+            self.window, lengths, self.dtype
+        )
+
     def _fetch(self, tensors, order, place):
         """Takes `(g, t, ...)` of a group's rows at `(r, n, c)` positions.
 
@@ -368,12 +387,27 @@ class _RoundLoop:
             found.append(zero_absent(taken, order))
         return found
 
-    def _discount(self, query, key):
-        """`-log N`, N the number of times that rounds show a key."""
+    def _inverse_norms(self, norms, order, place):
+        """Of queries, zero where there is none; None where not needed."""
+        if self.hashes.importance is None:
+            return None
+        return self._fetch((1 / norms,), order, place)[0]
+
+    def _times_shown(self, query, key):
+        """The number of times that rounds show a key, one at least."""
         count = times_shown(
             self.window, query, key, self.length, self.hashes.wrap
         )
-        return -tf.math.log(tf.cast(tf.maximum(count, 1), self.dtype))
+        return tf.maximum(count, 1)
+
+    def _probability(self, scores, inverse_norms, rows):
+        """The probability that rounds show a key."""
+        by_chance = self.by_chance
+        if by_chance is not None:
+            by_chance = tf.gather(by_chance, rows)[:, None, None, None]
+        return self.hashes.importance.probability(
+            scores, inverse_norms, by_chance
+        )
 
 
 def _take(x: tf.Tensor, order: tf.Tensor, padding: int) -> tf.Tensor:

@@ -91,17 +91,22 @@ class WindowAttention(NamedTuple):
         window: the window.
         circle: Number of ranks, after which they begin again.
         dropping: dropout of the weights, or None.
-        discount: function of two Tokens, what to add to scores, or None.
+        count: function of two Tokens, what to divide weights by, or None.
         bias: what else to add to scores, or None.
+        probability: function of scores, queries' inverse lengths and numbers
+            of rows, what else to divide weights by, or None.
     """
 
     window: Window
     circle: Length
     dropping: Dropping | None = None
-    discount: Callable[[Tokens, Tokens], tf.Tensor] | None = None
+    count: Callable[[Tokens, Tokens], tf.Tensor] | None = None
     bias: PositionBias | None = None
+    probability: Callable[..., tf.Tensor] | None = None
 
-    def attend(self, queries, keys, values, tokens, rows, chunk):
+    def attend(
+        self, queries, keys, values, tokens, rows, chunk, inverse_norms=None
+    ):
         """The forward pass of `n` chunks of queries.
 
         Args:
@@ -111,6 +116,7 @@ class WindowAttention(NamedTuple):
             tokens: of the keys, `(r, n + reach, c)`.
             rows: int32 `(r,)`. Numbers of the rows.
             chunk: Number of the first chunk of queries.
+            inverse_norms: `(r, n, c)`, of the queries, for `probability`.
 
         Returns:
             output and log-sum-exp, as of `blocks.attend`.
@@ -124,10 +130,20 @@ class WindowAttention(NamedTuple):
             chunk + tf.range(chunks),
             queries.dtype,
         )
+        pairs = self._with_probability(pairs, inverse_norms, -1, rows)
         return blocks.attend(queries, keys, values, pairs)
 
     def gradient(
-        self, queries, keys, values, upstream, tokens, rows, chunk, count
+        self,
+        queries,
+        keys,
+        values,
+        upstream,
+        tokens,
+        rows,
+        chunk,
+        count,
+        inverse_norms=None,
     ):
         """The backward pass of `n` chunks of queries and of keys.
 
@@ -143,6 +159,7 @@ class WindowAttention(NamedTuple):
             rows: int32 `(r,)`. Numbers of the rows.
             chunk: Number of the first of the `n` chunks.
             count: Number of them that exist.
+            inverse_norms: of the queries, for `probability`: windows.
 
         Returns:
             Gradients of the `n` chunks by queries, keys and values, and of
@@ -159,6 +176,7 @@ class WindowAttention(NamedTuple):
             chunk - window.reach + tf.range(chunks),
             keys.dtype,
         )
+        pairs = self._with_probability(pairs, inverse_norms, -2, rows)
         d_keys, d_values, d_scores = blocks.attend_gradient(
             queries, keys, values, upstream, pairs
         )
@@ -179,12 +197,11 @@ class WindowAttention(NamedTuple):
     def _pairs(self, shape, query, key, rows, chunks, dtype) -> Pairs:
         """Which pairs see each other; `chunks` holds each first query's."""
         seen = _seen(self.window, shape, query, key)
-        bias, kept = None, None
-        if self.discount is not None:
-            bias = self.discount(query, key)
+        bias, kept, count = None, None, None
+        if self.count is not None:
+            count = self.count(query, key)
         if self.bias is not None:
-            added = tf.cast(self.bias.of_rows(query, key, rows), dtype)
-            bias = added if bias is None else bias + added
+            bias = tf.cast(self.bias.of_rows(query, key, rows), dtype)
         if self.dropping is not None:
             first = chunks[:, None, None] * self.window.chunk_length
             kept = self.dropping.kept(
@@ -194,7 +211,17 @@ class WindowAttention(NamedTuple):
                 self.window.chunk_length,
                 dtype,
             )
-        return Pairs(seen, bias, kept)
+        return Pairs(seen, bias, kept, count=count)
+
+    def _with_probability(self, pairs, inverse_norms, axis, rows) -> Pairs:
+        if self.probability is None:
+            return pairs
+        inverse_norms = tf.expand_dims(inverse_norms, axis)
+        return pairs._replace(
+            probability=lambda scores: self.probability(
+                scores, inverse_norms, rows
+            )
+        )
 
 
 def _seen(window: Window, shape: Shape, query: Tokens, key: Tokens):
