@@ -6,6 +6,7 @@ library with these. After Kitaev et al., 2020 (https://arxiv.org/abs/2001.04451)
 and the decisions in docs/design.md.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -74,6 +75,7 @@ def lsh_attention(
     mask=None,
     wrap=False,
     discount_duplicates=False,
+    probability=None,
     dropout_mask=None,
     bias=None,
 ):
@@ -98,6 +100,8 @@ def lsh_attention(
         wrap: For `scope="chunk"`: chunks lie on a circle through all rounds.
         discount_duplicates: Subtract `log(N)` from a score that is met `N`
             times.
+        probability: Function of a pair's cosine and the number of valid
+            tokens. Subtract its logarithm too, and `log(N)`.
         dropout_mask: Multipliers of the softmax weights (0 or
             `1 / (1 - rate)`), indexed by the meeting, of shape `(batch, heads,
             num_hashes, padded_length, window)` with `padded_length` the next
@@ -120,6 +124,7 @@ def lsh_attention(
         rounds = [
             _sort_round(ids, mask[b], chunk_length) for ids in buckets[b, h]
         ]
+        valid = int(mask[b].sum())
         for query in range(length):
             if not mask[b, query]:
                 continue
@@ -135,8 +140,9 @@ def lsh_attention(
                 query_key[b, h],
                 query,
                 meetings,
-                discount_duplicates,
+                discount_duplicates or probability,
                 None if bias is None else bias[h],
+                probability and functools.partial(probability, length=valid),
             )
             for (place, key), weight in zip(meetings, weights, strict=True):
                 if dropout_mask is not None:
@@ -145,7 +151,7 @@ def lsh_attention(
     return output
 
 
-def _weigh(query_key, query, meetings, discount_duplicates, bias):
+def _weigh(query_key, query, meetings, discount_duplicates, bias, probability):
     """Softmax over the meetings of one query."""
     keys = [key for _, key in meetings]
     scores = []
@@ -155,6 +161,9 @@ def _weigh(query_key, query, meetings, discount_duplicates, bias):
             score += bias[query, key]
         if discount_duplicates:
             score -= math.log(keys.count(key))
+        if probability:
+            cosine = unit_length(query_key[query]) @ unit_length(query_key[key])
+            score -= math.log(probability(cosine))
         scores.append(score)
     return softmax(scores)
 

@@ -5,6 +5,8 @@ import keras
 from keras_reformer.layers import checks
 from keras_reformer.ops.hashing import num_rotation_columns
 
+DUPLICATES = ("count", "discount", "importance")
+
 
 def num_buckets(value):
     """Returns None, an even int or a list of even ints."""
@@ -39,6 +41,22 @@ def scope(value, wrap):
             '`wrap=True` has no meaning with `scope="bucket"`, where chunk '
             'borders hide nothing. Expected `scope="chunk"`. '
             "Received: wrap=True, scope='bucket'"
+        )
+    return value
+
+
+def duplicates(value, discount):
+    """How duplicates count, by the argument's new name and its old one."""
+    discount = checks.boolean("discount_duplicates", discount)
+    if value is None:
+        return "discount" if discount else "count"
+    checks.choice("duplicates", value, DUPLICATES)
+    if discount and value != "discount":
+        raise ValueError(
+            "`discount_duplicates=True` is the older way to write "
+            "`duplicates='discount'`, and the two disagree. Expected one of "
+            "them. Received: discount_duplicates=True, "
+            f"duplicates={value!r}. Leave `discount_duplicates` out."
         )
     return value
 

@@ -9,6 +9,7 @@ from keras_reformer.ops.decoding import (
     attend_to_first,
     exact_at_first,
 )
+from keras_reformer.ops.shapes import softmax_dtype
 
 
 class LSHDecoding:
@@ -70,7 +71,8 @@ class LSHDecoding:
             positions,
             shared=True,
             bias=self._bias(),
-            discount=self.discount_duplicates,
+            discount=self.duplicates != "count",
+            **self._importance_of_step(positions),
         )
         if self.scope == "bucket":
             attended, after = cache.attend(step, buckets)
@@ -96,6 +98,16 @@ class LSHDecoding:
         if self.convolution is not None:
             x, tail = self.convolution.decode(x, tail, positions)
         return self._rotated_heads(x, positions), tail
+
+    def _importance_of_step(self, positions):
+        importance = self._importance(None)
+        if importance is None:
+            return {}
+        # A step is the last row of a pass over the sequence so far.
+        by_chance = importance.shown_by_chance(
+            self._window(), positions + 1, softmax_dtype(self.compute_dtype)
+        )
+        return {"importance": importance, "by_chance": by_chance}
 
     def decode_constants(self):
         """The rotations of all steps."""

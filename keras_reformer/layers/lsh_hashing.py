@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_reformer.layers import checks, lsh_arguments
 from keras_reformer.ops import hashing
+from keras_reformer.ops.importance import Importance
 from keras_reformer.ops.random import seed_values
 from keras_reformer.ops.replay import remember
 from keras_reformer.ops.shapes import softmax_dtype
@@ -151,6 +152,12 @@ class LSHHashing:
         return hashing.resolve_num_buckets(
             length, self.chunk_length, self.scope
         )
+
+    def _importance(self, length):
+        """What corrects for the odds of being shown, or None."""
+        if self.duplicates != "importance":
+            return None
+        return Importance.of(self._factors(length), self.num_hashes)
 
     def _check_rotations(self, shape, factors=None):
         if factors is None and self.num_buckets is not None:

@@ -71,8 +71,8 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         wrap: bool. The first chunk of a round looks back to the last chunk
             of the round before, as published. For `scope="chunk"` only.
             Defaults to `False`.
-        discount_duplicates: bool. A pair that N rounds show counts once
-            instead of N times. Defaults to `False`.
+        discount_duplicates: bool. `True` is the older way to write
+            `duplicates="discount"`. Defaults to `False`.
         use_bias: bool. Whether projections have biases. Defaults to `False`.
         query_key_kernel_size: int. Positions that a query-key is made of, its
             own and those just before it, by a `ShortConvolution`. With 2, a
@@ -91,6 +91,12 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         shared_dropout: bool. One mask of attention weights serves all
             chunks, rounds, heads and examples, as published. Defaults to
             `False`.
+        duplicates: `"count"`, `"discount"` or `"importance"`. A pair that N
+            of R rounds show counts N times, once, or once over the
+            probability `1 - (1 - p)^R` that any round shows a pair of its
+            cosine, which is nearest to exact attention and costs little
+            more. `None` means `"count"`, as published, or what
+            `discount_duplicates` says. Defaults to `None`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -147,6 +153,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         use_bias=False,
         query_key_kernel_size=1,
         center_hashes=False,
+        duplicates=None,
         **kwargs,
     ):
         super().__init__(
@@ -166,8 +173,8 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         self.num_buckets = lsh_arguments.num_buckets(num_buckets)
         self.scope = lsh_arguments.scope(scope, self.wrap)
         self.exact_below = exact_below
-        self.discount_duplicates = checks.boolean(
-            "discount_duplicates", discount_duplicates
+        self._duplicates = lsh_arguments.duplicates(
+            duplicates, discount_duplicates
         )
         self.query_key_kernel_size = checks.positive_int(
             "query_key_kernel_size", query_key_kernel_size
@@ -187,6 +194,16 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
     @num_hashes.setter
     def num_hashes(self, value):
         self._num_hashes = checks.positive_int("num_hashes", value)
+
+    @property
+    def duplicates(self):
+        """How pairs that several rounds show count."""
+        return self._duplicates
+
+    @property
+    def discount_duplicates(self):
+        """Whether `duplicates="discount"`."""
+        return self._duplicates == "discount"
 
     @property
     def exact_below(self):
@@ -262,6 +279,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
                 self._window(),
                 wrap=self.wrap,
                 discount_duplicates=self.discount_duplicates,
+                importance=self._importance(query_key.shape[2]),
                 **options,
             ),
         )
@@ -294,6 +312,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             mask=mask,
             wrap=self.wrap,
             discount_duplicates=self.discount_duplicates,
+            importance=self._importance(query_key.shape[2]),
             bias=self._bias(),
         )
         return {"buckets": buckets, "weights": weights}
@@ -357,6 +376,10 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             "discount_duplicates": self.discount_duplicates,
             "query_key_kernel_size": self.query_key_kernel_size,
             "center_hashes": self.center_hashes,
+            # None leaves it to the other: either can be replaced.
+            "duplicates": self.duplicates
+            if self.duplicates == "importance"
+            else None,
             **{k: v for k, v in set_since.items() if v is not None},
         }
 

@@ -5,6 +5,7 @@ import math
 import keras
 
 from keras_reformer.layers import checks
+from keras_reformer.layers.lsh_arguments import DUPLICATES
 from keras_reformer.layers.sublayers import without_marks
 from keras_reformer.ops.hashing import resolve_num_buckets
 
@@ -60,6 +61,7 @@ def resolve(config):
             if config[name] is not None or name not in _MAY_BE_NONE:
                 check(name, config[name])
     checks.choice("scope", config["scope"], ("bucket", "chunk"))
+    checks.choice("duplicates", config["duplicates"], DUPLICATES)
     config["attention_layers"] = _check_attention(config["attention_layers"])
     if config["key_dim"] is None:
         config["key_dim"] = _key_dim(config)

@@ -198,6 +198,7 @@ def _lsh_layer(config, seed, policy):
         scope=config["scope"],
         query_key_kernel_size=config["query_key_kernel_size"],
         center_hashes=config["center_hashes"],
+        duplicates=config["duplicates"],
         name="lsh_self_attention",
         **_attention_arguments(config, "lsh", seed, policy),
     )

@@ -99,6 +99,9 @@ class ReformerBackbone(
             direction of their query-keys. Defaults to True for
             `scope="bucket"`, and to False, as published, for
             `scope="chunk"`.
+        duplicates: `"count"`, `"discount"` or `"importance"`: how pairs that
+            several hash rounds show count; see `LSHSelfAttention`. Defaults
+            to `"count"`, as published.
         seed: int. Seed of rotations and dropout. Defaults to `None`.
         dtype: dtype policy of the layers. Streams, norms and embeddings are
             float32 at least.
@@ -195,6 +198,7 @@ class ReformerBackbone(
         kernel_regularizer=None,
         query_key_kernel_size=None,
         center_hashes=None,
+        duplicates="count",
         seed=None,
         dtype=None,
         **kwargs,

@@ -164,6 +164,19 @@ def attend(
     return output, add_log(largest, total)[..., 0]
 
 
+def merge(total: tuple, part: tuple) -> tuple[tf.Tensor, tf.Tensor]:
+    """One softmax from two of disjoint keys."""
+    (output, log_sum_exp), (output_part, log_sum_exp_part) = total, part
+    largest = tf.maximum(log_sum_exp, log_sum_exp_part)
+    largest = tf.where(~is_log_of_zero(largest), largest, 0.0)
+    weight = tf.exp(log_sum_exp - largest)
+    weight_part = tf.exp(log_sum_exp_part - largest)
+    both = weight + weight_part
+    merged = output * tf.math.divide_no_nan(weight, both)[..., None]
+    merged += output_part * tf.math.divide_no_nan(weight_part, both)[..., None]
+    return merged, add_log(largest, both)
+
+
 def log_of_zero(dtype: tf.DType) -> tf.Tensor:
     """The logarithm that stands for a weight of zero.
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_reformer.ops import blocks
 from keras_reformer.ops.bias import PositionBias
+from keras_reformer.ops.importance import Importance
 from keras_reformer.ops.shapes import size, softmax_dtype
 
 
@@ -21,6 +22,9 @@ class Step(NamedTuple):
             only where it sees nothing else.
         bias: what to add to scores, or None.
         discount: bool. A key that N rounds show counts once, not N times.
+        importance: divides by the probability that rounds show a key, or
+            None.
+        by_chance: `(batch,)`, what `Importance.shown_by_chance` returned.
     """
 
     query: tf.Tensor
@@ -30,6 +34,17 @@ class Step(NamedTuple):
     shared: bool
     bias: PositionBias | None = None
     discount: bool = False
+    importance: Importance | None = None
+    by_chance: tf.Tensor | None = None
+
+    def probability(self, scores: tf.Tensor) -> tf.Tensor:
+        """Probability that rounds show the keys of these scores."""
+        by_chance = self.by_chance
+        if by_chance is not None:
+            by_chance = by_chance[:, None, None, None]
+        query = tf.cast(self.query, scores.dtype)
+        inverse_norms = 1 / blocks.norms_of(query)[..., None]
+        return self.importance.probability(scores, inverse_norms, by_chance)
 
 
 def attend_to_positions(
@@ -79,7 +94,11 @@ def attend(
     if step.shared:
         scale = 1 / blocks.norms_of(key)[..., None, :]
     pairs = blocks.Pairs(
-        seen, _bias(step, here, there, seen, dtype), None, scale
+        seen,
+        _bias(step, here, there, dtype),
+        scale=scale,
+        count=_times_shown(there, seen) if step.discount else None,
+        probability=step.probability if step.importance else None,
     )
     output, log_sum_exp = blocks.attend(query, key, value, pairs)
     if not step.shared:
@@ -90,15 +109,11 @@ def attend(
     )
 
 
-def _bias(step, here, there, seen, dtype):
-    bias = None
-    if step.discount:
-        bias = -tf.math.log(tf.cast(_times_shown(there, seen), dtype))
+def _bias(step, here, there, dtype):
     if step.bias is None:
-        return bias
+        return None
     heads = tf.range(step.bias.num_heads)[:, None, None]
-    added = tf.cast(step.bias.of(here, there, heads), dtype)
-    return added if bias is None else bias + added
+    return tf.cast(step.bias.of(here, there, heads), dtype)
 
 
 def _times_shown(there, seen) -> tf.Tensor:

@@ -270,7 +270,8 @@ def attend_to_first(
     """Exact attention to the first `count` positions of a cache's vectors."""
     key, value = cache.key[:, :, :count], cache.value[:, :, :count]
     positions = tf.range(size(key, 2))[None, None]
-    return attend(step._replace(discount=False), key, value, positions)
+    everything = step._replace(discount=False, importance=None)
+    return attend(everything, key, value, positions)
 
 
 def _written(cache, step, place) -> dict[str, tf.Tensor]:

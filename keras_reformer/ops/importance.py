@@ -9,6 +9,7 @@ expectation over the rotations.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -136,6 +137,31 @@ class Importance(NamedTuple):
         if by_chance is not None:
             shown = by_chance + (1 - by_chance) * shown
         return tf.stop_gradient(shown)
+
+    def by_rows(
+        self, window: Window, positions: tf.Tensor, dtype: tf.DType
+    ) -> Callable[..., tf.Tensor]:
+        """`probability` of numbered rows.
+
+        Args:
+            window: what a round shows.
+            positions: int32 `(rows, length)`, -1 where masked.
+            dtype: of scores.
+
+        Returns:
+            Function of scores `(r, n, c, k)`, inverse norms that broadcast to
+            them, and numbers of the rows, int32 `(r,)`.
+        """
+        lengths = tf.math.count_nonzero(positions >= 0, -1, dtype=tf.int32)
+        by_chance = self.shown_by_chance(window, lengths, dtype)
+
+        def probability(scores, inverse_norms, rows):
+            here = None
+            if by_chance is not None:
+                here = tf.gather(by_chance, rows)[:, None, None, None]
+            return self.probability(scores, inverse_norms, here)
+
+        return probability
 
     def shown_by_chance(
         self, window: Window, lengths: Length, dtype: tf.DType

@@ -9,8 +9,8 @@ buckets: a round adds 4 to 8 bytes a token and head, and no scores.
 
 One round, to be followed with a finger: `_fetch` takes a group of chunks'
 vectors in the round's order, `WindowAttention` attends, `over_groups` puts
-the groups' results together and `take` puts them back by position; `_merge`
-joins them with the rounds before.
+the groups' results together and `take` puts them back by position;
+`blocks.merge` joins them with the rounds before.
 """
 
 from typing import NamedTuple
@@ -176,19 +176,6 @@ def _attention(query_key, value, bias, hashes, window, dropping) -> tf.Tensor:
     return attention(query_key, value, *values_of(bias))
 
 
-def _merge(total: tuple, part: tuple) -> tuple[tf.Tensor, tf.Tensor]:
-    """One softmax from two of disjoint keys."""
-    (output, log_sum_exp), (output_part, log_sum_exp_part) = total, part
-    largest = tf.maximum(log_sum_exp, log_sum_exp_part)
-    largest = tf.where(~blocks.is_log_of_zero(largest), largest, 0.0)
-    weight = tf.exp(log_sum_exp - largest)
-    weight_part = tf.exp(log_sum_exp_part - largest)
-    both = weight + weight_part
-    merged = output * tf.math.divide_no_nan(weight, both)[..., None]
-    merged += output_part * tf.math.divide_no_nan(weight_part, both)[..., None]
-    return merged, blocks.add_log(largest, both)
-
-
 class _RoundLoop:
     """The two passes of one round, and the loop over rounds."""
 
@@ -201,14 +188,14 @@ class _RoundLoop:
         self.circle = self.chunks * hashes.num_hashes
         self.bias = bias
         self.places = self._places() if hashes.discount else None
-        self.by_chance = self._by_chance() if hashes.importance else None
+        importance = hashes.importance
         self.attention = WindowAttention(
             window,
             self.circle * window.chunk_length,
             dropping,
             self._times_shown if hashes.discount else None,
             bias,
-            self._probability if hashes.importance else None,
+            importance and importance.by_rows(window, hashes.positions, dtype),
         )
 
     def attend_all(self, query_key, value):
@@ -217,7 +204,7 @@ class _RoundLoop:
 
         def merge_round(index, output, log_sum_exp):
             part = self.attend(index, query_key, value, norms)
-            return _merge((output, log_sum_exp), part)
+            return blocks.merge((output, log_sum_exp), part)
 
         nothing = self._zeros_like(value, value)
         log_sum_exp = nothing[..., 0] + blocks.log_of_zero(self.dtype)
@@ -365,14 +352,6 @@ class _RoundLoop:
         places = places_of(self.window, ranks, buckets)
         return tf.transpose(places, (0, 2, 1))
 
-    def _by_chance(self) -> tf.Tensor | None:
-        lengths = tf.math.count_nonzero(
-            self.hashes.positions >= 0, axis=-1, dtype=tf.int32
-        )
-        return self.hashes.importance.shown_by_chance(
-            self.window, lengths, self.dtype
-        )
-
     def _fetch(self, tensors, order, place):
         """Takes `(g, t, ...)` of a group's rows at `(r, n, c)` positions.
 
@@ -399,15 +378,6 @@ class _RoundLoop:
             self.window, query, key, self.length, self.hashes.wrap
         )
         return tf.maximum(count, 1)
-
-    def _probability(self, scores, inverse_norms, rows):
-        """The probability that rounds show a key."""
-        by_chance = self.by_chance
-        if by_chance is not None:
-            by_chance = tf.gather(by_chance, rows)[:, None, None, None]
-        return self.hashes.importance.probability(
-            scores, inverse_norms, by_chance
-        )
 
 
 def _take(x: tf.Tensor, order: tf.Tensor, padding: int) -> tf.Tensor:

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_reformer.ops import blocks
 from keras_reformer.ops.bias import PositionBias
+from keras_reformer.ops.importance import Importance
 from keras_reformer.ops.shapes import (
     Length,
     ceil_div,
@@ -96,6 +97,7 @@ def attention_of_rows(
     mask: tf.Tensor | None = None,
     wrap: bool = False,
     discount_duplicates: bool = False,
+    importance: Importance | None = None,
     bias: PositionBias | None = None,
 ) -> tf.Tensor:
     """Attention weights of a few queries over all positions.
@@ -112,6 +114,7 @@ def attention_of_rows(
         mask: as in `lsh_attention`.
         wrap: as in `lsh_attention`.
         discount_duplicates: as in `lsh_attention`.
+        importance: as in `lsh_attention`.
         bias: as in `lsh_attention`.
 
     Returns:
@@ -124,24 +127,41 @@ def attention_of_rows(
     queries = map_tensors(lambda x: tf.gather(x, rows, axis=2), keys)
     queries, keys = queries.along(-2), keys.along(-1)
     count = times_shown(window, queries, keys, size(query_key, 2), wrap)
-    if discount_duplicates:
+    if discount_duplicates or importance is not None:
         count = tf.minimum(count, 1)
     seen = blocks.allowed(window.causal, window.sees_itself, queries, keys)
     count = tf.where(seen, count, 0)
+    query = tf.gather(query_key, rows, axis=2)
     scores = tf.matmul(
-        tf.gather(query_key, rows, axis=2),
-        blocks.to_unit_length(query_key),
-        transpose_b=True,
+        query, blocks.to_unit_length(query_key), transpose_b=True
     )
+    probability = 1.0
+    if importance is not None:
+        probability = _probability(
+            importance, window, scores, query, keys.position
+        )
     if bias is not None:
         heads = tf.range(bias.num_heads)[:, None, None]
         scores += tf.cast(bias.of(queries, keys, heads), dtype)
     alone = tf.reduce_sum(count, axis=-1, keepdims=True) == 0
     itself = queries.position == keys.position
     count = tf.where(alone & itself & (keys.position >= 0), 1, count)
-    shown = blocks.add_log(tf.zeros((), dtype), tf.cast(count, dtype))
+    shown = blocks.add_log(
+        tf.zeros((), dtype), tf.cast(count, dtype) / probability
+    )
     weights = tf.nn.softmax(scores + shown)
     return tf.where(queries.position >= 0, weights, 0.0)
+
+
+def _probability(importance, window, scores, query, positions) -> tf.Tensor:
+    lengths = tf.math.count_nonzero(
+        positions >= 0, axis=-1, keepdims=True, dtype=tf.int32
+    )
+    return importance.probability(
+        scores,
+        1 / blocks.norms_of(query)[..., None],
+        importance.shown_by_chance(window, lengths, scores.dtype),
+    )
 
 
 def _all_tokens(orders, buckets, window, mask) -> blocks.Tokens:

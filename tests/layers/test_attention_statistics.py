@@ -24,6 +24,13 @@ KINDS = {
         "num_chunks_after": 1,
         "discount_duplicates": True,
     },
+    "importance": {"num_buckets": [2, 4], "duplicates": "importance"},
+    "chances": {
+        "scope": "chunk",
+        "causal": True,
+        "duplicates": "importance",
+        "position_bias": AlibiBias(HEADS),
+    },
     "chunk": {
         "scope": "chunk",
         "rotary_embedding": RotaryEmbedding(dtype="float64"),

@@ -75,6 +75,7 @@ BUCKET = [
     {"num_buckets": [2, 6], "chunk_length": 1, "discount_duplicates": True},
     {"num_chunks_before": 0},
     {"num_chunks_after": 1},
+    {"num_buckets": [4, 2], "duplicates": "importance"},
 ]
 
 
@@ -88,6 +89,13 @@ def test_bucket_scope(options):
 def test_single_precision(make):
     inputs = make_inputs(dtype="float32")
     assert_decodes_as_full_pass(make("float32"), inputs, 1e-5)
+
+
+@pytest.mark.parametrize("scope", ["bucket", "chunk"])
+def test_importance_in_single_precision(scope):
+    layer = make_lsh("float32", scope=scope, duplicates="importance")
+    inputs = make_inputs(23, "float32")
+    assert_decodes_as_growing_passes(layer, inputs, 1e-5)
 
 
 def test_exact_below():
@@ -223,6 +231,8 @@ CHUNK = [
     {"num_hashes": 4, "discount_duplicates": True, "exact_below": 7},
     {"wrap": True, "discount_duplicates": True, "exact_below": 0},
     {"num_buckets": [4, 2], "value_dim": 5, "exact_below": 0},
+    {"duplicates": "importance", "exact_below": 7},
+    {"num_chunks_before": 2, "wrap": True, "duplicates": "importance"},
     {"num_chunks_before": 2, "wrap": True, "exact_below": 0},
     {"num_chunks_before": 0, "num_chunks_after": 1, "exact_below": 0},
 ]
@@ -240,8 +250,10 @@ def test_chunk_scope_in_single_precision():
     assert_decodes_as_growing_passes(layer, inputs, 1e-5)
 
 
-def test_chunk_scope_of_unequal_prompts():
-    layer, inputs = make_lsh(scope="chunk", exact_below=0), make_inputs(23)
+@pytest.mark.parametrize("duplicates", ["count", "importance"])
+def test_chunk_scope_of_unequal_prompts(duplicates):
+    layer = make_lsh(scope="chunk", exact_below=0, duplicates=duplicates)
+    inputs = make_inputs(23)
     expected = stepwise.growing(layer, inputs)
     found = stepwise.decode(layer, inputs, LENGTHS)
     for row, length in enumerate(LENGTHS):

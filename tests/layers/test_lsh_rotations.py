@@ -238,6 +238,16 @@ def test_refuses_more_rounds_than_rotations():
         ({"exact_below": -1}, "exact_below=-1"),
         ({"exact_below": 0.5}, "exact_below=0.5"),
         ({"wrap": True}, "wrap=True, scope='bucket'"),
+        ({"duplicates": True}, "duplicates=True"),
+        ({"duplicates": "once"}, "duplicates='once'"),
+        (
+            {"discount_duplicates": True, "duplicates": "count"},
+            "discount_duplicates=True, duplicates='count'",
+        ),
+        (
+            {"discount_duplicates": True, "duplicates": "importance"},
+            "discount_duplicates=True, duplicates='importance'",
+        ),
     ],
 )
 def test_refuses_bad_arguments(options, received):

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from keras_reformer.layers import LSHSelfAttention
 from keras_reformer.ops.hashing import num_rotation_columns
-from tests import reference
+from tests import reference, reference_importance
 from tests.layer_checks import check_layer
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, DIM, CHUNK = 2, 3, 5, 2, 7, 4
@@ -75,6 +75,13 @@ def equations(layer, x, rotations, mask=None):
     buckets = reference.hash_vectors(
         query_key, rotations, np.atleast_1d(layer.num_buckets), mask
     )
+    probability = reference_importance.probability(
+        tuple(np.atleast_1d(layer.num_buckets).tolist()),
+        layer.num_hashes,
+        layer.scope,
+        layer.chunk_length,
+        layer.num_chunks_before + layer.num_chunks_after,
+    )
     attended = reference.lsh_attention(
         query_key,
         value,
@@ -87,6 +94,7 @@ def equations(layer, x, rotations, mask=None):
         mask=mask,
         wrap=layer.wrap,
         discount_duplicates=layer.discount_duplicates,
+        probability=probability if layer.duplicates == "importance" else None,
     )
     return from_heads(layer, attended)
 
@@ -122,6 +130,8 @@ def test_layer_is_at_home_in_keras(options):
         ({**BUCKET, "causal": True}, 4),
         ({**BUCKET, "num_chunks_after": 1, "discount_duplicates": True}, 2),
         ({**BUCKET, "num_chunks_before": 2}, [4, 6]),
+        ({**BUCKET, "duplicates": "importance"}, [4, 6]),
+        ({**WRAPPED, "duplicates": "importance"}, 6),
         ({**CHUNKS, "causal": True}, [2, 4]),
         ({**WRAPPED, "causal": True}, 6),
         ({**WRAPPED, "num_chunks_after": 1}, [2, 2, 2]),

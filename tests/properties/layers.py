@@ -56,6 +56,9 @@ _LSH = {
     "discount_duplicates": some.BOOL,
     "query_key_kernel_size": some.SMALL,
     "center_hashes": some.BOOL,
+    "duplicates": st.sampled_from(
+        [None] * 4 + ["count", "discount", "importance"]
+    ),
 }
 
 
