@@ -100,8 +100,31 @@ def equations(layer, x, rotations, mask=None):
 
 
 @pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({}, "count"),
+        ({"discount_duplicates": True}, "discount"),
+        ({"duplicates": "discount"}, "discount"),
+        ({"discount_duplicates": True, "duplicates": "discount"}, "discount"),
+        ({"duplicates": "importance"}, "importance"),
+    ],
+)
+def test_duplicates_have_an_older_name(options, expected):
+    layer = make_layer(**options)
+    copy = LSHSelfAttention.from_config(layer.get_config())
+    for each in (layer, copy):
+        assert each.duplicates == expected
+        assert each.discount_duplicates == (expected == "discount")
+    assert copy.get_config() == layer.get_config()
+    changed = layer.get_config() | {"discount_duplicates": False}
+    if expected == "discount":
+        assert LSHSelfAttention.from_config(changed).duplicates == "count"
+
+
+@pytest.mark.parametrize(
     "options",
     [
+        {"causal": True, "duplicates": "importance", "num_buckets": [4, 2]},
         {"causal": True, "dropout": 0.1, "exact_below": 12, "num_hashes": 1},
         pytest.param(
             {

@@ -53,6 +53,7 @@ def test_arguments_reach_the_layers():
         dropout=0.2,
         activation="relu",
         recompute=False,
+        duplicates="importance",
     )
     first, second = backbone.sequence.blocks
     local, lsh = first.attention.layer, second.attention.layer
@@ -60,6 +61,7 @@ def test_arguments_reach_the_layers():
     assert (local.num_chunks_before, lsh.num_chunks_before) == (3, 2)
     assert (local.key_dim, lsh.key_dim) == (5, 5)
     assert (lsh.num_hashes, lsh.num_buckets) == (3, 6)
+    assert lsh.duplicates == "importance"
     assert (local.dropout, lsh.dropout, first.attention.dropout) == (0.2,) * 3
     assert first.feed_forward.layer.activation is keras.activations.relu
     assert local.causal and lsh.causal
@@ -153,6 +155,8 @@ def test_layers_have_seeds_of_their_own():
         ({"attention_layers": ("global",)}, "attention_layers"),
         ({"scope": "sequence"}, "scope"),
         ({"merge": "sum"}, "merge"),
+        ({"duplicates": "once"}, "duplicates='once'"),
+        ({"duplicates": None}, "duplicates=None"),
         ({"position_embedding": "sine"}, "position_embedding"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"wrap": True}, "wrap"),
@@ -179,6 +183,7 @@ OPTIONS = {
         "activation": "relu",
         "feed_forward_chunk_length": 10,
         "attention_layers": "lsh",
+        "duplicates": "importance",
     },
     "bfloat16": {"dtype": "mixed_bfloat16"},
     "axes": {"axial_shape": (5, 5, 4), "axial_dims": (4, 4, 8)},

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.ops import hashing
+from keras_reformer.ops.exact_attention import exact_shared_attention
 from keras_reformer.ops.importance import (
     Importance,
     fit_probability,
@@ -214,3 +215,38 @@ def test_all_dtypes_and_zero_vectors_are_finite(dtype, scope):
         )
     for x in (output, *tape.gradient(output, arguments)):
         assert np.isfinite(tf.cast(x, "float32")).all()
+
+
+def clustered(length, dim, cluster, rng):
+    centres = np.repeat(rng.normal(size=(length // cluster, dim)), cluster, 0)
+    return rng.permutation(centres) + 0.5 * rng.normal(size=(length, dim))
+
+
+@pytest.mark.parametrize("scope", ["bucket", "chunk"])
+@pytest.mark.parametrize("num_hashes", [4, 8])
+def test_nearer_to_exact_attention_than_discounting(scope, num_hashes):
+    draws, length, dim, chunk = 4, 1024, 64, 64
+    rng = np.random.default_rng(0)
+    query_key = clustered(length, dim, 32, rng)
+    value = query_key @ rng.normal(size=(dim, 5))
+    query_key, value = (
+        tf.constant(np.broadcast_to(x, (1, draws, *x.shape)))
+        for x in (query_key, value)
+    )
+    factors = hashing.resolve_num_buckets(length, chunk, scope)
+    rotations = hashing.sample_rotations(
+        tf.constant([1, 2]), draws, dim, num_hashes, factors
+    )
+    buckets = hashing.hash_vectors(query_key, rotations, factors)
+    exact = exact_shared_attention(query_key, value, causal=True)
+
+    def error(**options):
+        window = Window(chunk, 1, 0, True, False, scope == "bucket")
+        output = lsh_attention(
+            query_key, value, **sorted_by(buckets), window=window, **options
+        )
+        return tf.reduce_mean(tf.norm(output - exact, axis=-1))
+
+    discounted = error(discount_duplicates=True)
+    found = error(importance=Importance.of(factors, num_hashes))
+    assert float(found / discounted) < 0.9
