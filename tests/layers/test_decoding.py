@@ -231,7 +231,7 @@ CHUNK = [
     {"num_hashes": 4, "discount_duplicates": True, "exact_below": 7},
     {"wrap": True, "discount_duplicates": True, "exact_below": 0},
     {"num_buckets": [4, 2], "value_dim": 5, "exact_below": 0},
-    {"duplicates": "importance", "exact_below": 7},
+    {"duplicates": "importance", "exact_below": 13},
     {"num_chunks_before": 2, "wrap": True, "duplicates": "importance"},
     {"num_chunks_before": 2, "wrap": True, "exact_below": 0},
     {"num_chunks_before": 0, "num_chunks_after": 1, "exact_below": 0},
