@@ -38,11 +38,11 @@ TIMED_ROUNDS, TIMED_LENGTH, TIMED_HEADS = (4, 8), 4096, 8
 # === Errors ===
 
 
-def clustered(length, dim, seed=0):
-    """Vectors with entries near one in size, `CLUSTER` around each centre."""
+def clustered(length, dim, cluster=CLUSTER, seed=0):
+    """Vectors with entries near one in size, `cluster` around each centre."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(-(-length // CLUSTER), dim))
-    vectors = np.repeat(centres, CLUSTER, axis=0)[rng.permutation(length)]
+    centres = rng.normal(size=(-(-length // cluster), dim))
+    vectors = np.repeat(centres, cluster, axis=0)[rng.permutation(length)]
     vectors += NOISE * rng.normal(size=vectors.shape)
     vectors /= np.sqrt(np.mean(vectors**2, axis=-1, keepdims=True))
     return tf.constant(vectors[None], tf.float32)
@@ -103,7 +103,7 @@ def relative_errors(scope, duplicates, inputs, seeds):
 
 def measure(options):
     """Errors by kind of scores, scope and way to count duplicates."""
-    inputs = clustered(options.length, HEADS * KEY_DIM)
+    inputs = clustered(options.length, HEADS * KEY_DIM, options.cluster)
     return {
         (scores, scope, duplicates): relative_errors(
             scope, duplicates, factor * inputs, options.seeds
@@ -237,6 +237,7 @@ def options():
     add = parser.add_argument
     add("--seeds", type=int, default=8, help="draws of rotations")
     add("--length", type=int, default=1024)
+    add("--cluster", type=int, default=CLUSTER, help="vectors in each; 1: none")
     add("--repeats", type=int, default=15, help="timed steps; 0 times nothing")
     add("--markdown", type=pathlib.Path, help="where to store the tables")
     add(
