@@ -61,6 +61,20 @@ def duplicates(value, discount):
     return value
 
 
+def center_hashes(value, duplicates):
+    """Returns whether to centre, if the way to count duplicates allows it."""
+    value = checks.boolean("center_hashes", value)
+    if value and duplicates == "importance":
+        raise ValueError(
+            "`duplicates='importance'` takes the probability that two tokens "
+            "share a bucket from the angle between them, which "
+            "`center_hashes=True` changes. Expected one of them. Received: "
+            "center_hashes=True, duplicates='importance'. Use "
+            "`duplicates='discount'` or `center_hashes=False`."
+        )
+    return value
+
+
 def check_length_known(length):
     """Refuses to follow a length that is not known."""
     if length is None:

@@ -179,7 +179,9 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         self.query_key_kernel_size = checks.positive_int(
             "query_key_kernel_size", query_key_kernel_size
         )
-        self.center_hashes = checks.boolean("center_hashes", center_hashes)
+        self.center_hashes = lsh_arguments.center_hashes(
+            center_hashes, self._duplicates
+        )
         self.convolution = None
         self.hash_center = None
         self._rotations = None

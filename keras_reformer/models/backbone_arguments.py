@@ -74,6 +74,9 @@ def resolve(config):
     config["local_chunk_length"] = (
         config["local_chunk_length"] or config["chunk_length"]
     )
+    if config["duplicates"] == "importance" and config["center_hashes"] is None:
+        # It knows the angles between tokens as they are.
+        config["center_hashes"] = False
     for name, defaults in _BY_SCOPE.items():
         if config[name] is None:
             config[name] = defaults[config["scope"]]

@@ -97,8 +97,8 @@ class ReformerBackbone(
             `scope="chunk"`.
         center_hashes: bool. Whether LSH layers hash relative to the mean
             direction of their query-keys. Defaults to True for
-            `scope="bucket"`, and to False, as published, for
-            `scope="chunk"`.
+            `scope="bucket"`, unless `duplicates="importance"`, and to False,
+            as published, for `scope="chunk"`.
         duplicates: `"count"`, `"discount"` or `"importance"`: how pairs that
             several hash rounds show count; see `LSHSelfAttention`. Defaults
             to `"count"`, as published.

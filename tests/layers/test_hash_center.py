@@ -263,3 +263,10 @@ def test_the_published_model_does_not_center():
 def test_center_hashes_is_checked():
     with pytest.raises(ValueError, match="Received: center_hashes=2"):
         LSHSelfAttention(2, 3, center_hashes=2)
+
+
+def test_importance_knows_no_center():
+    with pytest.raises(ValueError, match="duplicates='importance'"):
+        LSHSelfAttention(2, 3, center_hashes=True, duplicates="importance")
+    layer = make_backbone(duplicates="importance").lsh_layers()[1]
+    assert not layer.center_hashes
