@@ -11,8 +11,9 @@ from keras_reformer.ops.short_convolution import (
 class ShortConvolution(keras.layers.Layer):
     """Mixes each position with the few before it, every channel by itself.
 
-    A causal depthwise convolution, without a bias. It starts near the
-    identity: one for the present, a tenth for what came before.
+    A causal depthwise convolution, without a bias. It starts as a plain sum,
+    so that from the first step on a token is like those that followed a token
+    like it: they share a term.
 
     Masked positions count as zeros, so padding changes nothing.
 
@@ -31,8 +32,6 @@ class ShortConvolution(keras.layers.Layer):
     "Multi-DConv-Head Attention".
     """
 
-    _FIRST, _REST = 1.0, 0.1
-
     def __init__(self, kernel_size, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
@@ -41,14 +40,9 @@ class ShortConvolution(keras.layers.Layer):
     def build(self, input_shape):
         checks.sequence_shape(self.name, input_shape)
 
-        def near_identity(shape, dtype=None):
-            first = keras.ops.full((1, shape[1]), self._FIRST, dtype)
-            rest = keras.ops.full((shape[0] - 1, shape[1]), self._REST, dtype)
-            return keras.ops.concatenate([first, rest])
-
         self.kernel = self.add_weight(
             shape=(self.kernel_size, input_shape[-1]),
-            initializer=near_identity,
+            initializer="ones",
             name="kernel",
         )
 

@@ -55,11 +55,11 @@ def test_masked_positions_count_as_zeros():
     np.testing.assert_allclose(layer(x, mask=mask), expected, atol=1e-12)
 
 
-def test_it_starts_near_the_identity():
-    layer = ShortConvolution(3)
-    layer.build(SHAPE)
-    np.testing.assert_allclose(layer.kernel[0], 1.0)
-    np.testing.assert_allclose(layer.kernel[1:], 0.1)
+def test_it_starts_as_a_sum():
+    x = make_inputs()
+    x[:, 5] = x[:, 4]
+    y = np.asarray(ShortConvolution(2, dtype="float64")(x))
+    np.testing.assert_allclose(y[:, 1:], x[:, 1:] + x[:, :-1])
 
 
 def test_lsh_attention_hashes_and_attends_to_convolved_query_keys():
