@@ -18,7 +18,7 @@ import keras
 from keras import ops
 
 import keras_reformer
-from keras_reformer.models.inputs import TokenInputs
+from keras_reformer.models.inputs import complete
 
 KINDS = ("lsh", "lsh-chunk", "exact", "local", "linear")
 OPTIONS = {
@@ -226,7 +226,7 @@ def linear_attention(query, key, value, chunk_length):
     return ops.divide_no_nan(total[..., :dim], total[..., dim:])
 
 
-class LinearBackbone(TokenInputs, keras.Model):
+class LinearBackbone(keras.Model):
     """A backbone's layers, linear attention in the place of LSH attention."""
 
     def __init__(self, backbone):
@@ -257,12 +257,15 @@ class LinearBackbone(TokenInputs, keras.Model):
         )
 
     def before_normalization(self, inputs, training=None, mask=None):
-        inputs = self.complete_inputs(inputs, mask)
+        inputs = complete(inputs, mask)
         x = self.token_embedding(inputs["token_ids"])
         if self.position_embedding is not None:
             x += self.position_embedding(x)
         x = self.dropout(x, training=training)
         return self.sequence(x, mask=inputs["padding_mask"], training=training)
+
+    def complete_inputs(self, inputs, mask=None):
+        return complete(inputs, mask)
 
     def lsh_layers(self):
         return {}

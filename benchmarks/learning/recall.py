@@ -19,6 +19,7 @@ weights. `runs.py` says how runs are kept and resumed.
 
 import models
 import numpy as np
+import reports
 import runs
 
 FILLER = 0
@@ -231,51 +232,19 @@ class _Longer:
 
 
 def report(options):
-    runs.report(options, [training_table(options), evaluation_table(options)])
-    runs.plot_curves(
+    evaluations = reports.evaluation_table(
+        options,
+        "accuracy of the trained weights by rounds of hashing, 0: none",
+        ("length", "pairs", "sequences"),
+        "rounds",
+        lambda row: f"{row['accuracy']:.4f}",
+    )
+    reports.report(options, [reports.training_table(options), evaluations])
+    reports.plot_curves(
         options,
         {"val_accuracy": "accuracy on fresh sequences"},
         "Associative recall",
     )
-
-
-def training_table(options):
-    header = ["kind", "seed", "steps", "first > 0.9", "first > 0.99", "last"]
-    rows = [
-        [
-            kind,
-            seed,
-            curve[-1]["step"],
-            runs.first_above(curve, "val_accuracy", 0.9),
-            runs.first_above(curve, "val_accuracy", 0.99),
-            f"{curve[-1]['val_accuracy']:.4f}",
-        ]
-        for (kind, seed), curve in runs.stored_runs(options).items()
-    ]
-    return "accuracy on fresh sequences while training", header, rows
-
-
-def evaluation_table(options):
-    """A row for each run and length, a column for each number of rounds."""
-    found = {
-        (kind, seed, row["length"], row["pairs"], row["rounds"]): row
-        for (kind, seed), rows in runs.stored_runs(
-            options, "evaluations.csv"
-        ).items()
-        for row in rows
-    }
-    rounds = sorted({key[-1] for key in found})
-    names = [f"{count}" if count else "not hashed" for count in rounds]
-    rows = [
-        [*key, *(_accuracy(found.get((*key, count))) for count in rounds)]
-        for key in dict.fromkeys(key[:-1] for key in found)
-    ]
-    header = ["kind", "seed", "length", "pairs", *names]
-    return "accuracy of the trained weights by rounds of hashing", header, rows
-
-
-def _accuracy(row):
-    return f"{row['accuracy']:.4f}" if row else ""
 
 
 # === Command ===

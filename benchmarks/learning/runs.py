@@ -19,8 +19,6 @@ seeds; `--report` makes the tables and the picture of what is there.
 import argparse
 import csv
 import io
-import json
-import math
 import pathlib
 import sys
 import time
@@ -167,6 +165,17 @@ def run_all(options, run, report):
     report(options)
 
 
+def describe_machine():
+    """Machine and versions, graphics processors included."""
+    devices = tf.config.list_physical_devices("GPU")
+    names = [
+        tf.config.experimental.get_device_details(device).get("device_name")
+        for device in devices
+    ]
+    lines = [f"- {name}" for name in names]
+    return "\n".join([measuring.describe_machine(), *lines])
+
+
 def compile_model(model, total_steps, options, **arguments):
     """AdamW, a rate that rises and then falls as a cosine, and XLA."""
     warmup = round(options.warmup * total_steps)
@@ -255,6 +264,7 @@ class _Run:
         history = self.model.fit(
             batches(stage.batch, self.step, steps),
             steps_per_epoch=steps,
+            shuffle=False,
             validation_data=validation,
             validation_batch_size=stage.batch_size,
             verbose=0,
@@ -348,94 +358,3 @@ def evaluate(folder, case, compute):
     print(f"{folder.name} evaluated: {_told(row)}", flush=True)
     write_rows(path, [*rows, row])
     return row
-
-
-# === Reports ===
-
-
-def stored_runs(options, name="curve.csv"):
-    """By kind and seed, the rows of the folder's runs, the options' first."""
-    found = {}
-    for path in sorted(options.folder.glob(f"*/{name}")):
-        kind, _, seed = path.parent.name.rpartition("-")
-        found[kind, int(seed)] = read_rows(path)
-    order = {kind: number for number, kind in enumerate(options.kinds)}
-    rank = lambda key: (order.get(key[0], len(order)), key)  # noqa: E731
-    return {key: found[key] for key in sorted(found, key=rank)}
-
-
-def first_above(rows, name, threshold):
-    """The first step whose value exceeds the threshold, or a dash."""
-    steps = [row["step"] for row in rows if row[name] > threshold]
-    return steps[0] if steps else "-"
-
-
-def report(options, tables):
-    """Prints the runs' machines and the tables, and stores the latter."""
-    machines = {
-        json.loads(path.read_text())["machine"]
-        for path in options.folder.glob("*/about.json")
-    }
-    for machine in sorted(machines):
-        print(f"\n{machine}")
-    measuring.report(tables, options.markdown)
-
-
-def describe_machine():
-    """Machine and versions, graphics processors included."""
-    devices = tf.config.list_physical_devices("GPU")
-    names = [
-        tf.config.experimental.get_device_details(device).get("device_name")
-        for device in devices
-    ]
-    lines = [f"- {name}" for name in names]
-    return "\n".join([measuring.describe_machine(), *lines])
-
-
-def plot_curves(options, panels, title):
-    """Values against steps, a panel each, a colour a kind, a line a seed.
-
-    Args:
-        options: with `folder`, `kinds` and `picture`.
-        panels: dict of columns of the curve to the labels of their axes.
-        title: str.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    found = stored_runs(options)
-    kinds = list(dict.fromkeys(kind for kind, _ in found))
-    figure, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(1 + 5.5 * len(panels), 4.2),
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, (name, label) in zip(axes[0], panels.items(), strict=True):
-        _plot_panel(axis, found, kinds, name)
-        axis.set(xlabel="step", ylabel=label)
-        axis.grid(alpha=0.3)
-    if found:
-        axes[0][0].legend()
-    figure.suptitle(title)
-    options.picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.picture, dpi=120)
-    plt.close(figure)
-    print(f"picture: {options.picture}")
-
-
-def _plot_panel(axis, found, kinds, name):
-    labelled = set()
-    for (kind, _), rows in found.items():
-        rows = [row for row in rows if isinstance(row.get(name), (int, float))]
-        axis.plot(
-            [row["step"] for row in rows],
-            [row[name] if math.isfinite(row[name]) else None for row in rows],
-            color=f"C{kinds.index(kind)}",
-            label=None if kind in labelled else kind,
-            alpha=0.8,
-        )
-        labelled.add(kind)
