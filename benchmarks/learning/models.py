@@ -29,6 +29,8 @@ OPTIONS = {
     "chunk_length": (32, "tokens in a chunk of LSH attention"),
     "local_chunk_length": (16, "tokens in a chunk of local attention"),
     "num_hashes": (4, "rounds of hashing in training"),
+    # A model made for long texts spreads short ones over as many buckets.
+    "buckets": ("model", "number for the model's, or each text's, length"),
     # Longer texts than those of training have no rows in a table.
     "position_embedding": ("none", "as of ReformerBackbone, or none"),
     "position_bias": ("relative", "alibi, relative or none"),
@@ -94,6 +96,17 @@ def causal_lm(kind, options, vocabulary_size, max_length, seed):
     model = keras_reformer.ReformerCausalLM(backbone=backbone)
     if kind == "exact":
         attend(model, 0)
+    if options.buckets == "length":
+        for layer in model.backbone.lsh_layers().values():
+            layer.num_buckets = None
+    return model
+
+
+def with_length(trained, kind, options, length, seed):
+    """A trained model's weights in a model for another length."""
+    size = trained.backbone.vocabulary_size
+    model = causal_lm(kind, options, size, length, seed)
+    model.set_weights(trained.get_weights())
     return model
 
 

@@ -17,6 +17,8 @@ of `--evaluate`, for which a model of that `max_sequence_length` gets the
 weights. `runs.py` says how runs are kept and resumed.
 """
 
+import functools
+
 import models
 import numpy as np
 import reports
@@ -162,70 +164,58 @@ def make_stage(options, seed, length, pairs, steps, batch_size=None):
 
 def run(options, kind, seed):
     plan = stages(options, seed)
-    model = make_model(options, kind, seed, longest(options))
+    # Token 0 comes on top of keys and values.
+    model = models.causal_lm(
+        kind, options, options.vocabulary + 1, longest(plan), seed
+    )
     steps = sum(stage.steps for stage in plan)
     runs.compile_model(model, steps, options, metrics=["accuracy"])
     if runs.train(model, plan, options, kind, seed):
-        evaluate(model, options, kind, seed)
+        last = plan[-1].columns
+        cases = [(last["length"], last["pairs"]), *options.evaluate]
+        for length, pairs in dict.fromkeys(cases):
+            evaluate(model, options, kind, seed, length, pairs)
 
 
-def longest(options):
-    planned = runs.fields(options.stages) or [(options.length,)]
-    return max(stage[0] for stage in planned)
+def longest(plan):
+    return max(stage.columns["length"] for stage in plan)
 
 
-def make_model(options, kind, seed, length):
-    # Token 0 comes on top of keys and values.
-    return models.causal_lm(kind, options, options.vocabulary + 1, length, seed)
-
-
-def evaluate(model, options, kind, seed):
-    """Accuracy at each length, by rounds; stored in the run's folder."""
-    last = (runs.fields(options.stages) or [(options.length, options.pairs)])[
-        -1
-    ]
-    for length, pairs in dict.fromkeys([last[:2], *options.evaluate]):
-        other = _Longer(model, options, kind, seed, length, pairs)
-        for rounds in options.rounds if models.hashes(kind) else [0]:
-            case = {"length": length, "pairs": pairs, "rounds": rounds}
-            case["sequences"] = other.count
-            runs.evaluate(
-                runs.run_folder(options, kind, seed),
-                case,
-                lambda: other.accuracy(rounds),  # noqa: B023
-            )
-
-
-class _Longer:
-    """The trained weights in a model of another length, made when needed."""
-
-    def __init__(self, trained, options, kind, seed, length, pairs):
-        self.trained, self.model = trained, None
-        self.make = lambda: make_model(options, kind, seed, length)
-        tokens = options.batch_size * longest(options)
-        self.batch_size = max(1, min(options.batch_size, tokens // length))
-        count = -(-options.evaluate_queries // (pairs * self.batch_size))
-        self.count = count * self.batch_size
-        self.batch = fresh(
-            options, seed, runs.EVALUATION, length, pairs, self.count
+def evaluate(model, options, kind, seed, length, pairs):
+    """Accuracy of the trained weights by rounds, kept in the run's folder."""
+    tokens = options.batch_size * model.backbone.max_sequence_length
+    batch_size = max(1, min(options.batch_size, tokens // length))
+    count = -(-options.evaluate_queries // (pairs * batch_size)) * batch_size
+    batch = fresh(options, seed, runs.EVALUATION, length, pairs, count)
+    other = functools.cache(
+        lambda: models.with_length(model, kind, options, length, seed)
+    )
+    for rounds in options.rounds if models.hashes(kind) else [0]:
+        runs.evaluate(
+            runs.run_folder(options, kind, seed),
+            {
+                "length": length,
+                "pairs": pairs,
+                "rounds": rounds,
+                "sequences": count,
+            },
+            lambda: accuracy(other(), batch(0), batch_size, rounds),  # noqa: B023
         )
 
-    def accuracy(self, rounds):
-        if self.model is None:
-            self.model = self.make()
-            self.model.set_weights(self.trained.get_weights())
-            self.model.compile(metrics=["accuracy"], jit_compile=True)
-        models.attend(self.model, rounds)
-        tokens, labels, weights = self.batch(0)
-        found = self.model.evaluate(
-            tokens,
-            labels,
-            sample_weight=weights,
-            batch_size=self.batch_size,
-            verbose=0,
-            return_dict=True,
-        )
-        return {"accuracy": found["accuracy"]}
+
+def accuracy(model, batch, batch_size, rounds):
+    models.attend(model, rounds)
+    model.compile(metrics=["accuracy"], jit_compile=True)
+    tokens, labels, weights = batch
+    found = model.evaluate(
+        tokens,
+        labels,
+        sample_weight=weights,
+        batch_size=batch_size,
+        verbose=0,
+        return_dict=True,
+    )
+    return {"accuracy": found["accuracy"]}
 
 
 # === Report ===

@@ -49,6 +49,7 @@ _FREE_OPTIONS = {
     "quick",
     "evaluate",
     "evaluate_queries",
+    "documents",
     "rounds",
     "picture",
     "markdown",
