@@ -8,11 +8,15 @@
 | `local` | one more local layer |
 | `linear` | linear attention, whose state does not grow with the length |
 
-All are `ReformerCausalLM`s: embeddings, local layers, feed-forward, streams,
-head, loss and initial distributions are the same.
+A number behind it, as in `lsh-2`, is that of rounds in training. `-plain` at
+the end stands for ordinary backpropagation, `recompute=False`.
+
+Embeddings, local layers, feed-forward, streams, head, loss and initial
+distributions are the same.
 """
 
 import ast
+import re
 
 import keras
 from keras import ops
@@ -26,24 +30,48 @@ OPTIONS = {
     "width": (64, "of embeddings and of each stream"),
     "heads": (2, "of attention"),
     "feed_forward": (0, "width inside, 0 for twice the width"),
+    "attention": ("local,lsh", "in turn, over the blocks"),
     "chunk_length": (32, "tokens in a chunk of LSH attention"),
     "local_chunk_length": (16, "tokens in a chunk of local attention"),
     "num_hashes": (4, "rounds of hashing in training"),
+    "discount_duplicates": (False, "pairs that rounds share count once"),
     # A model made for long texts spreads short ones over as many buckets.
     "buckets": ("model", "number for the model's, or each text's, length"),
     # Longer texts than those of training have no rows in a table.
-    "position_embedding": ("none", "as of ReformerBackbone, or none"),
-    "position_bias": ("relative", "alibi, relative or none"),
+    "position_embedding": (
+        "local-rotary",
+        "local-rotary: rotary, in local attention alone; none; or another "
+        "one of ReformerBackbone",
+    ),
+    "position_bias": ("none", "alibi, relative or none"),
     "model": ("", "more of its arguments, as key=value;key=value"),
 }
-_CHANGES = {
-    "lsh-chunk": {"scope": "chunk"},
-    "local": {"attention_layers": ("local",)},
-}
 
 
-def arguments(kind, options, vocabulary_size, max_length, seed):
+def parse_kind(kind):
+    """`"lsh-chunk-2-plain"` as one of `KINDS` and arguments of a backbone."""
+    pattern = rf"({'|'.join(sorted(KINDS, key=len, reverse=True))})"
+    found = re.fullmatch(rf"{pattern}(?:-(\d+))?(-plain)?", kind)
+    if not found:
+        raise ValueError(
+            f"Expected one of {KINDS}, perhaps with a number of rounds and "
+            f"`-plain` behind it. Received: kind={kind!r}"
+        )
+    base, rounds, plain = found.groups()
+    changes = {
+        "lsh-chunk": {"scope": "chunk"},
+        "local": {"attention_layers": ("local",)},
+    }.get(base, {})
+    if rounds:
+        changes["num_hashes"] = int(rounds)
+    if plain:
+        changes["recompute"] = False
+    return base, changes
+
+
+def arguments(kind, options, vocabulary_size, max_length, seed, **more):
     """What `ReformerBackbone` is made of."""
+    positions = options.position_embedding.removeprefix("local-")
     return {
         "vocabulary_size": vocabulary_size,
         "num_layers": options.layers,
@@ -51,14 +79,16 @@ def arguments(kind, options, vocabulary_size, max_length, seed):
         "hidden_dim": options.width,
         "intermediate_dim": options.feed_forward or 2 * options.width,
         "max_sequence_length": max_length,
+        "attention_layers": tuple(options.attention.split(",")),
         "chunk_length": options.chunk_length,
         "local_chunk_length": options.local_chunk_length,
         "num_hashes": options.num_hashes,
-        "position_embedding": _or_none(options.position_embedding),
+        "position_embedding": _or_none(positions),
         "position_bias": _or_none(options.position_bias),
         "seed": seed,
+        **more,
         **key_values(options.model),
-        **_CHANGES.get(kind, {}),
+        **parse_kind(kind)[1],
     }
 
 
@@ -83,23 +113,38 @@ def key_values(text):
     return found
 
 
-def causal_lm(kind, options, vocabulary_size, max_length, seed):
-    """A `ReformerCausalLM` of a kind, initialized from the seed."""
-    if kind not in KINDS:
-        raise ValueError(f"Expected one of {KINDS}. Received: kind={kind!r}")
+def backbone(kind, options, vocabulary_size, max_length, seed, **more):
+    """A backbone of a kind, initialized from the seed.
+
+    Args:
+        kind: str, see above.
+        options: with those of `OPTIONS`.
+        vocabulary_size: int.
+        max_length: int. Greatest length.
+        seed: int.
+        **more: further arguments of `ReformerBackbone`.
+    """
+    base, _ = parse_kind(kind)
     keras.utils.set_random_seed(seed)
-    backbone = keras_reformer.ReformerBackbone(
-        **arguments(kind, options, vocabulary_size, max_length, seed)
+    made = keras_reformer.ReformerBackbone(
+        **arguments(kind, options, vocabulary_size, max_length, seed, **more)
     )
-    if kind == "linear":
-        backbone = LinearBackbone(backbone)
-    model = keras_reformer.ReformerCausalLM(backbone=backbone)
-    if kind == "exact":
-        attend(model, 0)
-    if options.buckets == "length":
-        for layer in model.backbone.lsh_layers().values():
+    for layer in made.lsh_layers().values():
+        layer.discount_duplicates = options.discount_duplicates
+        if options.buckets == "length":
             layer.num_buckets = None
-    return model
+        if options.position_embedding == "local-rotary":
+            layer.rotary_embedding = None
+    if base == "exact":
+        attend(made, 0)
+    return LinearBackbone(made) if base == "linear" else made
+
+
+def causal_lm(*arguments, **more):
+    """A `ReformerCausalLM` of the `backbone` of these arguments."""
+    return keras_reformer.ReformerCausalLM(
+        backbone=backbone(*arguments, **more)
+    )
 
 
 def with_length(trained, kind, options, length, seed):
@@ -111,20 +156,34 @@ def with_length(trained, kind, options, length, seed):
 
 
 def hashes(kind):
+    """Whether a model of the kind was trained with LSH attention."""
     return kind.startswith("lsh")
 
 
-def attend(model, rounds):
-    """Sets how a model's LSH layers attend, of whatever kind it was.
+def attend(backbone, rounds):
+    """Sets how the LSH layers attend, of whatever kind the model was.
 
     Args:
-        model: with a `backbone`.
+        backbone: with `lsh_layers`.
         rounds: int. Rounds of hashing, or 0 for what they approximate.
     """
-    for layer in model.backbone.lsh_layers().values():
-        longest = model.backbone.max_sequence_length
+    for layer in backbone.lsh_layers().values():
+        longest = backbone.max_sequence_length
         layer.exact_below = 0 if rounds else longest
         layer.num_hashes = rounds or layer.num_hashes
+
+
+def evaluate(model, rounds, batch, batch_size, metrics=("accuracy",), **loss):
+    """Metrics of a trained model on `(x, y)` or `(x, y, weights)`."""
+    attend(model.backbone, rounds)
+    model.compile(metrics=list(metrics), jit_compile=True, **loss)
+    return model.evaluate(
+        *batch[:2],
+        sample_weight=batch[2] if len(batch) > 2 else None,
+        batch_size=batch_size,
+        verbose=0,
+        return_dict=True,
+    )
 
 
 @keras.saving.register_keras_serializable(package="benchmarks")

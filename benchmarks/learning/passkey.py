@@ -56,7 +56,7 @@ OPTIONS = {
     "chunk_length": (64, "tokens in a chunk of LSH attention"),
 }
 QUICK = {
-    "stages": "384:150:16,512:20:8",
+    "stages": "384:200:16",
     "evaluate": (1024,),
     "documents": 4,
     "validate_documents": 16,
@@ -183,7 +183,7 @@ def evaluate(model, options, kind, seed, length):
 
 def count_right(model, options, seed, length, rounds):
     """Documents with all digits right, and the share of right digits."""
-    models.attend(model, rounds)
+    models.attend(model.backbone, rounds)
     answers = answering(model)
     right = []
     for index in range(options.documents):

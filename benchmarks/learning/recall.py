@@ -199,22 +199,12 @@ def evaluate(model, options, kind, seed, length, pairs):
                 "rounds": rounds,
                 "sequences": count,
             },
-            lambda: accuracy(other(), batch(0), batch_size, rounds),  # noqa: B023
+            lambda: accuracy(other(), rounds, batch(0), batch_size),  # noqa: B023
         )
 
 
-def accuracy(model, batch, batch_size, rounds):
-    models.attend(model, rounds)
-    model.compile(metrics=["accuracy"], jit_compile=True)
-    tokens, labels, weights = batch
-    found = model.evaluate(
-        tokens,
-        labels,
-        sample_weight=weights,
-        batch_size=batch_size,
-        verbose=0,
-        return_dict=True,
-    )
+def accuracy(model, rounds, batch, batch_size):
+    found = models.evaluate(model, rounds, batch, batch_size)
     return {"accuracy": found["accuracy"]}
 
 

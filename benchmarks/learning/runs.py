@@ -40,6 +40,8 @@ FOLDER = pathlib.Path("runs") / "learning"
 # Streams of random numbers that never meet: one seeds a batch with
 # `(seed, stream, index)`.
 TRAINING, VALIDATION, EVALUATION = range(3)
+# Real texts, where they are.
+DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 # What changes nothing that a run has learned.
 _FREE_OPTIONS = {
     "folder",
@@ -50,6 +52,11 @@ _FREE_OPTIONS = {
     "evaluate",
     "evaluate_queries",
     "documents",
+    "data",
+    "test",
+    "examples",
+    "generate",
+    "pretraining",
     "rounds",
     "picture",
     "markdown",
@@ -95,7 +102,10 @@ def make_parser(documentation, script, kinds, options):
     add("--seeds", type=numbers, default=(0,), help="with commas between")
     for option, (default, help_text) in {**options, **OPTIMIZER}.items():
         flag = f"--{option.replace('_', '-')}"
-        add(flag, type=type(default), default=default, help=help_text)
+        kind = {"type": type(default)}
+        if isinstance(default, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+        add(flag, **kind, default=default, help=help_text)
     add("--folder", type=pathlib.Path, default=FOLDER / name, help="of runs")
     add("--quick", action="store_true", help="a small setting, for a look")
     add("--report", action="store_true", help="train nothing, report")

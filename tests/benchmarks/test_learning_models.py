@@ -113,10 +113,30 @@ def test_exact_kind_attends_exactly_and_rounds_can_be_set():
         model = layer(kind)
         (lsh,) = model.backbone.lsh_layers().values()
         assert (lsh.exact_below, lsh.scope) == (longest, scope)
-        models.attend(model, 8)
+        models.attend(model.backbone, 8)
         assert (lsh.exact_below, lsh.num_hashes) == (0, 8)
-        models.attend(model, 0)
+        models.attend(model.backbone, 0)
         assert (lsh.exact_below, lsh.num_hashes) == (32, 8)
+
+
+@pytest.mark.parametrize(
+    "kind, expected",
+    [
+        ("lsh", ("lsh", {})),
+        ("lsh-2", ("lsh", {"num_hashes": 2})),
+        ("lsh-chunk-8", ("lsh-chunk", {"scope": "chunk", "num_hashes": 8})),
+        ("exact-plain", ("exact", {"recompute": False})),
+        ("lsh-1-plain", ("lsh", {"num_hashes": 1, "recompute": False})),
+    ],
+)
+def test_kinds_are_read(kind, expected):
+    assert models.parse_kind(kind) == expected
+
+
+@pytest.mark.parametrize("kind", ["lsh-", "full", "lsh-plain-2", ""])
+def test_other_kinds_are_refused(kind):
+    with pytest.raises(ValueError, match="Received: kind="):
+        models.parse_kind(kind)
 
 
 def test_arguments_of_the_model_are_read_as_literals():

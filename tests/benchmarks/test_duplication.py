@@ -1,0 +1,37 @@
+import argparse
+
+import duplication
+import numpy as np
+import pytest
+
+
+def test_examples_are_zero_w_zero_w_and_the_second_w_counts():
+    rng = np.random.default_rng(0)
+    tokens, labels, weights = duplication.duplication_batch(rng, 50, 22, 7)
+    np.testing.assert_array_equal(tokens[:, :11], tokens[:, 11:])
+    assert (tokens[:, 0] == 0).all()
+    assert set(tokens[:, 1:11].ravel()) == set(range(1, 8))
+    np.testing.assert_array_equal(labels[:, :-1], tokens[:, 1:])
+    counted = labels[weights == 1].reshape(50, 10)
+    np.testing.assert_array_equal(counted, tokens[:, 1:11])
+    assert weights.sum() == 500
+
+
+@pytest.mark.parametrize("length", [2, 21])
+def test_other_lengths_are_refused(length):
+    with pytest.raises(ValueError, match=f"length={length}"):
+        duplication.duplication_batch(np.random.default_rng(0), 1, length, 7)
+
+
+def test_the_place_that_predicts_a_symbol_is_in_its_column():
+    defaults = {name: value for name, (value, _) in duplication.OPTIONS.items()}
+    options = argparse.Namespace(**{**defaults, "length": 22, "width": 16})
+    model = duplication.make_model(options, "lsh-2", 0)
+    config = model.backbone.get_config()
+    columns = config["axial_shape"][-1]
+    rng = np.random.default_rng(0)
+    _, _, weights = duplication.duplication_batch(rng, 1, 22, 7)
+    for place in np.flatnonzero(weights[0]):
+        source = place + 1 - 11
+        assert place % columns == source % columns
+    assert config["num_hashes"] == 2
