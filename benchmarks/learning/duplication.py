@@ -50,13 +50,13 @@ OPTIONS = {
     "chunk_length": (16, "tokens in a chunk of LSH attention"),
     "discount_duplicates": (True, "pairs that rounds share count once"),
     "position_embedding": (
-        "columns",
-        "columns: axial, a symbol and its copy's place in one column; or "
-        "one of ReformerBackbone",
+        "learned",
+        "as of ReformerBackbone; or columns: axial, with a symbol and where "
+        "it is predicted in one column, which is easier",
     ),
 }
 QUICK = {
-    "kinds": ("exact", "lsh-2"),
+    "kinds": ("lsh-2",),
     "length": 64,
     "symbols": 8,
     "steps": 300,

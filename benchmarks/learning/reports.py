@@ -1,5 +1,6 @@
 """Tables and pictures of the runs in a folder, whoever made them."""
 
+import itertools
 import json
 import math
 
@@ -108,6 +109,7 @@ def plot_curves(options, panels, title):
     )
     for axis, (name, label) in zip(axes[0], panels.items(), strict=True):
         _plot_panel(axis, found, kinds, name)
+        _mark_stages(axis, found)
         axis.set(xlabel="step", ylabel=label)
         axis.grid(alpha=0.3)
     if found:
@@ -131,3 +133,11 @@ def _plot_panel(axis, found, kinds, name):
             alpha=0.8,
         )
         labelled.add(kind)
+
+
+def _mark_stages(axis, found):
+    """A line where one run's length changes: all have the same stages."""
+    rows = max(found.values(), key=len, default=[])
+    for row, after in itertools.pairwise(rows):
+        if row.get("length") != after.get("length"):
+            axis.axvline(row["step"], color="gray", linestyle=":")

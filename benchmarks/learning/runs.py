@@ -39,7 +39,7 @@ from keras_reformer.commands.files import write_json, write_text
 FOLDER = pathlib.Path("runs") / "learning"
 # Streams of random numbers that never meet: one seeds a batch with
 # `(seed, stream, index)`.
-TRAINING, VALIDATION, EVALUATION = range(3)
+TRAINING, VALIDATION, EVALUATION, ORDER = range(4)
 # Real texts, where they are.
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 # What changes nothing that a run has learned.
@@ -228,7 +228,7 @@ def train(model, stages, options, kind, seed):
             run.train_stage(stage, first, options.evaluate_every)
             first += stage.steps
     except checkpoints.NotFinite as error:
-        print(f"{folder.name} has diverged: {error}", flush=True)
+        print(f"{_name(folder)} has diverged: {error}", flush=True)
         return False
     return True
 
@@ -238,6 +238,7 @@ class _Run:
 
     def __init__(self, model, folder, fingerprint):
         self.model, self.folder = model, folder
+        self.name = _name(folder)
         self.fingerprint = fingerprint
         self.step, self.seconds, self.rows = 0, 0.0, []
 
@@ -253,7 +254,7 @@ class _Run:
         self.step, self.seconds = checkpoint.step, checkpoint.seconds
         rows = read_rows(self.folder / "curve.csv")
         self.rows = [row for row in rows if row["step"] <= self.step]
-        print(f"{self.folder.name}: {self.step} steps done", flush=True)
+        print(f"{self.name}: {self.step} steps done", flush=True)
 
     def train_stage(self, stage, first, evaluate_every):
         """The stage begins at the run's step `first`."""
@@ -288,7 +289,7 @@ class _Run:
     def _record(self, results):
         """A row first: a checkpoint never lacks its row."""
         row = {"step": self.step, "seconds": round(self.seconds, 1), **results}
-        print(f"{self.folder.name} {_told(row)}", flush=True)
+        print(f"{self.name} {_told(row)}", flush=True)
         self.rows.append(row)
         write_rows(self.folder / "curve.csv", self.rows)
         checkpoints.save_checkpoint(
@@ -317,6 +318,10 @@ def random(seed, stream, index):
     return np.random.default_rng((seed, stream, index))
 
 
+def _name(folder):
+    return f"{folder.parent.name}/{folder.name}"
+
+
 def _told(row):
     return ", ".join(f"{name} {_number(value)}" for name, value in row.items())
 
@@ -329,12 +334,12 @@ def _number(value):
 
 
 def read_rows(path):
-    """Rows of a CSV file as dicts, numbers where a text is one."""
+    """Rows of a CSV file as dicts of what is there, numbers as such."""
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return [
-            {name: _value(text) for name, text in row.items()}
+            {name: _value(text) for name, text in row.items() if text}
             for row in csv.DictReader(file)
         ]
 
@@ -366,6 +371,6 @@ def evaluate(folder, case, compute):
         if all(row.get(name) == value for name, value in case.items()):
             return row
     row = {**case, **compute()}
-    print(f"{folder.name} evaluated: {_told(row)}", flush=True)
+    print(f"{_name(folder)} evaluated: {_told(row)}", flush=True)
     write_rows(path, [*rows, row])
     return row

@@ -25,7 +25,8 @@ def test_other_lengths_are_refused(length):
 
 def test_the_place_that_predicts_a_symbol_is_in_its_column():
     defaults = {name: value for name, (value, _) in duplication.OPTIONS.items()}
-    options = argparse.Namespace(**{**defaults, "length": 22, "width": 16})
+    changes = {"length": 22, "width": 16, "position_embedding": "columns"}
+    options = argparse.Namespace(**{**defaults, **changes})
     model = duplication.make_model(options, "lsh-2", 0)
     config = model.backbone.get_config()
     columns = config["axial_shape"][-1]

@@ -123,6 +123,28 @@ def test_evaluations_are_computed_once(tmp_path):
     assert len(calls) == 2
 
 
+def test_evaluations_of_two_sorts_have_tables_of_their_own(tmp_path):
+    folder = tmp_path / "lsh-0"
+    folder.mkdir()
+    for rounds in (4, 1):
+        runs.evaluate(folder, {"rounds": rounds}, lambda: {"accuracy": 0.5})
+    runs.evaluate(folder, {"generated": 9}, lambda: {"copied": 3})
+    given = options(tmp_path, kinds=("lsh",))
+    for column, value, header, cells in (
+        ("rounds", "accuracy", ["rounds 1", "rounds 4"], [0.5, 0.5]),
+        ("generated", "copied", ["generated 9"], [3]),
+    ):
+        _, found, rows = reports.evaluation_table(
+            given,
+            "title",
+            (),
+            column,
+            lambda row: row[value],  # noqa: B023
+        )
+        assert found == ["kind", "seed", *header]
+        assert rows == [["lsh", 0, *cells]]
+
+
 def test_reports_know_runs_by_kind_and_seed(tmp_path):
     for name, last in (("lsh-chunk-0", 0.95), ("lsh-2", 0.5), ("lsh-10", 1.0)):
         rows = [
