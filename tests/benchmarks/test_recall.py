@@ -23,6 +23,14 @@ def test_every_key_is_asked_once_and_answered_with_its_value(fillers):
         assert set(values) <= set(range(12, 23))
 
 
+def test_keys_and_values_are_random():
+    tokens, _, _ = batch()
+    for first in (0, 1):
+        chosen = tokens[:, first:14:2]
+        assert len({tuple(row) for row in chosen}) == 5
+        assert len(set(chosen.ravel())) == 11
+
+
 def test_queries_come_in_an_order_and_at_places_of_their_own():
     tokens, _, weights = batch()
     orders = [

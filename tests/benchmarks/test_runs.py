@@ -26,8 +26,11 @@ class Killed(Exception):
     pass
 
 
-def run(given, kill_at=None, seed=0):
-    """Trains a model with dropout for 7 and then 4 steps; its weights."""
+def run(given, kill_at=None, seed=0, asked=None):
+    """Trains a model with dropout for 7 and then 4 steps; its weights.
+
+    The numbers of the batches go to the list `asked`.
+    """
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [keras.Input((5,)), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
@@ -43,6 +46,8 @@ def run(given, kill_at=None, seed=0):
     model.fit = lambda *args, **kwargs: fit(*args, callbacks=[Kill()], **kwargs)
 
     def batch(index):
+        if asked is not None and index not in asked:
+            asked.append(index)
         rng = runs.random(seed, runs.TRAINING, index)
         return rng.normal(size=(4, 5)), rng.normal(size=(4, 1))
 
@@ -74,17 +79,30 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, kill_at):
     assert [row["size"] for row in rows] == [7, 7, 7, 4, 4]
 
 
+def test_a_batch_is_that_of_the_step(tmp_path):
+    asked = []
+    run(options(tmp_path), asked=asked)
+    assert sorted(asked) == [*range(11), 99]
+    dataset = runs.batches(lambda index: (np.full(2, index),), 5, 3)
+    assert [int(x[0]) for (x,) in dataset] == [5, 6, 7]
+
+
 def test_a_row_without_its_checkpoint_is_written_again(tmp_path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise Killed
+    save = runs.checkpoints.save_checkpoint
+
+    def save_once(*args, step, **kwargs):
+        if step > 3:
+            raise Killed
+        save(*args, step=step, **kwargs)
 
     given = options(tmp_path)
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(runs.checkpoints, "save_checkpoint", fail)
+        patched.setattr(runs.checkpoints, "save_checkpoint", save_once)
         run(given)
-    assert len(without_seconds(tmp_path)) == 1
+    assert [row["step"] for row in without_seconds(tmp_path)] == [3, 6]
     run(given)
-    assert len(without_seconds(tmp_path)) == 5
+    rows = without_seconds(tmp_path)
+    assert [row["step"] for row in rows] == [3, 6, 7, 10, 11]
 
 
 def test_a_finished_run_is_read(tmp_path):
