@@ -48,7 +48,7 @@ OPTIONS = {
     "feed_forward": (128, "width inside"),
     "attention": ("lsh", "in turn, over the blocks"),
     "chunk_length": (16, "tokens in a chunk of LSH attention"),
-    "discount_duplicates": (True, "pairs that rounds share count once"),
+    "duplicates": ("discount", "how pairs that rounds share count"),
     "position_embedding": (
         "learned",
         "as of ReformerBackbone; or columns: axial, with a symbol and where "

@@ -8,8 +8,10 @@
 | `local` | one more local layer |
 | `linear` | linear attention, whose state does not grow with the length |
 
-A number behind it, as in `lsh-2`, is that of rounds in training. `-plain` at
-the end stands for ordinary backpropagation, `recompute=False`.
+A number behind it, as in `lsh-2`, is that of rounds in training. Then may
+follow `-uncentered` (`center_hashes=False`), `-unconvolved`
+(`query_key_kernel_size=1`) and `-plain` (ordinary backpropagation,
+`recompute=False`), in this order.
 
 Embeddings, local layers, feed-forward, streams, head, loss and initial
 distributions are the same.
@@ -25,6 +27,12 @@ import keras_reformer
 from keras_reformer.models.inputs import complete
 
 KINDS = ("lsh", "lsh-chunk", "exact", "local", "linear")
+# Without what makes LSH attention learn, to see what it is good for.
+_WITHOUT = {
+    "-uncentered": {"center_hashes": False},
+    "-unconvolved": {"query_key_kernel_size": 1},
+    "-plain": {"recompute": False},
+}
 OPTIONS = {
     "layers": (2, "reversible blocks"),
     "width": (64, "of embeddings and of each stream"),
@@ -34,7 +42,7 @@ OPTIONS = {
     "chunk_length": (32, "tokens in a chunk of LSH attention"),
     "local_chunk_length": (16, "tokens in a chunk of local attention"),
     "num_hashes": (4, "rounds of hashing in training"),
-    "discount_duplicates": (False, "pairs that rounds share count once"),
+    "duplicates": ("count", "how pairs that rounds share count"),
     # A model made for long texts spreads short ones over as many buckets.
     "buckets": ("model", "number for the model's, or each text's, length"),
     # Longer texts than those of training have no rows in a table.
@@ -51,21 +59,22 @@ OPTIONS = {
 def parse_kind(kind):
     """`"lsh-chunk-2-plain"` as one of `KINDS` and arguments of a backbone."""
     pattern = rf"({'|'.join(sorted(KINDS, key=len, reverse=True))})"
-    found = re.fullmatch(rf"{pattern}(?:-(\d+))?(-plain)?", kind)
+    endings = "".join(f"({ending})?" for ending in _WITHOUT)
+    found = re.fullmatch(rf"{pattern}(?:-(\d+))?{endings}", kind)
     if not found:
         raise ValueError(
             f"Expected one of {KINDS}, perhaps with a number of rounds and "
-            f"`-plain` behind it. Received: kind={kind!r}"
+            f"of {tuple(_WITHOUT)} behind it. Received: kind={kind!r}"
         )
-    base, rounds, plain = found.groups()
+    base, rounds, *endings = found.groups()
     changes = {
         "lsh-chunk": {"scope": "chunk"},
         "local": {"attention_layers": ("local",)},
     }.get(base, {})
     if rounds:
         changes["num_hashes"] = int(rounds)
-    if plain:
-        changes["recompute"] = False
+    for ending in filter(None, endings):
+        changes |= _WITHOUT[ending]
     return base, changes
 
 
@@ -83,6 +92,7 @@ def arguments(kind, options, vocabulary_size, max_length, seed, **more):
         "chunk_length": options.chunk_length,
         "local_chunk_length": options.local_chunk_length,
         "num_hashes": options.num_hashes,
+        "duplicates": options.duplicates,
         "position_embedding": _or_none(positions),
         "position_bias": _or_none(options.position_bias),
         "seed": seed,
@@ -130,7 +140,6 @@ def backbone(kind, options, vocabulary_size, max_length, seed, **more):
         **arguments(kind, options, vocabulary_size, max_length, seed, **more)
     )
     for layer in made.lsh_layers().values():
-        layer.discount_duplicates = options.discount_duplicates
         if options.buckets == "length":
             layer.num_buckets = None
         if options.position_embedding == "local-rotary":

@@ -127,6 +127,10 @@ def test_exact_kind_attends_exactly_and_rounds_can_be_set():
         ("lsh-chunk-8", ("lsh-chunk", {"scope": "chunk", "num_hashes": 8})),
         ("exact-plain", ("exact", {"recompute": False})),
         ("lsh-1-plain", ("lsh", {"num_hashes": 1, "recompute": False})),
+        (
+            "exact-uncentered-unconvolved",
+            ("exact", {"center_hashes": False, "query_key_kernel_size": 1}),
+        ),
     ],
 )
 def test_kinds_are_read(kind, expected):
