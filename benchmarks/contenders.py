@@ -40,7 +40,7 @@ class Contender(NamedTuple):
 # === TensorFlow ===
 
 
-def _ours(case, jit_compile, exact_below=None):
+def _ours(case, jit_compile, **options):
     import keras_reformer
 
     layer = keras_reformer.LSHSelfAttention(
@@ -49,8 +49,8 @@ def _ours(case, jit_compile, exact_below=None):
         num_hashes=HASHES,
         chunk_length=CHUNK,
         causal=True,
-        exact_below=exact_below,
         seed=1,
+        **options,
     )
     layer.build(_shape(case))
     return _tensorflow_step(layer, layer, case, jit_compile)
@@ -62,6 +62,10 @@ def _ours_xla(case):
 
 def _ours_exact(case):
     return _ours(case, True, exact_below=case["length"])
+
+
+def _ours_in_models(case):
+    return _ours(case, True, query_key_kernel_size=2, center_hashes=True)
 
 
 def _ours_without_xla(case):
@@ -217,6 +221,7 @@ def _rotated(case):
 OURS = "ours, XLA"
 CONTENDERS = {
     OURS: Contender(_ours_xla, ("tensorflow",)),
+    "ours, in models": Contender(_ours_in_models, ("tensorflow",)),
     "ours, no XLA": Contender(_ours_without_xla, ("tensorflow",)),
     "ours, exact": Contender(_ours_exact, ("tensorflow",), quadratic_time=True),
     "keras MultiHeadAttention": Contender(

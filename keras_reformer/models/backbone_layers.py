@@ -136,7 +136,9 @@ def _position_layer(config, dtype):
     return AxialPositionEmbedding(
         shape,
         dims,
-        embeddings_initializer=keras.initializers.RandomNormal(0.0, 1.0),
+        # As large as the tokens' they would drown what tokens share, by which
+        # attention looks things up.
+        embeddings_initializer=keras.initializers.RandomNormal(0.0, 0.1),
         dtype=dtype,
         name=name,
     )
