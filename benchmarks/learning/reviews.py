@@ -51,6 +51,7 @@ OPTIONS = {
     "length": (4096, "tokens of a review; what comes later is cut"),
     "steps": (1000, "of training the classifier"),
     "batch_size": (8, "reviews in a step"),
+    "learning_rate": (5e-4, runs.RATE_HELP),
     "head_dropout": (0.1, "before the classifier's dense layers"),
     "crop": (False, "train on a random part of long reviews, not the first"),
     "test": (False, "evaluate on the test set too"),

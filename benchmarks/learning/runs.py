@@ -80,8 +80,9 @@ class Stage(NamedTuple):
 
 # === Options ===
 
+RATE_HELP = "peak of the learning rate, reached after the warm-up"
 OPTIMIZER = {
-    "learning_rate": (3e-3, "peak, reached after the warm-up"),
+    "learning_rate": (3e-3, RATE_HELP),
     "warmup": (0.05, "share of the steps that the rate rises"),
     "weight_decay": (0.01, "of AdamW"),
     "clip": (1.0, "greatest norm of all gradients, 0 for none"),
@@ -100,7 +101,7 @@ def make_parser(documentation, script, kinds, options):
     add = parser.add_argument
     add("--kinds", type=words, default=kinds, help="with commas between")
     add("--seeds", type=numbers, default=(0,), help="with commas between")
-    for option, (default, help_text) in {**options, **OPTIMIZER}.items():
+    for option, (default, help_text) in {**OPTIMIZER, **options}.items():
         flag = f"--{option.replace('_', '-')}"
         kind = {"type": type(default)}
         if isinstance(default, bool):
