@@ -242,7 +242,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         orders, buckets = self._remember_sort(
             query_key, mask, training, rotation_seed, rotations
         )
-        if training and self.hash_center is not None:
+        if training and self.trainable and self.hash_center is not None:
             self._follow_mean_direction(query_key, mask)
         attended = self._attend(
             query_key,

@@ -40,10 +40,10 @@ class ShortConvolution(keras.layers.Layer):
     def build(self, input_shape):
         checks.sequence_shape(self.name, input_shape)
 
-        self.kernel = self.add_weight(
+        self.depthwise_kernel = self.add_weight(
             shape=(self.kernel_size, input_shape[-1]),
             initializer="ones",
-            name="kernel",
+            name="depthwise_kernel",
         )
 
     def call(self, inputs, mask=None):
@@ -61,7 +61,7 @@ class ShortConvolution(keras.layers.Layer):
         return cache.convolve(inputs, self._kernel(inputs))
 
     def _kernel(self, inputs):
-        return keras.ops.cast(self.kernel, inputs.dtype)
+        return keras.ops.cast(self.depthwise_kernel, inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

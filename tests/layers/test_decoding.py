@@ -144,7 +144,7 @@ POSITIONS = {
 def test_convolution_of_query_keys(options):
     layer, inputs = make_lsh("float32", **options), make_inputs(dtype="float32")
     layer.build(inputs.shape)
-    spread_out(layer.convolution.kernel)
+    spread_out(layer.convolution.depthwise_kernel)
     assert_decodes_as_full_pass(layer, inputs, 1e-5)
 
 

@@ -104,10 +104,12 @@ def test_nothing_valid_moves_nothing(mask):
     np.testing.assert_array_equal(layer.hash_center, center)
 
 
-def test_inference_moves_nothing():
+@pytest.mark.parametrize("training", [False, True])
+def test_inference_and_frozen_layers_move_nothing(training):
     layer = make_layer(make_center())
+    layer.trainable = not training
     before = np.asarray(layer.hash_center)
-    layer(make_inputs(), training=False)
+    layer(make_inputs(), training=training)
     np.testing.assert_array_equal(layer.hash_center, before)
 
 

@@ -27,7 +27,7 @@ def convolved(x, kernel):
 def make_layer(kernel_size, dtype="float64"):
     layer = ShortConvolution(kernel_size, dtype=dtype)
     layer.build(SHAPE)
-    layer.kernel.assign(make_inputs((kernel_size, SHAPE[-1]), seed=1))
+    layer.depthwise_kernel.assign(make_inputs((kernel_size, SHAPE[-1]), seed=1))
     return layer
 
 
@@ -44,14 +44,16 @@ def test_layer_is_at_home_in_keras():
 @pytest.mark.parametrize("kernel_size", [1, 2, 4, 13])
 def test_equals_the_reference(kernel_size, execution):
     layer, x = make_layer(kernel_size), make_inputs()
-    expected = convolved(x, np.asarray(layer.kernel))
+    expected = convolved(x, np.asarray(layer.depthwise_kernel))
     np.testing.assert_allclose(execution(layer)(x), expected, atol=1e-12)
 
 
 def test_masked_positions_count_as_zeros():
     layer, x = make_layer(3), make_inputs()
     mask = np.random.default_rng(2).random(SHAPE[:2]) < 0.6
-    expected = convolved(x * mask[..., None], np.asarray(layer.kernel))
+    expected = convolved(
+        x * mask[..., None], np.asarray(layer.depthwise_kernel)
+    )
     np.testing.assert_allclose(layer(x, mask=mask), expected, atol=1e-12)
 
 
@@ -75,14 +77,16 @@ def test_lsh_attention_hashes_and_attends_to_convolved_query_keys():
     )
     x = make_inputs()
     layer.build(x.shape)
-    layer.convolution.kernel.assign(make_inputs((3, 6), seed=1))
+    layer.convolution.depthwise_kernel.assign(make_inputs((3, 6), seed=1))
 
     def heads(vectors):
         return vectors.reshape(*x.shape[:2], 2, 3).transpose(0, 2, 1, 3)
 
     query_key = x @ np.asarray(layer.query_key.kernel)
     attended = reference.lsh_attention(
-        heads(convolved(query_key, np.asarray(layer.convolution.kernel))),
+        heads(
+            convolved(query_key, np.asarray(layer.convolution.depthwise_kernel))
+        ),
         heads(x @ np.asarray(layer.value.kernel)),
         np.asarray(layer.hash(x)),
         chunk_length=4,
@@ -174,7 +178,7 @@ def test_the_convolution_learns_in_a_stack_that_recomputes():
         backbone = make_backbone(seed=0, recompute=recompute, dtype="float64")
         keras.utils.set_random_seed(0)
         backbone = ReformerBackbone.from_config(backbone.get_config())
-        kernel = backbone.lsh_layers()[1].convolution.kernel
+        kernel = backbone.lsh_layers()[1].convolution.depthwise_kernel
         gradients.append(gradient_of(backbone, kernel, ids))
     assert np.abs(gradients[0]).min() > 0
     np.testing.assert_allclose(*gradients, rtol=1e-8)

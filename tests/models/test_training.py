@@ -135,8 +135,9 @@ def test_datasets_of_inputs_alone(model):
 
 
 def test_validation_data(model):
-    expected = expected_results(model, MASKED, LABELS)
     results = fit(model, IDS, validation_data=(MASKED, LABELS))
+    # Afterwards: training moves the centre of hashes, at any learning rate.
+    expected = expected_results(model, MASKED, LABELS)
     for name, value in expected.items():
         np.testing.assert_allclose(results[f"val_{name}"], value, rtol=1e-5)
 
