@@ -65,7 +65,9 @@ def without_seconds(path):
     ]
 
 
-@pytest.mark.parametrize("kill_at", [2, 5, 8])
+@pytest.mark.parametrize(
+    "kill_at", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 8))]
+)
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, kill_at):
     whole = run(options(tmp_path / "whole"))
     given = options(tmp_path / "killed")

@@ -153,7 +153,9 @@ def spread_out(kernel):
     kernel.assign(np.random.default_rng(3).normal(size=kernel.shape))
 
 
-@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize(
+    "wrap", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_chunk_scope_with_a_convolution(wrap):
     layer = make_lsh(scope="chunk", wrap=wrap, query_key_kernel_size=3)
     assert_decodes_as_growing_passes(layer, make_inputs(18), 1e-12)
