@@ -8,6 +8,7 @@ from keras_reformer.commands import console
 from keras_reformer.commands.config import (
     ATTENTION_TYPES,
     PRECISIONS,
+    RecallConfig,
     TrainingConfig,
 )
 
@@ -42,6 +43,12 @@ _TRAINING_OPTIONS = {
     "output": "folder that holds the runs",
     "export": "folder that holds the exported models",
 }
+_RECALL_OPTIONS = {
+    "name": "name of the run's folder",
+    "steps": "training steps of each model",
+    "seed": "seed of weights, hashing and data",
+    "output": "folder that holds the runs",
+}
 _TYPES = {"num_buckets": int, "save_every": int, "time_limit": float}
 
 
@@ -57,6 +64,7 @@ def main(argv=None):
         stderr or where `check-export` finds a difference, 130 after an
         interrupt, or 141 where nobody reads the output to its end.
     """
+    command = None
     try:
         with console.printing_anything():
             options = vars(_build_parser().parse_args(argv))
@@ -69,7 +77,8 @@ def main(argv=None):
         print(f"keras-reformer: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        reason = "interrupted; --resume goes on from the last checkpoint"
+        resume = "; --resume goes on from the last checkpoint"
+        reason = f"interrupted{resume if command is _train else ''}"
         print(f"keras-reformer: {reason}", file=sys.stderr)
         return 130
 
@@ -89,6 +98,7 @@ def _build_parser():
     _add_convert_parser(subparsers)
     _add_check_export_parser(subparsers)
     _add_generate_parser(subparsers)
+    _add_demo_parser(subparsers)
     return parser
 
 
@@ -99,14 +109,8 @@ def _add_train_parser(subparsers):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    defaults = {f.name: f.default for f in dataclasses.fields(TrainingConfig)}
-    for name, text in _TRAINING_OPTIONS.items():
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=_TYPES.get(name, type(defaults[name])),
-            default=defaults[name],
-            help=text,
-        )
+    defaults = _defaults(TrainingConfig)
+    _add_options(parser, _TRAINING_OPTIONS, defaults)
     parser.add_argument(
         "--attention",
         type=lambda text: tuple(text.split(",")),
@@ -120,18 +124,34 @@ def _add_train_parser(subparsers):
         default=defaults["precision"],
         help="dtype policy of the model",
     )
-    _add_switches(parser, defaults)
+    _add_switches(parser, _SWITCHES, defaults)
     parser.set_defaults(command=_train)
 
 
-def _add_switches(parser, defaults):
-    switches = {
-        "jit": "compile the training step with XLA",
-        "tensorboard": "write TensorBoard logs too",
-        "resume": "go on from the last checkpoint of this name",
-        "overwrite": "replace an earlier run of this name",
-    }
-    for name, text in switches.items():
+def _defaults(config):
+    return {field.name: field.default for field in dataclasses.fields(config)}
+
+
+def _add_options(parser, options, defaults):
+    for name, text in options.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=_TYPES.get(name, type(defaults[name])),
+            default=defaults[name],
+            help=text,
+        )
+
+
+_SWITCHES = {
+    "jit": "compile the training step with XLA",
+    "tensorboard": "write TensorBoard logs too",
+    "resume": "go on from the last checkpoint of this name",
+    "overwrite": "replace an earlier run of this name",
+}
+
+
+def _add_switches(parser, options, defaults):
+    for name, text in options.items():
         parser.add_argument(
             f"--{name}",
             action=argparse.BooleanOptionalAction,
@@ -220,6 +240,31 @@ def _add_generate_parser(subparsers):
     for name, (kind, text) in _SAMPLER_OPTIONS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     parser.set_defaults(command=_generate)
+
+
+def _add_demo_parser(subparsers):
+    parser = subparsers.add_parser(
+        "demo", help="train small models that show what the library does"
+    )
+    demos = parser.add_subparsers(metavar="DEMO", required=True)
+    recall = demos.add_parser(
+        "recall",
+        help="LSH, exact and local attention look up values of keys; two "
+        "minutes on two cores",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    defaults = _defaults(RecallConfig)
+    _add_options(recall, _RECALL_OPTIONS, defaults)
+    switches = {"overwrite": _SWITCHES["overwrite"]}
+    _add_switches(recall, switches, defaults)
+    recall.set_defaults(command=_demo_recall)
+
+
+def _demo_recall(options):
+    config = RecallConfig(**options)
+    from keras_reformer.commands import recall
+
+    recall.run(config)
 
 
 def _generate(options):

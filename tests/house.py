@@ -129,9 +129,7 @@ def check_foreign_imports(tree: ast.Module, path: str) -> Iterator[str]:
             TENSORFLOW_PLACES
         ):
             yield f"{where} outside {', '.join(TENSORFLOW_PLACES)}"
-        if _is_in(found.module, "matplotlib") and not (
-            found.inside_function or path == f"{PACKAGE}/visualize.py"
-        ):
+        if _is_in(found.module, "matplotlib") and not found.inside_function:
             yield f"{where} outside a function"
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "keras.src":

@@ -20,11 +20,11 @@ weights. `runs.py` says how runs are kept and resumed.
 import functools
 
 import models
-import numpy as np
 import reports
 import runs
 
-FILLER = 0
+from keras_reformer.data import associative_recall_batch
+
 OPTIONS = {
     "length": (256, "tokens of a sequence"),
     "pairs": (16, "keys with values in a sequence"),
@@ -57,75 +57,9 @@ QUICK = {
 # === Data ===
 
 
-def recall_batch(rng, batch_size, length, pairs, vocabulary, fillers="zero"):
-    """Sequences, labels and weights of one batch.
-
-    Token 0 is the filler, keys are `1 ... vocabulary // 2`, values those
-    above. Keys of a sequence are distinct, values need not be.
-
-    Args:
-        rng: NumPy generator.
-        batch_size: int.
-        length: int. Tokens of a sequence, at least `3 * pairs`.
-        pairs: int. At most half of the vocabulary.
-        vocabulary: int. Number of keys and values, even.
-        fillers: `"zero"`, or `"random"`: values, and keys that have no value
-            in this sequence.
-
-    Returns:
-        int32 tokens, int32 labels and float32 weights, `(batch_size,
-        length)`; a weight is 1 at a query and 0 elsewhere.
-    """
-    half = vocabulary // 2
-    _check_sizes(length, pairs, half, fillers)
-    every_key = np.broadcast_to(np.arange(1, half + 1), (batch_size, half))
-    keys = rng.permuted(every_key, axis=1)[:, :pairs]
-    values = rng.integers(half + 1, vocabulary + 1, (batch_size, pairs))
-    tokens = np.zeros((batch_size, length), "int32")
-    if fillers == "random":
-        tokens[:] = _random_fillers(rng, keys, length, vocabulary)
-    tokens[:, 0 : 2 * pairs : 2] = keys
-    tokens[:, 1 : 2 * pairs : 2] = values
-    # Distinct random places, so that queries come in a random order.
-    behind = np.arange(2 * pairs, length)
-    places = rng.permuted(
-        np.broadcast_to(behind, (batch_size, len(behind))), axis=1
-    )[:, :pairs]
-    labels = np.zeros((batch_size, length), "int32")
-    weights = np.zeros((batch_size, length), "float32")
-    np.put_along_axis(tokens, places, keys, axis=1)
-    np.put_along_axis(labels, places, values, axis=1)
-    np.put_along_axis(weights, places, 1.0, axis=1)
-    return tokens, labels, weights
-
-
-def _check_sizes(length, pairs, half, fillers):
-    if not 1 <= pairs <= half or length < 3 * pairs:
-        raise ValueError(
-            "A sequence holds each pair and, behind them, each key again; "
-            f"expected 1 <= pairs <= {half}, half of the vocabulary, and "
-            f"length >= 3 * pairs. Received: pairs={pairs}, length={length}"
-        )
-    if fillers not in ("zero", "random"):
-        raise ValueError(
-            f"Expected 'zero' or 'random'. Received: fillers={fillers!r}"
-        )
-
-
-def _random_fillers(rng, keys, length, vocabulary):
-    """Random tokens; keys of the sequence are replaced by random values."""
-    batch_size, half = len(keys), vocabulary // 2
-    tokens = rng.integers(1, vocabulary + 1, (batch_size, length))
-    has_value = np.zeros((batch_size, vocabulary + 1), bool)
-    np.put_along_axis(has_value, keys, True, axis=1)
-    clash = np.take_along_axis(has_value, tokens, axis=1)
-    others = rng.integers(half + 1, vocabulary + 1, tokens.shape)
-    return np.where(clash, others, tokens)
-
-
 def fresh(options, seed, stream, length, pairs, batch_size):
     """A function of an index to a batch."""
-    return lambda index: recall_batch(
+    return lambda index: associative_recall_batch(
         runs.random(seed, stream, index),
         batch_size,
         length,

@@ -138,11 +138,11 @@ class TimeLimit(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def append_log(path, row):
+def append_log(path, row, fields=LOG_FIELDS):
     """Appends one row to a CSV log, with the header if the file is new."""
     is_new = not os.path.exists(path)
     with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, LOG_FIELDS, extrasaction="ignore")
+        writer = csv.DictWriter(file, fields, extrasaction="ignore")
         if is_new:
             writer.writeheader()
         writer.writerow(row)

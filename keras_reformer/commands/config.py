@@ -132,6 +132,63 @@ class TrainingConfig:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class RecallConfig:
+    """What `keras-reformer demo recall` trains.
+
+    Args:
+        name: str. Names the run's folder.
+        steps: int. Training steps of each model.
+        seed: int. Seed of weights, hashing and data.
+        overwrite: bool. Whether to replace an earlier run of this name.
+        output: str. Folder that holds the runs' folders.
+        length: int. Tokens of a sequence.
+        pairs: int. Pairs of a key and a value in a sequence.
+        vocabulary: int. Number of keys and values.
+        batch_size: int. Sequences in a step.
+        layers: int. Reversible blocks.
+        heads: int. Attention heads.
+        hidden_dim: int. Width of a residual stream.
+        intermediate_dim: int. Width inside the feed-forward layers.
+        chunk_length: int. Attention window in positions.
+        learning_rate: float. The peak, after 5 % of the steps.
+        steps_per_epoch: int. Steps between two log rows.
+        test_sequences: int. Fresh sequences to measure accuracy on.
+        jit: bool. Whether to compile training steps with XLA.
+
+    Raises:
+        ValueError: if steps, seed or name are out of range.
+    """
+
+    name: str = "recall"
+    steps: int = 450
+    seed: int = 0
+    overwrite: bool = False
+    output: str = "runs"
+    length: int = 128
+    pairs: int = 8
+    vocabulary: int = 64
+    batch_size: int = 32
+    layers: int = 2
+    heads: int = 2
+    hidden_dim: int = 64
+    intermediate_dim: int = 128
+    chunk_length: int = 16
+    learning_rate: float = 6e-3
+    steps_per_epoch: int = 50
+    test_sequences: int = 1024
+    jit: bool = True
+
+    def __post_init__(self):
+        _check_name(self.name)
+        _check_positive("steps", self.steps)
+        _check_seed(self.seed)
+
+    @property
+    def warmup(self):
+        return self.steps // 20
+
+
 def _check_positive(name, value):
     if not value > 0:
         raise ValueError(
@@ -139,14 +196,17 @@ def _check_positive(name, value):
         )
 
 
-def _check_names(config):
+def _check_name(name):
     # The name becomes a folder; nothing may be written beside it.
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(
             "`name` must start with a letter or digit and hold only letters, "
-            f"digits, dots, dashes and underscores. Received: "
-            f"name={config.name!r}"
+            f"digits, dots, dashes and underscores. Received: name={name!r}"
         )
+
+
+def _check_names(config):
+    _check_name(config.name)
     try:
         config.export.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -201,8 +261,11 @@ def _check_optimization(config):
             "`warmup` must be at least 0 and less than `steps`. "
             f"Received: warmup={config.warmup}, steps={config.steps}"
         )
-    if not 0 <= config.seed < 2**31:
+    _check_seed(config.seed)
+
+
+def _check_seed(seed):
+    if not 0 <= seed < 2**31:
         raise ValueError(
-            "`seed` must be at least 0 and below 2**31. "
-            f"Received: seed={config.seed}"
+            f"`seed` must be at least 0 and below 2**31. Received: seed={seed}"
         )

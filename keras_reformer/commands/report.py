@@ -148,12 +148,14 @@ def generate_sample(model, text, *, sample_length, max_length, seed):
     )
 
 
-def lsh_statistics(model, token_ids):
+def lsh_statistics(model, token_ids, rows=None):
     """Looks into the deepest LSH layer of a model.
 
     Args:
         model: A `ReformerCausalLM`.
         token_ids: int32 array of shape `(1, length)`.
+        rows: list of int. Positions of the queries to look at; by default a
+            few, spread over the length.
 
     Returns:
         A triple: the layer's block number, the rows (positions) looked at,
@@ -170,18 +172,22 @@ def lsh_statistics(model, token_ids):
     for block in blocks[:index]:
         streams = block(streams, training=False)
     inputs = blocks[index].attention.normalization(streams[1])
-    length = token_ids.shape[1]
-    rows = [
-        math.ceil(length * (number + 1) / _ATTENTION_ROWS) - 1
-        for number in range(_ATTENTION_ROWS)
-    ]
-    rows = sorted(set(rows))
+    if rows is None:
+        rows = _spread_rows(token_ids.shape[1])
     statistics = layer.attention_statistics(inputs, rows)
     return (
         index,
         rows,
         {name: np.asarray(value) for name, value in statistics.items()},
     )
+
+
+def _spread_rows(length):
+    rows = [
+        math.ceil(length * (number + 1) / _ATTENTION_ROWS) - 1
+        for number in range(_ATTENTION_ROWS)
+    ]
+    return sorted(set(rows))
 
 
 def draw_lsh(model, text, path):

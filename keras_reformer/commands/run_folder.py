@@ -50,21 +50,29 @@ class RunFolder:
         return os.path.join(self.path, "attention.png")
 
     @property
+    def recall_picture(self):
+        return os.path.join(self.path, "recall.png")
+
+    @property
     def tensorboard(self):
         return os.path.join(self.path, "tensorboard")
 
-    def check_free(self):
+    def check_free(self, can_resume=True):
         """Refuses to write over an earlier run.
+
+        Args:
+            can_resume: bool. Whether the command has `--resume`.
 
         Raises:
             ValueError: if a file of a run exists.
         """
         existing = [path for path in self._files() if os.path.exists(path)]
         if existing:
+            resume = "Go on with that run by --resume, replace"
             raise ValueError(
-                f"`{existing[0]}` of an earlier run exists. Go on with that "
-                "run by --resume, replace it by --overwrite, or choose "
-                "another --name."
+                f"`{existing[0]}` of an earlier run exists. "
+                f"{resume if can_resume else 'Replace'} it by --overwrite, or "
+                "choose another --name."
             )
 
     def create(self):
@@ -89,5 +97,6 @@ class RunFolder:
             self.sample,
             self.training_picture,
             self.attention_picture,
+            self.recall_picture,
             self.tensorboard,
         ]

@@ -43,11 +43,26 @@ def build_model(config):
 
 
 def compile_model(model, config):
-    """Compiles a model with AdamW, warmup, cosine decay and clipping.
+    """Compiles a model with the optimizer of its configuration.
 
     Args:
         model: A `ReformerCausalLM`.
         config: A `TrainingConfig`.
+    """
+    model.compile(
+        make_optimizer(config), metrics=[BitsPerByte()], jit_compile=config.jit
+    )
+
+
+def make_optimizer(config):
+    """Makes AdamW with warmup, cosine decay and clipping.
+
+    Args:
+        config: `learning_rate`, `warmup` and `steps`, as `TrainingConfig` and
+            `RecallConfig` have them.
+
+    Returns:
+        A Keras optimizer.
     """
     schedule = keras.optimizers.schedules.CosineDecay(
         # A first step at a rate of zero would be lost; without warmup this is
@@ -58,10 +73,9 @@ def compile_model(model, config):
         warmup_target=config.learning_rate if config.warmup else None,
         warmup_steps=config.warmup,
     )
-    optimizer = keras.optimizers.AdamW(
+    return keras.optimizers.AdamW(
         schedule, weight_decay=0.01, beta_2=0.98, global_clipnorm=1.0
     )
-    model.compile(optimizer, metrics=[BitsPerByte()], jit_compile=config.jit)
 
 
 def train(model, config, corpus, validation, folder, checkpoint=None):

@@ -1,5 +1,6 @@
-"""Text into `tf.data` pipelines of token ids."""
+"""Text into `tf.data` pipelines of token ids, and a synthetic task."""
 
+from keras_reformer.data.associative_recall import associative_recall_batch
 from keras_reformer.data.byte_tokenizer import ByteTokenizer
 from keras_reformer.data.corpus import read_corpus
 from keras_reformer.data.token_ids import check_token_ids
@@ -18,6 +19,7 @@ from keras_reformer.data.yardsticks import (
 __all__ = [
     "ByteTokenizer",
     "Splits",
+    "associative_recall_batch",
     "bigram_bits_per_byte",
     "check_token_ids",
     "evaluation_windows",

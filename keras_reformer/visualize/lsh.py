@@ -1,41 +1,11 @@
-"""Pictures of training and of what LSH attention looks at."""
-
-import csv
-import os
+"""What LSH attention looks at."""
 
 import numpy as np
 
-_ROW_COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
+from keras_reformer.visualize.figures import new_figure, row_color
+
 _SNIPPET_LENGTH = 16
 _SMALLEST_WEIGHT = 1e-4
-
-
-def plot_training(history, path, references=None):
-    """Draws bits per byte and learning rate against training steps.
-
-    Args:
-        history: The CSV log of `keras-reformer train` (a path), or its rows
-            as dicts with `step`, `bits_per_byte`, `val_bits_per_byte` and
-            `learning_rate`.
-        path: str. The PNG file to write.
-        references: dict of str to float. Bits per byte to draw as
-            horizontal lines, such as `{"zlib": 2.1}`.
-
-    Raises:
-        ImportError: if matplotlib is missing.
-        ValueError: if the history has no rows.
-    """
-    rows = _read_rows(history)
-    if not rows:
-        raise ValueError("`history` must have at least one row. Received: none")
-    figure, axes = _new_figure(
-        (8, 6), nrows=2, sharex=True, height_ratios=(4, 1)
-    )
-    _draw_curves(axes[0], rows)
-    _draw_references(axes[0], references or {})
-    _draw_learning_rate(axes[1], rows)
-    axes[1].set_xlabel("training step")
-    figure.savefig(path, dpi=130)
 
 
 def plot_lsh(statistics, path, *, rows, text=None, head=0, layer=None):
@@ -64,7 +34,7 @@ def plot_lsh(statistics, path, *, rows, text=None, head=0, layer=None):
     weights = np.asarray(statistics["weights"], np.float64)[0, head]
     _check_lsh(buckets, weights, rows, text)
     num_rounds = buckets.shape[0]
-    figure, axes = _new_figure(
+    figure, axes = new_figure(
         (12, 3 + 1.6 * num_rounds + 1.3 * len(rows)),
         nrows=num_rounds + len(rows),
         sharex=True,
@@ -79,90 +49,9 @@ def plot_lsh(statistics, path, *, rows, text=None, head=0, layer=None):
         _draw_buckets(axes[number], ids, rows, number, num_rounds)
     for number, position in enumerate(rows):
         axis = axes[num_rounds + number]
-        _draw_row(axis, weights[number], position, _color(number), text)
+        _draw_row(axis, weights[number], position, row_color(number), text)
     axes[-1].set_xlabel("position (byte)")
     figure.savefig(path, dpi=110)
-
-
-def _read_rows(history):
-    if not isinstance(history, (str, os.PathLike)):
-        return list(history)
-    with open(history, newline="", encoding="utf-8") as file:
-        return [
-            {name: float(text) if text else None for name, text in row.items()}
-            for row in csv.DictReader(file)
-        ]
-
-
-def _new_figure(size, **subplots):
-    # No `pyplot`: it would choose a window system and keep the figures.
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Pictures need matplotlib. Install it with "
-            '`pip install "keras-reformer[plot]"`.'
-        ) from error
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    ratios = subplots.pop("height_ratios")
-    axes = figure.subplots(
-        squeeze=False, gridspec_kw={"height_ratios": ratios}, **subplots
-    )[:, 0]
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _draw_curves(axis, rows):
-    curves = {"bits_per_byte": "training", "val_bits_per_byte": "validation"}
-    for number, (name, label) in enumerate(curves.items()):
-        points = [
-            (row["step"], row[name])
-            for row in rows
-            if row.get(name) is not None
-        ]
-        if points:
-            axis.plot(
-                *np.transpose(points),
-                color=_color(number),
-                marker="o",
-                markersize=3,
-                label=f"{label} ({points[-1][1]:.2f})",
-            )
-    axis.set_ylabel("bits per byte")
-    axis.set_title("Training and validation")
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
-
-
-def _draw_references(axis, references):
-    for name, value in references.items():
-        axis.axhline(value, color="grey", linestyle="--", linewidth=0.8)
-        axis.annotate(
-            f"{name} {value:.2f}",
-            (1.0, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="right",
-            color="grey",
-            fontsize=8,
-        )
-
-
-def _draw_learning_rate(axis, rows):
-    points = [
-        (row["step"], row["learning_rate"])
-        for row in rows
-        if row.get("learning_rate") is not None
-    ]
-    if points:
-        axis.plot(*np.transpose(points), color="grey")
-    axis.set_ylim(bottom=0)
-    axis.set_ylabel("learning rate")
-    axis.grid(alpha=0.3)
 
 
 def _check_lsh(buckets, weights, rows, text):
@@ -196,10 +85,10 @@ def _draw_buckets(axis, ids, rows, number, num_rounds):
             positions[same],
             ids[same],
             s=3 * size,
-            color=_color(index),
+            color=row_color(index),
             linewidths=0,
         )
-        axis.plot(row, ids[row], "v", color=_color(index), markersize=7)
+        axis.plot(row, ids[row], "v", color=row_color(index), markersize=7)
     axis.set_ylabel(f"bucket\n(round {number + 1} of {num_rounds})")
     axis.margins(x=0.01)
 
@@ -252,7 +141,3 @@ def _label_strongest(axis, weights, seen, color, text, count=4):
 def _snippet(text, position, length):
     piece = bytes(text[max(0, position - length + 1) : position + 1])
     return repr(piece.decode("ascii", errors="replace"))
-
-
-def _color(number):
-    return _ROW_COLORS[number % len(_ROW_COLORS)]

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-import recall
+
+from keras_reformer.data import associative_recall_batch
 
 
 def batch(fillers="zero", seed=0):
     rng = np.random.default_rng(seed)
-    return recall.recall_batch(rng, 5, 61, 7, 22, fillers)
+    return associative_recall_batch(rng, 5, 61, 7, 22, fillers)
 
 
 @pytest.mark.parametrize("fillers", ["zero", "random"])
@@ -44,7 +45,7 @@ def test_queries_come_in_an_order_and_at_places_of_their_own():
 def test_zeros_fill_what_is_left():
     tokens, labels, weights = batch("zero")
     rest = weights[:, 14:] == 0
-    assert (tokens[:, 14:][rest] == recall.FILLER).all()
+    assert (tokens[:, 14:][rest] == 0).all()
     assert (labels[weights == 0] == 0).all()
 
 
@@ -59,7 +60,7 @@ def test_random_fillers_are_no_key_of_their_sequence():
 
 def test_all_keys_can_be_in_use():
     rng = np.random.default_rng(0)
-    tokens, _, _ = recall.recall_batch(rng, 2, 12, 4, 8, "random")
+    tokens, _, _ = associative_recall_batch(rng, 2, 12, 4, 8, "random")
     assert sorted(tokens[0, 0:8:2]) == [1, 2, 3, 4]
 
 
@@ -69,9 +70,18 @@ def test_equal_generators_make_equal_batches():
     assert (batch(seed=3)[0] != batch(seed=4)[0]).any()
 
 
-@pytest.mark.parametrize("length, pairs", [(20, 7), (61, 12), (61, 0)])
-def test_what_does_not_fit_is_refused(length, pairs):
-    with pytest.raises(ValueError, match="Received: pairs="):
-        recall.recall_batch(
-            np.random.default_rng(0), 2, length, pairs, 22, "zero"
-        )
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"length": 20},
+        {"pairs": 12},
+        {"pairs": 0},
+        {"vocabulary": 23},
+        {"fillers": "none"},
+    ],
+)
+def test_what_does_not_fit_is_refused(wrong):
+    ((name, value),) = wrong.items()
+    sizes = {"length": 61, "pairs": 7, "vocabulary": 22, **wrong}
+    with pytest.raises(ValueError, match=f"Received: .*{name}={value!r}"):
+        associative_recall_batch(np.random.default_rng(0), 2, **sizes)
