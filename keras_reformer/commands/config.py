@@ -161,12 +161,12 @@ class RecallConfig:
     """
 
     name: str = "recall"
-    steps: int = 450
+    steps: int = 600
     seed: int = 0
     overwrite: bool = False
     output: str = "runs"
-    length: int = 128
-    pairs: int = 8
+    length: int = 64
+    pairs: int = 6
     vocabulary: int = 64
     batch_size: int = 32
     layers: int = 2
@@ -175,8 +175,8 @@ class RecallConfig:
     intermediate_dim: int = 128
     chunk_length: int = 16
     learning_rate: float = 6e-3
-    steps_per_epoch: int = 50
-    test_sequences: int = 1024
+    steps_per_epoch: int = 100
+    test_sequences: int = 2048
     jit: bool = True
 
     def __post_init__(self):

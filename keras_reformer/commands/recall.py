@@ -180,10 +180,10 @@ def measure(models, config):
         config: A `RecallConfig`.
 
     Returns:
-        dict: `queries`, their number; `chance`, the accuracy of guessing a
-        value; `accuracy`, by kind; and `by_distance`, a list of dicts with
-        the `first` and the `last` distance of a bin, its number of `queries`
-        and its `accuracy` by kind.
+        dict: `queries`, their number; `guessing`, the accuracies of guesses
+        by what is guessed; `accuracy`, by kind; and `by_distance`, a list of
+        dicts with the `first` and the `last` distance of a bin, its number of
+        `queries` and its `accuracy` by kind.
     """
     batch = draw_batch(config, _TEST, 0, config.test_sequences)
     correct = {
@@ -195,7 +195,10 @@ def measure(models, config):
     )
     return {
         "queries": len(distances),
-        "chance": 2 / config.vocabulary,
+        "guessing": {
+            "any value": 2 / config.vocabulary,
+            "one of the sequence's values": _chance_of_pairs(config),
+        },
         "accuracy": _means(correct),
         "by_distance": [
             {
@@ -208,6 +211,12 @@ def measure(models, config):
             if (inside := (distances >= first) & (distances <= last)).any()
         ],
     }
+
+
+def _chance_of_pairs(config):
+    # Another pair may have the same value.
+    right, same = 1 / config.pairs, 2 / config.vocabulary
+    return right + (1 - right) * same
 
 
 def _means(correct, chosen=...):
@@ -268,7 +277,8 @@ def format_table(metrics):
     for name, accuracy in rows:
         cells = "".join(f"{100 * accuracy[k]:7.1f} %" for k in KINDS)
         lines.append(f"{name:<32}{cells}")
-    lines.append(f"{'guessing a value':<32}{100 * metrics['chance']:7.1f} %")
+    for name, chance in metrics["guessing"].items():
+        lines.append(f"{f'guessing {name}':<38}{100 * chance:5.1f} %")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ def plot_recall(metrics, weights, path, *, tokens, queries, values, reach):
 
     Args:
         metrics: dict, as `keras-reformer demo recall` writes it: `accuracy`
-            by kind of attention, `by_distance` and `chance`.
+            by kind of attention, `by_distance` and `guessing`.
         weights: array of shape `(1, heads, len(queries), length)`: attention
             weights of an LSH layer for one sequence's queries.
         path: str. The PNG file to write.
@@ -59,6 +59,9 @@ def _draw_accuracy(axis, metrics, reach):
         percent = [100 * row["accuracy"][kind] for row in rows]
         axis.plot(centers, percent, marker="o", solid_capstyle="round", **style)
         ends[kind] = percent[-1]
+    # Of labels at one height the better model's stands above.
+    better_last = sorted(ends, key=metrics["accuracy"].get)
+    ends = {kind: ends[kind] for kind in better_last}
     for kind, height in _spread(ends, 7.0).items():
         axis.annotate(
             f"{_RECALL_STYLES[kind]['label']} "
@@ -68,18 +71,32 @@ def _draw_accuracy(axis, metrics, reach):
             va="center",
             color=_text_color(kind),
         )
-    chance = 100 * metrics["chance"]
-    axis.axhline(chance, color="grey", linestyle="--", linewidth=0.8)
-    axis.annotate("guessing a value", (1, chance + 1), color="grey", fontsize=8)
+    _draw_guesses(axis, metrics["guessing"])
     axis.axvspan(0, reach, color="#f3f3f3", zorder=0)
     axis.annotate(
         f"a local layer sees {reach} back", (1, 104), color="grey", fontsize=8
     )
     axis.set_xlim(0, rows[-1]["last"])
-    axis.set_ylim(0, 108)
+    axis.set_ylim(-6, 108)
     axis.set_yticks(range(0, 101, 20), [f"{n} %" for n in range(0, 101, 20)])
     axis.set_xlabel("tokens from the query back to the value")
     axis.set_title("Queries answered with the right value", loc="left")
+
+
+def _draw_guesses(axis, guessing):
+    for name, chance in guessing.items():
+        axis.axhline(100 * chance, color="grey", linestyle="--", linewidth=0.8)
+        # Out of the way of a line that falls from one to the other.
+        low = 100 * chance < 10
+        axis.annotate(
+            f"guessing {name}",
+            (0.01 if low else 0.99, 100 * chance + (-1 if low else 1)),
+            xycoords=("axes fraction", "data"),
+            ha="left" if low else "right",
+            va="top" if low else "bottom",
+            color="grey",
+            fontsize=8,
+        )
 
 
 def _text_color(kind):
@@ -148,5 +165,5 @@ def _label_lookups(axis, weights, tokens, queries, values):
             color=_RECALL_STYLES["lsh"]["color"],
         )
     axis.set_title(
-        "What the queries of one fresh sequence attend to (LSH)", loc="left"
+        "What the queries of a fresh sequence attend to (LSH, mean of heads)", loc="left"
     )

@@ -81,7 +81,10 @@ def test_files_of_a_run(finished):
 def test_metrics(finished):
     _, metrics = finished
     assert metrics["queries"] == 9 * 3
-    assert metrics["chance"] == 0.2
+    assert list(metrics["guessing"].values()) == [
+        0.2,
+        pytest.approx(1 / 3 + 2 / 3 * 0.2),
+    ]
     bins = metrics["by_distance"]
     assert sum(row["queries"] for row in bins) == 27
     for kind in recall.KINDS:
