@@ -165,5 +165,6 @@ def _label_lookups(axis, weights, tokens, queries, values):
             color=_RECALL_STYLES["lsh"]["color"],
         )
     axis.set_title(
-        "What the queries of a fresh sequence attend to (LSH, mean of heads)", loc="left"
+        "What the queries of a fresh sequence attend to (LSH, mean of heads)",
+        loc="left",
     )
