@@ -67,7 +67,7 @@ class LSHHashing:
 
     def _follow_mean_direction(self, query_key, mask):
         """Moves the centre towards the mean direction of these query-keys."""
-        center = keras.ops.convert_to_tensor(self.hash_center)
+        center = self._center()
         mean = hashing.mean_direction(query_key, mask, center)
         mean = keras.ops.stop_gradient(mean)
         self.hash_center.assign(center + (1 - _MOMENTUM) * (mean - center))
@@ -121,15 +121,18 @@ class LSHHashing:
         else:
             self._check_rotations(rotations.shape, factors)
             rotations = rotations[:, :, : self.num_hashes]
-        if self.hash_center is not None:
-            center = keras.ops.convert_to_tensor(self.hash_center)
-            query_key = hashing.centered(query_key, center)
         return hashing.hash_vectors(
             query_key,
             keras.ops.cast(rotations, softmax_dtype(query_key.dtype).name),
             factors,
             mask,
+            self._center(),
         )
+
+    def _center(self):
+        if self.hash_center is None:
+            return None
+        return keras.ops.convert_to_tensor(self.hash_center)
 
     def _choose_rotations(self, training, rotation_seed, factors):
         if not training and self._rotations is not None:

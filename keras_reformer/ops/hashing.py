@@ -85,8 +85,13 @@ def hash_vectors(
     rotations: tf.Tensor,
     factors: tuple[int, ...],
     mask: tf.Tensor | None = None,
+    center: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Bucket ids of vectors, one for every round.
+
+    With a center, what is hashed is `vector / |vector| - center`: directions
+    that share a component share buckets, whatever else they hold, and seen
+    from their mean they spread.
 
     With several factors `f1, f2, ...` a bucket is `h1 + f1 * (h2 + ...)`,
     each `h` the hash by that factor's own columns of the rotations.
@@ -100,38 +105,31 @@ def hash_vectors(
         mask: Boolean tensor of shape `(batch, length)`, True at valid
             positions, or None. The others get a bucket of their own, number
             `prod(factors)`, which sorts last.
+        center: Tensor of shape `(num_heads, key_dim)`, a mean of unit
+            vectors, or None.
 
     Returns:
         int32 tensor of shape `(batch, num_heads, num_hashes, length)`.
     """
     vectors = tf.stop_gradient(tf.cast(vectors, rotations.dtype))
-    rounds = [
-        _hash_round(vectors, rotations[:, :, index], factors)
-        for index in range(rotations.shape[2])
-    ]
+    norms = None if center is None else norms_of(vectors)[..., None]
+    rounds = []
+    for index in range(rotations.shape[2]):
+        rotation = rotations[:, :, index]
+        rotated = tf.einsum("bhtd,hdn->bhtn", vectors, rotation)
+        if center is not None:
+            # Times the norm, which changes no bucket, and after rotating:
+            # no second copy of the vectors.
+            shift = tf.einsum(
+                "hd,hdn->hn", tf.cast(center, rotation.dtype), rotation
+            )
+            rotated -= norms * shift[:, None, :]
+        rounds.append(_bucket_of(rotated, factors))
     buckets = tf.stack(rounds, axis=2)
     if mask is None:
         return buckets
     padding = tf.constant(math.prod(factors), tf.int32)
     return tf.where(mask[:, None, None, :], buckets, padding)
-
-
-def centered(vectors: tf.Tensor, center: tf.Tensor) -> tf.Tensor:
-    """Vectors as seen from a centre of their directions.
-
-    Directions that share a component share buckets, whatever else they hold;
-    seen from their mean they spread. Lengths still do not matter.
-
-    Args:
-        vectors: Tensor of shape `(batch, num_heads, length, key_dim)`.
-        center: Tensor of shape `(num_heads, key_dim)`: a mean of unit
-            vectors.
-
-    Returns:
-        Tensor of the vectors' shape, in the centre's dtype.
-    """
-    vectors = tf.cast(vectors, center.dtype)
-    return vectors - norms_of(vectors)[..., None] * center[:, None, :]
 
 
 def mean_direction(
@@ -155,10 +153,7 @@ def mean_direction(
     return tf.where(count > 0, mean, otherwise)
 
 
-def _hash_round(
-    vectors: tf.Tensor, rotations: tf.Tensor, factors: tuple[int, ...]
-) -> tf.Tensor:
-    rotated = tf.einsum("bhtd,hdn->bhtn", vectors, rotations)
+def _bucket_of(rotated: tf.Tensor, factors: tuple[int, ...]) -> tf.Tensor:
     bucket, stride = 0, 1
     for factor, part in zip(
         factors,

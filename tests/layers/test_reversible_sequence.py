@@ -96,7 +96,12 @@ def test_layer_is_at_home_in_keras():
 
 
 @pytest.mark.parametrize(
-    "merge, recompute", [("mean", False), (None, False), (None, True)]
+    "merge, recompute",
+    [
+        pytest.param("mean", False, marks=pytest.mark.slow),
+        (None, False),
+        (None, True),
+    ],
 )
 def test_other_merges_are_at_home_too(merge, recompute):
     check_layer(
