@@ -8,6 +8,7 @@ from keras_reformer import LSHSelfAttention, ReformerBackbone
 from keras_reformer.layers import ReversibleBlock, ReversibleSequence
 from keras_reformer.ops import hashing
 from tests import reference, stepwise
+from tests.models import tiny
 
 HEADS, KEY_DIM, LENGTH, DIM = 2, 6, 40, 8
 MASK = np.arange(LENGTH) < np.array([[LENGTH], [13]])
@@ -203,18 +204,6 @@ def test_recomputing_moves_it_once(count):
 # --- Models ---
 
 
-def make_backbone(**options):
-    return ReformerBackbone(
-        vocabulary_size=11,
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=8,
-        intermediate_dim=16,
-        max_sequence_length=64,
-        **options,
-    )
-
-
 @pytest.mark.parametrize(
     "options, expected",
     [
@@ -226,7 +215,7 @@ def make_backbone(**options):
     ids=str,
 )
 def test_models_of_bucket_scope_center(options, expected):
-    backbone = make_backbone(**options)
+    backbone = tiny.make_backbone(**options)
     layer = backbone.lsh_layers()[1]
     assert layer.center_hashes == expected
     assert (layer.hash_center is not None) == expected
@@ -235,14 +224,14 @@ def test_models_of_bucket_scope_center(options, expected):
 
 
 def test_older_configs_do_not_center():
-    config = make_backbone().get_config()
+    config = tiny.make_backbone().get_config()
     del config["center_hashes"]
     copy = ReformerBackbone.from_config(config)
     assert copy.lsh_layers()[1].hash_center is None
 
 
 def test_files_keep_the_center(tmp_path):
-    model = keras_reformer.ReformerCausalLM(backbone=make_backbone(seed=0))
+    model = keras_reformer.ReformerCausalLM(backbone=tiny.make_backbone())
     ids = np.random.default_rng(0).integers(0, 11, (4, 60))
     model.compile("adam", run_eagerly=True)
     model.fit(ids, verbose=0)
@@ -257,7 +246,9 @@ def test_files_keep_the_center(tmp_path):
 
 def test_the_published_model_does_not_center():
     model = keras_reformer.ReformerCausalLM(
-        backbone=make_backbone(scope="chunk", wrap=True, center_hashes=True)
+        backbone=tiny.make_backbone(
+            scope="chunk", wrap=True, center_hashes=True
+        )
     )
     with pytest.raises(ValueError, match="'center_hashes': True"):
         keras_reformer.convert.to_huggingface(model)
@@ -271,5 +262,5 @@ def test_center_hashes_is_checked():
 def test_importance_knows_no_center():
     with pytest.raises(ValueError, match="duplicates='importance'"):
         LSHSelfAttention(2, 3, center_hashes=True, duplicates="importance")
-    layer = make_backbone(duplicates="importance").lsh_layers()[1]
+    layer = tiny.make_backbone(duplicates="importance").lsh_layers()[1]
     assert not layer.center_hashes

@@ -7,6 +7,7 @@ from keras_reformer import LSHSelfAttention, ReformerBackbone
 from keras_reformer.layers.short_convolution import ShortConvolution
 from tests import reference
 from tests.layer_checks import check_layer
+from tests.models import tiny
 
 SHAPE = (2, 11, 6)
 
@@ -117,18 +118,6 @@ def test_padding_in_front_changes_nothing(method):
 # --- Models ---
 
 
-def make_backbone(**options):
-    return ReformerBackbone(
-        vocabulary_size=11,
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=8,
-        intermediate_dim=16,
-        max_sequence_length=64,
-        **options,
-    )
-
-
 @pytest.mark.parametrize(
     "options, kernel_size",
     [
@@ -140,7 +129,7 @@ def make_backbone(**options):
     ids=str,
 )
 def test_models_of_bucket_scope_have_one(options, kernel_size):
-    backbone = make_backbone(**options)
+    backbone = tiny.make_backbone(**options)
     layer = backbone.lsh_layers()[1]
     assert layer.query_key_kernel_size == kernel_size
     assert (layer.convolution is not None) == (kernel_size > 1)
@@ -149,7 +138,7 @@ def test_models_of_bucket_scope_have_one(options, kernel_size):
 
 
 def test_older_configs_have_none():
-    config = make_backbone().get_config()
+    config = tiny.make_backbone().get_config()
     del config["query_key_kernel_size"]
     copy = ReformerBackbone.from_config(config)
     assert copy.lsh_layers()[1].convolution is None
@@ -157,7 +146,7 @@ def test_older_configs_have_none():
 
 def test_the_published_model_has_none():
     model = keras_reformer.ReformerCausalLM(
-        backbone=make_backbone(
+        backbone=tiny.make_backbone(
             scope="chunk", wrap=True, query_key_kernel_size=2
         )
     )
@@ -175,7 +164,7 @@ def test_the_convolution_learns_in_a_stack_that_recomputes():
     gradients = []
     ids = np.random.default_rng(0).integers(0, 11, (2, 60))
     for recompute in (True, False):
-        backbone = make_backbone(seed=0, recompute=recompute, dtype="float64")
+        backbone = tiny.make_backbone(recompute=recompute, dtype="float64")
         keras.utils.set_random_seed(0)
         backbone = ReformerBackbone.from_config(backbone.get_config())
         kernel = backbone.lsh_layers()[1].convolution.depthwise_kernel
