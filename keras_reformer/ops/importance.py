@@ -77,7 +77,7 @@ def fit_probability(
     Returns:
         Coefficients of the powers 0, 1, ...: the fewest that are within 2 %
         everywhere, nine at most. Where these are not, with one round, or two
-        and many factors, it is within 10 % below a cosine of 0.99.
+        and many factors, it is within 12 % below a cosine of 0.99.
     """
     nodes = (1 - np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)) / 2
     cosines = (1 - nodes**2)[1 - nodes**2 <= _LARGEST_COSINE]
