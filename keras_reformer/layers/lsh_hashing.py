@@ -67,7 +67,7 @@ class LSHHashing:
 
     def _follow_mean_direction(self, query_key, mask):
         """Moves the centre towards the mean direction of these query-keys."""
-        center = self._center()
+        center = keras.ops.convert_to_tensor(self.hash_center)
         mean = hashing.mean_direction(query_key, mask, center)
         mean = keras.ops.stop_gradient(mean)
         self.hash_center.assign(center + (1 - _MOMENTUM) * (mean - center))
@@ -126,13 +126,14 @@ class LSHHashing:
             keras.ops.cast(rotations, softmax_dtype(query_key.dtype).name),
             factors,
             mask,
-            self._center(),
+            **self._center(),
         )
 
     def _center(self):
+        """`hash_vectors`' argument `center`, if there is one."""
         if self.hash_center is None:
-            return None
-        return keras.ops.convert_to_tensor(self.hash_center)
+            return {}
+        return {"center": keras.ops.convert_to_tensor(self.hash_center)}
 
     def _choose_rotations(self, training, rotation_seed, factors):
         if not training and self._rotations is not None:
