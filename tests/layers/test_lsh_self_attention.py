@@ -125,7 +125,10 @@ def test_duplicates_have_an_older_name(options, expected):
     "options",
     [
         {"causal": True, "duplicates": "importance", "num_buckets": [4, 2]},
-        {"causal": True, "dropout": 0.1, "exact_below": 12, "num_hashes": 1},
+        pytest.param(
+            {"causal": True, "dropout": 0.1, "exact_below": 12},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {
                 "scope": "chunk",
