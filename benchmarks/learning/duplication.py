@@ -19,8 +19,10 @@ greedily, from their caches; counted are the strings without an error.
 `runs.py` says how runs are kept and resumed.
 """
 
+import functools
 import statistics
 
+import batches
 import models
 import numpy as np
 import reports
@@ -71,36 +73,11 @@ QUICK = {
 # === Data ===
 
 
-def duplication_batch(rng, batch_size, length, symbols):
-    """Examples 0w0w, the next symbols, and weights.
-
-    Args:
-        rng: NumPy generator.
-        batch_size: int.
-        length: int. Twice that of 0w.
-        symbols: int. w has symbols from 1 to this.
-
-    Returns:
-        int32 tokens, int32 labels and float32 weights, `(batch_size,
-        length)`; 1 where a symbol of the second w is next, else 0.
-    """
-    if length < 4 or length % 2:
-        raise ValueError(
-            "Expected an even length, of at least 4, for 0w0w. Received: "
-            f"length={length}"
-        )
-    half = length // 2
-    once = rng.integers(1, symbols + 1, (batch_size, half), dtype="int32")
-    once[:, 0] = 0
-    tokens = np.concatenate([once, once], axis=1)
-    weights = np.zeros((batch_size, length), "float32")
-    weights[:, half:-1] = 1.0
-    return tokens, np.roll(tokens, -1, axis=1), weights
-
-
 def examples(options, seed, stream, batch_size):
-    return lambda index: duplication_batch(
-        runs.random(seed, stream, index),
+    return functools.partial(
+        batches.duplication,
+        seed,
+        stream,
         batch_size,
         options.length,
         options.symbols,
@@ -115,10 +92,10 @@ def run(options, kind, seed):
     runs.compile_model(model, options.steps, options, metrics=["accuracy"])
     batch_size = options.batch_size
     count = -(-options.validate_examples // batch_size) * batch_size
-    validation = examples(options, seed, runs.VALIDATION, count)
+    validation = examples(options, seed, batches.VALIDATION, count)
     stage = runs.Stage(
         options.steps,
-        examples(options, seed, runs.TRAINING, batch_size),
+        examples(options, seed, batches.TRAINING, batch_size),
         lambda: validation(0),
         batch_size,
     )
@@ -143,18 +120,18 @@ def make_model(options, kind, seed):
 def evaluate(model, options, kind, seed):
     """Accuracy on the second w, exactly and by rounds."""
     batch_size = options.batch_size
-    count = -(-options.examples // batch_size) * batch_size
-    batch = examples(options, seed, runs.EVALUATION, count)(0)
-    for rounds in ROUNDS:
-        runs.evaluate(
-            runs.run_folder(options, kind, seed),
-            {"rounds": rounds, "examples": count},
-            lambda: {
-                "accuracy": models.evaluate(model, rounds, batch, batch_size)[  # noqa: B023
-                    "accuracy"
-                ]
-            },
-        )
+    count = -(-options.examples // batch_size)
+    models.evaluate_rounds(
+        options,
+        kind,
+        seed,
+        {"examples": count * batch_size},
+        lambda: model,
+        batches.Batches(
+            examples(options, seed, batches.EVALUATION, batch_size), count
+        ),
+        rounds=ROUNDS,
+    )
 
 
 def generate(model, options, kind, seed):
@@ -162,7 +139,7 @@ def generate(model, options, kind, seed):
     count = options.generate
 
     def copies():
-        batch = examples(options, seed, runs.EVALUATION, count)
+        batch = examples(options, seed, batches.EVALUATION, count)
         tokens, half = batch(1)[0], options.length // 2
         prompts = tokens[:, : half + 1]
         found = model.generate(prompts, options.length, sampler="greedy")

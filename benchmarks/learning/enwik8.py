@@ -17,8 +17,10 @@ of one seed lie apart, beside how far those of two seeds do.
 `runs.py` says how runs are kept and resumed.
 """
 
+import functools
 import itertools
 
+import batches
 import models
 import numpy as np
 import reports
@@ -58,27 +60,11 @@ QUICK = {
 # === Data ===
 
 
-def windows(text, starts, length):
-    """Token ids of windows of a text, and the next ones.
-
-    Args:
-        text: uint8 array.
-        starts: int array of shape `(batch,)`.
-        length: int.
-
-    Returns:
-        Two int32 arrays of shape `(batch, length)`.
-    """
-    found = text[np.asarray(starts)[:, None] + np.arange(length + 1)]
-    tokens = found.astype("int32") + data.ByteTokenizer().tokenize(b"\0")[0]
-    return tokens[:, :-1], tokens[:, 1:]
-
-
 def first_windows(text, length, count):
     """The first so many windows, or all, which do not overlap."""
     most = (len(text) - 1) // length
     count = min(count or most, most)
-    return windows(text, length * np.arange(count), length)
+    return batches.windows(text, length * np.arange(count), length)
 
 
 def read(options):
@@ -87,15 +73,16 @@ def read(options):
 
 
 def stage(options, text, seed):
-    def batch(index):
-        rng = runs.random(seed, runs.TRAINING, index)
-        most = len(text.train) - options.length
-        starts = rng.integers(0, most, options.batch_size)
-        return windows(text.train, starts, options.length)
-
     return runs.Stage(
         options.steps,
-        batch,
+        functools.partial(
+            batches.text_windows,
+            seed,
+            batches.TRAINING,
+            options.batch_size,
+            options.length,
+            text.train,
+        ),
         lambda: first_windows(
             text.validation, options.length, options.validate_windows
         ),
@@ -118,22 +105,19 @@ def run(options, kind, seed):
 
 
 def evaluate(model, text, options, kind, seed):
-    batch = first_windows(text, options.length, options.test_windows)
-    hashes = model.backbone.lsh_layers()
-    for rounds in options.rounds if hashes else [0]:
-        runs.evaluate(
-            runs.run_folder(options, kind, seed),
-            {"rounds": rounds, "windows": len(batch[0])},
-            lambda: {
-                "bits_per_byte": models.evaluate(
-                    model,
-                    rounds,  # noqa: B023
-                    batch,
-                    options.batch_size,
-                    [BitsPerByte()],
-                )["bits_per_byte"]
-            },
-        )
+    given = batches.parts(
+        first_windows(text, options.length, options.test_windows),
+        options.batch_size,
+    )
+    models.evaluate_rounds(
+        options,
+        kind,
+        seed,
+        {"windows": given.count * options.batch_size},
+        lambda: model,
+        given,
+        {"metrics": [BitsPerByte()]},
+    )
 
 
 # === Report ===

@@ -19,11 +19,10 @@ weights. `runs.py` says how runs are kept and resumed.
 
 import functools
 
+import batches
 import models
 import reports
 import runs
-
-from keras_reformer.data import associative_recall_batch
 
 OPTIONS = {
     "length": (256, "tokens of a sequence"),
@@ -32,13 +31,17 @@ OPTIONS = {
     "stages": ("", "length:pairs:steps[:batch size],... instead of these"),
     "batch_size": (16, "sequences in a step"),
     "vocabulary": (8192, "tokens, half keys and half values"),
-    "fillers": ("zero", "zero, or random: tokens that are no key here"),
+    "fillers": ("random", "random: tokens that are no key here; or zero"),
     "learning_rate": (5e-3, runs.RATE_HELP),
     "validate_queries": (2048, "about as many a validation"),
     "evaluate_queries": (8192, "about as many an evaluation at the end"),
     **models.OPTIONS,
     # All that lies near is the key before a value.
     "local_chunk_length": (4, "tokens in a chunk of local attention"),
+    "chunk_length": (64, "tokens in a chunk of LSH attention"),
+    # A value is its own logit, and a text says nothing by where it says it.
+    "tie_embeddings": (True, models.OPTIONS["tie_embeddings"][1]),
+    "position_embedding": ("none", models.OPTIONS["position_embedding"][1]),
 }
 QUICK = {
     "kinds": ("lsh",),
@@ -59,11 +62,11 @@ QUICK = {
 
 def fresh(options, seed, stream, length, pairs, batch_size):
     """A function of an index to a batch."""
-    return lambda index: associative_recall_batch(
-        runs.random(seed, stream, index),
-        batch_size,
-        length,
-        pairs,
+    return functools.partial(
+        batches.recall,
+        seed,
+        stream,
+        (batch_size, length, pairs),
         options.vocabulary,
         options.fillers,
     )
@@ -83,11 +86,11 @@ def make_stage(options, seed, length, pairs, steps, batch_size=None):
     sizes = length, pairs, batch_size
     count = -(-options.validate_queries // (pairs * batch_size))
     validation = fresh(
-        options, seed, runs.VALIDATION, length, pairs, count * batch_size
+        options, seed, batches.VALIDATION, length, pairs, count * batch_size
     )
     return runs.Stage(
         steps,
-        fresh(options, seed, runs.TRAINING, *sizes),
+        fresh(options, seed, batches.TRAINING, *sizes),
         lambda: validation(0),
         batch_size,
         {"length": length, "pairs": pairs},
@@ -120,27 +123,18 @@ def evaluate(model, options, kind, seed, length, pairs):
     """Accuracy of the trained weights by rounds, kept in the run's folder."""
     tokens = options.batch_size * model.backbone.max_sequence_length
     batch_size = max(1, min(options.batch_size, tokens // length))
-    count = -(-options.evaluate_queries // (pairs * batch_size)) * batch_size
-    batch = fresh(options, seed, runs.EVALUATION, length, pairs, count)
-    other = functools.cache(
-        lambda: models.with_length(model, kind, options, length, seed)
+    count = -(-options.evaluate_queries // (pairs * batch_size))
+    models.evaluate_rounds(
+        options,
+        kind,
+        seed,
+        {"length": length, "pairs": pairs, "sequences": count * batch_size},
+        lambda: models.with_length(model, kind, options, length, seed),
+        batches.Batches(
+            fresh(options, seed, batches.EVALUATION, length, pairs, batch_size),
+            count,
+        ),
     )
-    for rounds in options.rounds if models.hashes(kind) else [0]:
-        runs.evaluate(
-            runs.run_folder(options, kind, seed),
-            {
-                "length": length,
-                "pairs": pairs,
-                "rounds": rounds,
-                "sequences": count,
-            },
-            lambda: accuracy(other(), rounds, batch(0), batch_size),  # noqa: B023
-        )
-
-
-def accuracy(model, rounds, batch, batch_size):
-    found = models.evaluate(model, rounds, batch, batch_size)
-    return {"accuracy": found["accuracy"]}
 
 
 # === Report ===

@@ -20,11 +20,12 @@ how runs are kept and resumed.
 """
 
 import argparse
+import functools
 import hashlib
 import pathlib
 import zipfile
-from typing import NamedTuple
 
+import batches
 import keras
 import models
 import numpy as np
@@ -32,13 +33,9 @@ import reports
 import runs
 
 import keras_reformer
-from keras_reformer.data import ByteTokenizer
 
 SPLITS = ("train", "validation", "test")
-# The first token, whose state the classifier reads.
-FIRST = ByteTokenizer.end_id
-HIDDEN = ByteTokenizer.vocabulary_size
-VOCABULARY = HIDDEN + 1
+VOCABULARY = batches.HIDDEN + 1
 PRETRAINING = {
     "objective": ("masked", "masked, causal, or none for no pretraining"),
     "mask_rate": (0.15, "share of bytes that are hidden"),
@@ -78,13 +75,6 @@ QUICK = {
 # === Data ===
 
 
-class Reviews(NamedTuple):
-    """Texts as bytes, and their labels, 1 for praise."""
-
-    texts: list[bytes]
-    labels: np.ndarray
-
-
 def split_of(name):
     """The split of a review, by its folder and file name."""
     digest = hashlib.sha256(name.encode()).digest()
@@ -102,53 +92,7 @@ def read(path, split):
                 if split_of("/".join(parts[-2:])) == split:
                     texts.append(archive.read(name))
                     labels.append(parts[-2] == "pos")
-    return Reviews(texts, np.array(labels, "int32"))
-
-
-def token_rows(texts, length, rng=None):
-    """Token ids of texts behind a first token, and the padding mask.
-
-    Args:
-        texts: list of bytes.
-        length: int. Tokens of a row; longer texts are cut.
-        rng: NumPy generator, for a random part of longer texts, or None for
-            the first.
-
-    Returns:
-        dict of int32 `token_ids` and bool `padding_mask`, `(len(texts),
-        length)`.
-    """
-    rows = np.zeros((len(texts), length), "int32")
-    rows[:, 0] = FIRST
-    for row, text in zip(rows, texts, strict=True):
-        spare = max(len(text) - (length - 1), 0)
-        start = 0 if rng is None else int(rng.integers(spare + 1))
-        part = text[start : start + length - 1]
-        row[1 : len(part) + 1] = ByteTokenizer().tokenize(part)
-    return {"token_ids": rows, "padding_mask": rows != ByteTokenizer.padding_id}
-
-
-def labelled_batch(reviews, chosen, length, rng=None):
-    texts = [reviews.texts[index] for index in chosen]
-    return token_rows(texts, length, rng), reviews.labels[chosen]
-
-
-def language_batch(rng, texts, length, objective, mask_rate):
-    """What a language model learns: inputs, labels and weights."""
-    inputs = token_rows(texts, length, rng)
-    tokens, valid = inputs["token_ids"], inputs["padding_mask"]
-    if objective == "causal":
-        labels = np.roll(tokens, -1, axis=1)
-        weights = np.roll(valid, -1, axis=1)
-        weights[:, -1] = False
-    else:
-        labels = tokens
-        # Some byte of every text is hidden, or a batch might have none.
-        weights = rng.random(tokens.shape) < mask_rate
-        weights[:, 1] = True
-        weights &= valid & (tokens != FIRST)
-        inputs["token_ids"] = np.where(weights, HIDDEN, tokens)
-    return inputs, labels, weights.astype("float32")
+    return batches.Reviews(texts, np.array(labels, "int32"))
 
 
 def whole_batches(batch, batch_size):
@@ -171,15 +115,17 @@ def run(options, kind, seed):
             f"objective={options.objective!r}"
         )
     reviews = read(options.data, "train")
-    model = make_classifier(options, kind, seed)
+    model, start = make_classifier(options, kind, seed), None
     if options.objective != "none":
-        pretrained = pretrain(pretraining_of(options), reviews, kind, seed)
+        first = pretraining_of(options)
+        pretrained = pretrain(first, reviews, kind, seed)
         if pretrained is None:
             return
-        model.backbone.set_weights(pretrained)
+        model.backbone.set_weights(pretrained.backbone.get_weights())
+        start = runs.Start(runs.run_folder(first, kind, seed), pretrained)
     runs.compile_model(model, options.steps, options, **scoring())
     stage = labelled_stage(options, reviews, seed)
-    if runs.train(model, [stage], options, kind, seed):
+    if runs.train(model, [stage], options, kind, seed, start):
         for split in SPLITS[1 : 3 if options.test else 2]:
             evaluate(model, options, kind, seed, split)
 
@@ -201,7 +147,14 @@ def scoring():
 
 def pretraining_of(options):
     """The options of the pretraining, which those of the rest leave alone."""
-    names = ("length", "kinds", *PRETRAINING, *models.OPTIONS, *runs.OPTIMIZER)
+    names = (
+        "length",
+        "kinds",
+        "export",
+        *PRETRAINING,
+        *models.OPTIONS,
+        *runs.OPTIMIZER,
+    )
     folder = options.pretraining or options.folder / "pretraining"
     return argparse.Namespace(
         **{name: getattr(options, name) for name in names}
@@ -214,7 +167,7 @@ def pretraining_of(options):
 
 
 def pretrain(options, reviews, kind, seed):
-    """The weights of a backbone that knows texts, None if it diverged."""
+    """A model that knows texts, None if it diverged."""
     causal = options.objective == "causal"
     make = keras_reformer.ReformerMaskedLM
     if causal:
@@ -226,84 +179,68 @@ def pretrain(options, reviews, kind, seed):
     steps = options.pretrain_steps
     runs.compile_model(model, steps, options, metrics=["accuracy"])
     stage = language_stage(options, reviews, seed)
-    done = runs.train(model, [stage], options, kind, seed)
-    return backbone.get_weights() if done else None
+    return model if runs.train(model, [stage], options, kind, seed) else None
 
 
 def language_stage(options, reviews, seed):
     """The validation is on parts of the training texts, hidden anew."""
-    batch_size = options.pretrain_batch_size
 
-    def batch(stream, index, count):
-        rng = runs.random(seed, stream, index)
-        chosen = rng.choice(len(reviews.texts), count, replace=False)
-        return language_batch(
-            rng,
-            [reviews.texts[index] for index in chosen],
+    def batch(stream, count):
+        return functools.partial(
+            batches.language,
+            seed,
+            stream,
+            count,
+            reviews.texts,
             options.length,
             options.objective,
             options.mask_rate,
         )
 
+    batch_size = options.pretrain_batch_size
+    validation = batch(batches.VALIDATION, 8 * batch_size)
     return runs.Stage(
         options.pretrain_steps,
-        lambda index: batch(runs.TRAINING, index, batch_size),
-        lambda: batch(runs.VALIDATION, 0, 8 * batch_size),
+        batch(batches.TRAINING, batch_size),
+        lambda: validation(0),
         batch_size,
     )
 
 
 def labelled_stage(options, reviews, seed):
-    count, batch_size = len(reviews.labels), options.batch_size
-
-    def batch(index):
-        # An epoch is a permutation of all; a batch lies in one epoch.
-        epoch, place = divmod(index, count // batch_size)
-        order = runs.random(seed, runs.ORDER, epoch).permutation(count)
-        chosen = order[place * batch_size : (place + 1) * batch_size]
-        rng = runs.random(seed, runs.TRAINING, index)
-        return labelled_batch(
-            reviews, chosen, options.length, rng if options.crop else None
-        )
-
     return runs.Stage(
         options.steps,
-        batch,
+        functools.partial(
+            batches.labelled,
+            seed,
+            options.batch_size,
+            reviews,
+            options.length,
+            options.crop,
+        ),
         lambda: split_batch(options, "validation"),
-        batch_size,
+        options.batch_size,
     )
 
 
 def split_batch(options, split):
     reviews = read(options.data, split)
-    chosen = np.arange(len(reviews.labels))
-    batch = labelled_batch(reviews, chosen, options.length)
-    return whole_batches(batch, options.batch_size)
+    inputs = batches.token_rows(reviews.texts, options.length)
+    return whole_batches((inputs, reviews.labels), options.batch_size)
 
 
 def evaluate(model, options, kind, seed, split):
     """Accuracy on a split by rounds of hashing."""
     batch = split_batch(options, split)
-    for rounds in options.rounds if models.hashes(kind) else [0]:
-        case = {
-            "split": split,
-            "rounds": rounds,
-            "reviews": int(batch[2].sum()),
-        }
-        runs.evaluate(
-            runs.run_folder(options, kind, seed),
-            case,
-            lambda: {
-                "accuracy": models.evaluate(
-                    model,
-                    rounds,  # noqa: B023
-                    batch,
-                    options.batch_size,
-                    (),
-                    **scoring(),
-                )["accuracy"]
-            },
-        )
+    models.evaluate_rounds(
+        options,
+        kind,
+        seed,
+        {"split": split, "reviews": int(batch[2].sum())},
+        lambda: model,
+        batches.parts(batch, options.batch_size),
+        scoring(),
+    )
 
 
 # === Report ===

@@ -30,16 +30,12 @@ sys.path.append(str(pathlib.Path(__file__).parents[1]))
 # ruff: noqa: E402
 import keras
 import measuring
-import numpy as np
 import tensorflow as tf
 
 from keras_reformer.commands import checkpoints
 from keras_reformer.commands.files import write_json, write_text
 
 FOLDER = pathlib.Path("runs") / "learning"
-# Streams of random numbers that never meet: one seeds a batch with
-# `(seed, stream, index)`.
-TRAINING, VALIDATION, EVALUATION, ORDER = range(4)
 # Real texts, where they are.
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 # What changes nothing that a run has learned.
@@ -60,6 +56,7 @@ _FREE_OPTIONS = {
     "rounds",
     "picture",
     "markdown",
+    "export",
 }
 
 
@@ -76,6 +73,13 @@ class Stage(NamedTuple):
     validation: Callable[[], tuple]
     batch_size: int
     columns: dict[str, Any] = {}
+
+
+class Start(NamedTuple):
+    """A run whose model's backbone has the weights to begin with."""
+
+    folder: pathlib.Path
+    model: keras.Model
 
 
 # === Options ===
@@ -110,6 +114,11 @@ def make_parser(documentation, script, kinds, options):
     add("--folder", type=pathlib.Path, default=FOLDER / name, help="of runs")
     add("--quick", action="store_true", help="a small setting, for a look")
     add("--report", action="store_true", help="train nothing, report")
+    add(
+        "--export",
+        action="store_true",
+        help="train nothing, write programs for on_device.py to the folder",
+    )
     add("--picture", type=pathlib.Path, help="default: in the folder")
     add("--markdown", type=pathlib.Path, help="where to store the tables")
     return parser
@@ -174,7 +183,8 @@ def run_all(options, run, report):
             for kind in options.kinds:
                 run(options, kind, seed)
                 keras.utils.clear_session()
-    report(options)
+    if not options.export:
+        report(options)
 
 
 def describe_machine():
@@ -213,15 +223,26 @@ def run_folder(options, kind, seed):
     return options.folder / f"{kind}-{seed}"
 
 
-def train(model, stages, options, kind, seed):
+def train(model, stages, options, kind, seed, start=None):
     """Trains a compiled model on what is left of the stages.
+
+    With `export` it writes programs instead; then `start`, a `Start`, says
+    which run the backbone's weights are to come from.
 
     Returns whether all steps are done; not so if a loss or weights have
     become NaN or infinite.
     """
     folder = run_folder(options, kind, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(model, folder, {**settings(options), "kind": kind, "seed": seed})
+    about = {**settings(options), "kind": kind, "seed": seed}
+    if options.export:
+        import programs
+
+        programs.export_training(
+            model, stages, folder, about, options.evaluate_every, start
+        )
+        return True
+    run = _Run(model, folder, about)
     run.resume()
     try:
         first = 0
@@ -312,11 +333,6 @@ def batches(batch, first, steps):
         output_signature=signature,
     )
     return dataset.prefetch(2)
-
-
-def random(seed, stream, index):
-    """NumPy's generator for one batch of a stream."""
-    return np.random.default_rng((seed, stream, index))
 
 
 def _name(folder):

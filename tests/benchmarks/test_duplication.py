@@ -1,13 +1,13 @@
 import argparse
 
+import batches
 import duplication
 import numpy as np
 import pytest
 
 
 def test_examples_are_zero_w_zero_w_and_the_second_w_counts():
-    rng = np.random.default_rng(0)
-    tokens, labels, weights = duplication.duplication_batch(rng, 50, 22, 7)
+    tokens, labels, weights = batches.duplication(0, 0, 50, 22, 7, index=0)
     np.testing.assert_array_equal(tokens[:, :11], tokens[:, 11:])
     assert (tokens[:, 0] == 0).all()
     assert set(tokens[:, 1:11].ravel()) == set(range(1, 8))
@@ -20,7 +20,7 @@ def test_examples_are_zero_w_zero_w_and_the_second_w_counts():
 @pytest.mark.parametrize("length", [2, 21])
 def test_other_lengths_are_refused(length):
     with pytest.raises(ValueError, match=f"length={length}"):
-        duplication.duplication_batch(np.random.default_rng(0), 1, length, 7)
+        batches.duplication(0, 0, 1, length, 7, index=0)
 
 
 def test_the_place_that_predicts_a_symbol_is_in_its_column():
@@ -30,8 +30,7 @@ def test_the_place_that_predicts_a_symbol_is_in_its_column():
     model = duplication.make_model(options, "lsh-2", 0)
     config = model.backbone.get_config()
     columns = config["axial_shape"][-1]
-    rng = np.random.default_rng(0)
-    _, _, weights = duplication.duplication_batch(rng, 1, 22, 7)
+    _, _, weights = batches.duplication(0, 0, 1, 22, 7, index=0)
     for place in np.flatnonzero(weights[0]):
         source = place + 1 - 11
         assert place % columns == source % columns

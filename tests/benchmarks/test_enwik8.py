@@ -1,6 +1,7 @@
 import argparse
 from pathlib import Path
 
+import batches
 import enwik8
 import numpy as np
 import runs
@@ -15,7 +16,7 @@ def options(tmp_path):
 
 def test_windows_are_bytes_and_their_successors(tmp_path):
     text = enwik8.read(options(tmp_path))
-    tokens, labels = enwik8.windows(text.train, [0, 7], 10)
+    tokens, labels = batches.windows(text.train, [0, 7], 10)
     np.testing.assert_array_equal(tokens[1], np.arange(7, 17) + 2)
     np.testing.assert_array_equal(labels, tokens + 1)
 

@@ -1,6 +1,7 @@
 import argparse
 
 import keras
+import linear
 import models
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def elu_plus_one(x):
 
 @pytest.mark.parametrize("chunk_length", [1, 4, 13, 16])
 def test_linear_attention_is_its_equation(chunk_length):
-    layer = models.LinearAttention(3, 5, chunk_length)
+    layer = linear.LinearAttention(3, 5, chunk_length)
     inputs = np.random.default_rng(0).normal(size=(2, 13, 7)).astype("float32")
     mask = np.ones((2, 13), bool)
     mask[0, 6:] = mask[1, 3] = False
@@ -45,7 +46,7 @@ def test_linear_attention_is_its_equation(chunk_length):
 
 
 def test_linear_attention_sees_nothing_that_comes_later():
-    layer = models.LinearAttention(2, 4, 4)
+    layer = linear.LinearAttention(2, 4, 4)
     inputs = keras.random.normal((1, 11, 8))
     for place in range(11):
         with tf.GradientTape() as tape:

@@ -1,5 +1,5 @@
+import batches
 import numpy as np
-import passkey
 import pytest
 
 from keras_reformer.data import ByteTokenizer
@@ -7,26 +7,26 @@ from keras_reformer.data import ByteTokenizer
 
 def documents(length, count=20):
     rng = np.random.default_rng(0)
-    return [passkey.document(rng, length) for _ in range(count)]
+    return [batches.document(rng, length) for _ in range(count)]
 
 
 def test_a_document_says_the_key_asks_for_it_and_answers():
     for text, key in documents(1000):
         text, key = text.decode(), key.decode()
         assert len(text) == 1001
-        assert text.startswith(passkey.HEAD)
-        assert text.endswith(passkey.QUESTION + key)
-        assert text.count(passkey.PASSKEY.format(key)) == 1
+        assert text.startswith(batches.HEAD)
+        assert text.endswith(batches.QUESTION + key)
+        assert text.count(batches.PASSKEY.format(key)) == 1
         assert text.count(key) == 3
 
 
 def test_the_key_stands_between_sentences_anywhere():
     places = set()
     for text, key in documents(1000, 200):
-        before = text.decode().split(passkey.PASSKEY.format(key.decode()))[0]
-        assert before == passkey.HEAD or before.endswith(passkey.SENTENCES)
+        before = text.decode().split(batches.PASSKEY.format(key.decode()))[0]
+        assert before == batches.HEAD or before.endswith(batches.SENTENCES)
         places.add(len(before))
-    assert min(places) == len(passkey.HEAD)
+    assert min(places) == len(batches.HEAD)
     assert max(places) > 800
     assert len(places) > 30
 
@@ -38,8 +38,7 @@ def test_keys_are_random():
 
 
 def test_weights_and_labels_of_a_batch():
-    rng = np.random.default_rng(0)
-    tokens, labels, weights = passkey.passkey_batch(rng, 3, 400, 0.25)
+    tokens, labels, weights = batches.passkey(0, 0, 3, 400, 0.25, index=0)
     assert tokens.shape == labels.shape == weights.shape == (3, 400)
     np.testing.assert_array_equal(tokens[:, 1:], labels[:, :-1])
     np.testing.assert_allclose(weights[:, :-5].sum(axis=1), 0.25, rtol=1e-5)
@@ -50,4 +49,4 @@ def test_weights_and_labels_of_a_batch():
 
 def test_a_document_without_room_is_refused():
     with pytest.raises(ValueError, match="no room"):
-        passkey.document(np.random.default_rng(0), 200)
+        batches.document(np.random.default_rng(0), 200)

@@ -1,6 +1,7 @@
 import argparse
 import zipfile
 
+import batches
 import numpy as np
 import pytest
 import reviews
@@ -34,7 +35,7 @@ def test_splits_share_nothing_and_are_fixed_by_name(archive):
 
 
 def test_rows_have_a_first_token_and_a_mask():
-    rows = reviews.token_rows([b"abc", b"abcdefgh"], 6)
+    rows = batches.token_rows([b"abc", b"abcdefgh"], 6)
     a = ord("a") + 2
     expected = [[1, a, a + 1, a + 2, 0, 0], [1, a, a + 1, a + 2, a + 3, a + 4]]
     np.testing.assert_array_equal(rows["token_ids"], expected)
@@ -45,7 +46,7 @@ def test_random_parts_of_long_texts():
     rng = np.random.default_rng(0)
     text = bytes(range(100, 120))
     starts = {
-        int(reviews.token_rows([text], 6, rng)["token_ids"][0, 1])
+        int(batches.token_rows([text], 6, rng)["token_ids"][0, 1])
         for _ in range(200)
     }
     assert starts == set(range(102, 118))
@@ -54,12 +55,12 @@ def test_random_parts_of_long_texts():
 def test_hidden_bytes_are_asked_for():
     rng = np.random.default_rng(0)
     texts = [b"abcdefgh" * 30, b"xyz"]
-    inputs, labels, weights = reviews.language_batch(
+    inputs, labels, weights = batches.hide_bytes(
         rng, texts, 200, "masked", 0.25
     )
-    hidden = inputs["token_ids"] == reviews.HIDDEN
+    hidden = inputs["token_ids"] == batches.HIDDEN
     np.testing.assert_array_equal(hidden, weights == 1)
-    plain = reviews.token_rows(texts[1:], 200)["token_ids"][0]
+    plain = batches.token_rows(texts[1:], 200)["token_ids"][0]
     np.testing.assert_array_equal(labels[1], plain)
     shown = inputs["token_ids"]
     np.testing.assert_array_equal(shown[~hidden], labels[~hidden])
@@ -70,7 +71,7 @@ def test_hidden_bytes_are_asked_for():
 
 def test_next_bytes_are_asked_for():
     rng = np.random.default_rng(0)
-    inputs, labels, weights = reviews.language_batch(
+    inputs, labels, weights = batches.hide_bytes(
         rng, [b"abc", b"abcdefgh"], 6, "causal", 0.25
     )
     tokens = inputs["token_ids"]

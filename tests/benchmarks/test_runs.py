@@ -1,5 +1,6 @@
 import argparse
 
+import batches
 import keras
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ def options(folder, **changes):
         kinds=("dense",),
         picture=folder / "learning.png",
         markdown=None,
+        export=False,
     )
     return argparse.Namespace(**{**vars(found), **changes})
 
@@ -48,7 +50,7 @@ def run(given, kill_at=None, seed=0, asked=None):
     def batch(index):
         if asked is not None and index not in asked:
             asked.append(index)
-        rng = runs.random(seed, runs.TRAINING, index)
+        rng = batches.random(seed, batches.TRAINING, index)
         return rng.normal(size=(4, 5)), rng.normal(size=(4, 1))
 
     def stage(steps):
