@@ -11,8 +11,8 @@ from keras_reformer.ops.replay import remember
 from keras_reformer.ops.shapes import softmax_dtype
 from keras_reformer.ops.sorting import compact, sort_rounds
 
-# Of the mean direction that query-keys are hashed relative to: it follows
-# training within some twenty steps.
+# Of the centre that query-keys are hashed relative to: it follows training
+# within some twenty steps.
 _MOMENTUM = 0.95
 
 
@@ -65,12 +65,12 @@ class LSHHashing:
             name="hash_center",
         )
 
-    def _follow_mean_direction(self, query_key, mask):
-        """Moves the centre towards the mean direction of these query-keys."""
+    def _follow_common_direction(self, query_key, mask):
+        """Moves the centre towards what these query-keys share."""
         center = keras.ops.convert_to_tensor(self.hash_center)
-        mean = hashing.mean_direction(query_key, mask, center)
-        mean = keras.ops.stop_gradient(mean)
-        self.hash_center.assign(center + (1 - _MOMENTUM) * (mean - center))
+        common = hashing.common_direction(query_key, mask, center)
+        common = keras.ops.stop_gradient(common)
+        self.hash_center.assign(center + (1 - _MOMENTUM) * (common - center))
 
     def _build_rotation_seed(self):
         # A variable, so that a saved model hashes as it did when it was saved.

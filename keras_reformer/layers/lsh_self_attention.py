@@ -78,10 +78,10 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             own and those just before it, by a `ShortConvolution`. With 2, a
             token hashes like those that followed a token like it, which is
             what looking things up takes. Defaults to `1`, its own alone.
-        center_hashes: bool. Whether query-keys are hashed relative to their
-            mean direction, a moving average over training: a component that
-            all have in common would crowd them into a few buckets, of which
-            a window shows the latest tokens only. Defaults to `False`.
+        center_hashes: bool. Whether query-keys are hashed relative to the
+            direction they share, a moving average over training, in which
+            long ones count most: it would crowd them into a few buckets, of
+            which a window shows the latest tokens only. Defaults to `False`.
         position_bias: Keras layer, such as `AlibiBias` or
             `RelativePositionBias`, called on int32 positions of queries and
             of keys and on heads, which broadcast against each other; what it
@@ -243,7 +243,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             query_key, mask, training, rotation_seed, rotations
         )
         if training and self.trainable and self.hash_center is not None:
-            self._follow_mean_direction(query_key, mask)
+            self._follow_common_direction(query_key, mask)
         attended = self._attend(
             query_key,
             value,

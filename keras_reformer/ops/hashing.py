@@ -9,7 +9,7 @@ import math
 
 import tensorflow as tf
 
-from keras_reformer.ops.blocks import norms_of, to_unit_length
+from keras_reformer.ops.blocks import norms_of
 from keras_reformer.ops.random import standard_normal
 
 Buckets = int | tuple[int, ...]
@@ -105,8 +105,8 @@ def hash_vectors(
         mask: Boolean tensor of shape `(batch, length)`, True at valid
             positions, or None. The others get a bucket of their own, number
             `prod(factors)`, which sorts last.
-        center: Tensor of shape `(num_heads, key_dim)`, a mean of unit
-            vectors, or None.
+        center: Tensor of shape `(num_heads, key_dim)`, as of
+            `common_direction`, or None.
 
     Returns:
         int32 tensor of shape `(batch, num_heads, num_hashes, length)`.
@@ -132,10 +132,14 @@ def hash_vectors(
     return tf.where(mask[:, None, None, :], buckets, padding)
 
 
-def mean_direction(
+def common_direction(
     vectors: tf.Tensor, mask: tf.Tensor | None, otherwise: tf.Tensor
 ) -> tf.Tensor:
-    """The mean of unit vectors over the batch and the valid positions.
+    """The `c` of the least sum of `|v - |v| c|^2`, what vectors share.
+
+    That is the mean of unit vectors, each with the weight `|v|^2`: a long
+    query attends sharply and has to meet what it looks for, a short one
+    attends to all that it sees.
 
     Args:
         vectors: Tensor of shape `(batch, num_heads, length, key_dim)`.
@@ -143,14 +147,16 @@ def mean_direction(
         otherwise: Tensor of shape `(num_heads, key_dim)`: the result where
             no position is valid.
     """
-    directions = to_unit_length(tf.cast(vectors, otherwise.dtype))
-    valid = tf.ones_like(directions[:, :1, :, :1])
+    vectors = tf.cast(vectors, otherwise.dtype)
+    norms = norms_of(vectors)[..., None]
     if mask is not None:
-        valid = tf.cast(mask, otherwise.dtype)[:, None, :, None]
-        directions = tf.where(valid > 0, directions, 0.0)
-    count = tf.reduce_sum(valid)
-    mean = tf.reduce_sum(directions, axis=(0, 2)) / tf.maximum(count, 1.0)
-    return tf.where(count > 0, mean, otherwise)
+        valid = tf.cast(mask, "bool")[:, None, :, None]
+        vectors = tf.where(valid, vectors, 0.0)
+        norms = tf.where(valid, norms, 0.0)
+    total = tf.reduce_sum(vectors * norms, axis=(0, 2))
+    weight = tf.reduce_sum(norms**2, axis=(0, 2))
+    common = total / tf.where(weight > 0, weight, 1.0)
+    return tf.where(weight > 0, common, otherwise)
 
 
 def _bucket_of(rotated: tf.Tensor, factors: tuple[int, ...]) -> tf.Tensor:
