@@ -26,7 +26,7 @@ from keras_reformer.data import ByteTokenizer
 
 OPTIONS = {
     "stages": (
-        "512:1500:32,2048:500:8,8192:300:2,16384:200:1",
+        "512:200:16,2048:60:4,8192:30:1,16384:20:1",
         "length:steps[:batch size],...",
     ),
     "batch_size": (16, "documents in a step, where a stage does not say"),

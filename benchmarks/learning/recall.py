@@ -1,8 +1,9 @@
 """Does LSH attention learn to look things up?
 
     python benchmarks/learning/recall.py --kinds lsh,exact --seeds 0,1,2
-    python benchmarks/learning/recall.py --kinds lsh --length 1024 --pairs 64 \\
-        --evaluate 16384:1024,65536:4096
+    python benchmarks/learning/recall.py --kinds lsh \\
+        --stages 1024:256:800:32,4096:512:250:8 \\
+        --evaluate 1024:256,16384:1024,65536:4096
     python benchmarks/learning/recall.py --report
 
 Multi-query associative recall (Zoology, Arora et al. 2023, arXiv 2312.04927):
@@ -25,11 +26,11 @@ import reports
 import runs
 
 OPTIONS = {
-    "length": (256, "tokens of a sequence"),
-    "pairs": (16, "keys with values in a sequence"),
-    "steps": (2000, "of training"),
+    "length": (1024, "tokens of a sequence"),
+    "pairs": (256, "keys with values in a sequence"),
+    "steps": (800, "of training"),
     "stages": ("", "length:pairs:steps[:batch size],... instead of these"),
-    "batch_size": (16, "sequences in a step"),
+    "batch_size": (32, "sequences in a step"),
     "vocabulary": (8192, "tokens, half keys and half values"),
     "fillers": ("random", "random: tokens that are no key here; or zero"),
     "learning_rate": (5e-3, runs.RATE_HELP),
@@ -38,7 +39,12 @@ OPTIONS = {
     **models.OPTIONS,
     # All that lies near is the key before a value.
     "local_chunk_length": (4, "tokens in a chunk of local attention"),
-    "chunk_length": (64, "tokens in a chunk of LSH attention"),
+    # Any head may find the pair, and 32 dimensions tell keys apart.
+    "heads": (4, "of attention"),
+    "key_dim": (32, models.OPTIONS["key_dim"][1]),
+    # Texts are crowded: a bucket is to hold fewer tokens than a window.
+    "chunks_before": (4, models.OPTIONS["chunks_before"][1]),
+    "buckets": ("length", models.OPTIONS["buckets"][1]),
     # A value is its own logit, and a text says nothing by where it says it.
     "tie_embeddings": (True, models.OPTIONS["tie_embeddings"][1]),
     "position_embedding": ("none", models.OPTIONS["position_embedding"][1]),

@@ -95,8 +95,8 @@ class ReformerBackbone(
             is made of, see `LSHSelfAttention`. Defaults to 2 for
             `scope="bucket"`, and to 1, its own alone, as published, for
             `scope="chunk"`.
-        center_hashes: bool. Whether LSH layers hash relative to the mean
-            direction of their query-keys. Defaults to True for
+        center_hashes: bool. Whether LSH layers hash relative to the direction
+            that their query-keys share. Defaults to True for
             `scope="bucket"`, unless `duplicates="importance"`, and to False,
             as published, for `scope="chunk"`.
         duplicates: `"count"`, `"discount"` or `"importance"`: how pairs that
