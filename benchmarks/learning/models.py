@@ -89,7 +89,8 @@ def parse_kind(kind):
 
 def arguments(kind, options, vocabulary_size, max_length, seed, **more):
     """What `ReformerBackbone` is made of."""
-    positions = options.position_embedding.removeprefix("local-")
+    given = options.position_embedding
+    positions = given.removeprefix("local-")
     return {
         "vocabulary_size": vocabulary_size,
         "num_layers": options.layers,
@@ -105,6 +106,7 @@ def arguments(kind, options, vocabulary_size, max_length, seed, **more):
         "num_hashes": options.num_hashes,
         "duplicates": options.duplicates,
         "position_embedding": _or_none(positions),
+        "rotary_layers": "all" if positions == given else "local",
         "position_bias": _or_none(options.position_bias),
         # Both streams side by side would be too wide for the table.
         "merge": "mean" if options.tie_embeddings else "concat",
@@ -155,8 +157,6 @@ def backbone(kind, options, vocabulary_size, max_length, seed, **more):
     for layer in made.lsh_layers().values():
         if options.buckets == "length":
             layer.num_buckets = None
-        if options.position_embedding == "local-rotary":
-            layer.rotary_embedding = None
     if base == "exact":
         attend(made, 0)
     return linear.LinearBackbone(made) if base == "linear" else made

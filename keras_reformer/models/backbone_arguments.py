@@ -86,6 +86,7 @@ def resolve(config):
     checks.choice(
         "position_embedding", config["position_embedding"], _POSITIONS
     )
+    config["rotary_layers"] = _rotary_layers(config)
     checks.choice("position_bias", config["position_bias"], _BIASES)
     checks.choice("merge", config["merge"], ("concat", "mean"))
     if config["position_embedding"] == "axial":
@@ -133,6 +134,23 @@ def _check_attention(attention_layers):
     for kind in attention_layers:
         checks.choice("attention_layers", kind, ("local", "lsh"))
     return list(attention_layers)
+
+
+def _rotary_layers(config):
+    has_local = "local" in config["attention_layers"]
+    given = config["rotary_layers"]
+    if given is None:
+        return "local" if has_local else "all"
+    checks.choice("rotary_layers", given, ("local", "all"))
+    rotary = config["position_embedding"] == "rotary"
+    if rotary and given == "local" and not has_local:
+        raise ValueError(
+            "No layer would know positions. Expected rotary_layers='all', or "
+            "local attention among `attention_layers`. Received: "
+            f"rotary_layers={given!r}, "
+            f"attention_layers={config['attention_layers']}"
+        )
+    return given
 
 
 def _key_dim(config):

@@ -225,7 +225,7 @@ def _attention_arguments(config, kind, seed, policy):
         "wrap": config["wrap"],
         "dropout": config["dropout"] if dropout is None else dropout,
         "position_bias": _bias_layer(config, policy),
-        "rotary_embedding": _rotary_layer(config, policy),
+        "rotary_embedding": _rotary_layer(config, kind, policy),
         **_common_arguments(config, seed, policy),
     }
 
@@ -252,8 +252,10 @@ def _bias_layer(config, policy):
     )
 
 
-def _rotary_layer(config, policy):
+def _rotary_layer(config, kind, policy):
     if config["position_embedding"] != "rotary":
+        return None
+    if config["rotary_layers"] == "local" and kind == "lsh":
         return None
     return RotaryEmbedding(dtype=policy, name="rotary_embedding")
 

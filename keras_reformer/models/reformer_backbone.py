@@ -102,6 +102,10 @@ class ReformerBackbone(
         duplicates: `"count"`, `"discount"` or `"importance"`: how pairs that
             several hash rounds show count; see `LSHSelfAttention`. Defaults
             to `"count"`, as published.
+        rotary_layers: `"local"` or `"all"`: which attention layers turn
+            queries and keys for `position_embedding="rotary"`. Turned, equal
+            tokens hash apart with their distance. Defaults to `"local"` where
+            there is local attention, else to `"all"`.
         seed: int. Seed of rotations and dropout. Defaults to `None`.
         dtype: dtype policy of the layers. Streams, norms and embeddings are
             float32 at least.
@@ -199,6 +203,7 @@ class ReformerBackbone(
         query_key_kernel_size=None,
         center_hashes=None,
         duplicates="count",
+        rotary_layers=None,
         seed=None,
         dtype=None,
         **kwargs,
@@ -374,7 +379,11 @@ class ReformerBackbone(
     @classmethod
     def from_config(cls, config, custom_objects=None):
         # Files from before these options have weights without them.
-        before = {"query_key_kernel_size": 1, "center_hashes": False}
+        before = {
+            "query_key_kernel_size": 1,
+            "center_hashes": False,
+            "rotary_layers": "all",
+        }
         return cls(**{**before, **config})
 
 

@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_reformer.ops.shapes import Length, pad_axis, size
+from keras_reformer.ops.gradients import first_order_gradient
+from keras_reformer.ops.shapes import Length, pad_axis, size, softmax_dtype
 
 
 def short_convolution(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """`y[t] = sum_i kernel[i] * x[t - i]`, zeros before the first position.
+
+    Between the passes it keeps x, and no shifted copies.
 
     Args:
         x: Tensor of shape `(batch, length, channels)`.
@@ -22,14 +25,42 @@ def short_convolution(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     Returns:
         Tensor of x's shape.
     """
-    length = size(x, 1)
-    back = kernel.shape[0] - 1
-    padded = pad_axis(x, 1, back, 0)
-    shifted = (padded[:, back - i : back - i + length] for i in range(back + 1))
+
+    @first_order_gradient
+    def convolve(x, kernel):
+        def gradient(d_y):
+            d_x = _sum_of_shifts(d_y, kernel, -1)
+            return d_x, _kernel_gradient(x, d_y, kernel)
+
+        return _sum_of_shifts(x, kernel, 1), gradient
+
+    return convolve(x, kernel)
+
+
+def _kernel_gradient(x, d_y, kernel) -> tf.Tensor:
+    """`sum_t d_y[t] * x[t - i]`; the sums in float32 at least."""
+    dtype = softmax_dtype(x.dtype)
+    sums = [
+        tf.reduce_sum(tf.cast(d_y * _shift(x, i), dtype), axis=(0, 1))
+        for i in range(kernel.shape[0])
+    ]
+    return tf.cast(tf.stack(sums), kernel.dtype)
+
+
+def _sum_of_shifts(x, kernel, direction) -> tf.Tensor:
+    """`sum_i kernel[i] * x[t - direction * i]`."""
     return sum(
-        part * weight
-        for part, weight in zip(shifted, tf.unstack(kernel), strict=True)
+        _shift(x, direction * i) * weight
+        for i, weight in enumerate(tf.unstack(kernel))
     )
+
+
+def _shift(x, by: int) -> tf.Tensor:
+    """`x[t - by]` at t, zeros where there is none."""
+    length = size(x, 1)
+    if by >= 0:
+        return pad_axis(x, 1, by, 0)[:, :length]
+    return pad_axis(x, 1, 0, -by)[:, -by:]
 
 
 class ConvolutionCache(NamedTuple):

@@ -1,10 +1,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_reformer
 from keras_reformer import LSHSelfAttention, ReformerBackbone
 from keras_reformer.layers.short_convolution import ShortConvolution
+from keras_reformer.ops.short_convolution import short_convolution
 from tests import reference
 from tests.layer_checks import check_layer
 from tests.models import tiny
@@ -47,6 +49,30 @@ def test_equals_the_reference(kernel_size, execution):
     layer, x = make_layer(kernel_size), make_inputs()
     expected = convolved(x, np.asarray(layer.depthwise_kernel))
     np.testing.assert_allclose(execution(layer)(x), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 13])
+def test_gradients_equal_the_reference(kernel_size, execution):
+    x, d_y = make_inputs(), make_inputs(seed=3)
+    kernel = make_inputs((kernel_size, SHAPE[-1]), seed=1)
+
+    @execution
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            weights = tf.constant(kernel)
+            tape.watch(weights)
+            y = short_convolution(x, weights)
+        return tape.gradient(y, (x, weights), tf.constant(d_y))
+
+    d_x, d_kernel = np.zeros_like(x), np.zeros_like(kernel)
+    for t in range(x.shape[1]):
+        for i in range(min(t + 1, kernel_size)):
+            d_x[:, t - i] += kernel[i] * d_y[:, t]
+            d_kernel[i] += (x[:, t - i] * d_y[:, t]).sum(axis=0)
+    found = gradients(tf.constant(x))
+    np.testing.assert_allclose(found[0], d_x, atol=1e-12)
+    np.testing.assert_allclose(found[1], d_kernel, atol=1e-12)
 
 
 def test_masked_positions_count_as_zeros():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_reformer
 from keras_reformer.layers import (
     AlibiBias,
     AxialPositionEmbedding,
@@ -33,6 +34,40 @@ def test_trains_and_returns_from_a_file(embedding, bias, tmp_path):
     np.testing.assert_array_equal(loaded(IDS), model(IDS))
 
 
+def rotary_kinds(backbone):
+    layers = [
+        block.attention.layer.rotary_embedding
+        for block in backbone.sequence.blocks
+    ]
+    return [None if layer is None else type(layer) for layer in layers]
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({}, [True, False]),
+        ({"rotary_layers": "local"}, [True, False]),
+        ({"rotary_layers": "all"}, [True, True]),
+        ({"attention_layers": "lsh"}, [True, True]),
+        ({"attention_layers": "local"}, [True, True]),
+    ],
+    ids=str,
+)
+def test_which_layers_are_rotary(options, expected):
+    backbone = tiny.make_backbone(position_embedding="rotary", **options)
+    assert [kind is not None for kind in rotary_kinds(backbone)] == expected
+    config = backbone.get_config()
+    again = keras_reformer.ReformerBackbone.from_config(config)
+    assert rotary_kinds(again) == rotary_kinds(backbone)
+
+
+def test_older_configs_are_rotary_everywhere():
+    config = tiny.make_backbone(position_embedding="rotary").get_config()
+    del config["rotary_layers"]
+    backbone = keras_reformer.ReformerBackbone.from_config(config)
+    assert rotary_kinds(backbone) == [RotaryEmbedding] * 2
+
+
 def test_layers_of_each_kind():
     kinds = {
         "axial": AxialPositionEmbedding,
@@ -43,9 +78,8 @@ def test_layers_of_each_kind():
         backbone = tiny.make_backbone(position_embedding=name)
         found = backbone.position_embedding
         assert type(found) is kinds.get(name, type(None))
-        for block in backbone.sequence.blocks:
-            rotary = block.attention.layer.rotary_embedding
-            assert isinstance(rotary, RotaryEmbedding) == (name == "rotary")
+        expected = [RotaryEmbedding if name == "rotary" else None, None]
+        assert rotary_kinds(backbone) == expected
     learned = tiny.make_backbone(position_embedding="learned")
     (table,) = learned.position_embedding.tables
     assert table.shape == (tiny.LONGEST, 16)
@@ -118,6 +152,11 @@ def test_the_order_of_tokens_matters(kind, options):
         ({"position_bias": "t5"}, "position_bias='t5'"),
         ({"axial_shape": (10, 10)}, r"axial_shape=\(10, 10\), position_emb"),
         ({"axial_dims": (4, 12)}, r"axial_dims=\(4, 12\), position_embedding="),
+        ({"rotary_layers": "lsh"}, "rotary_layers='lsh'"),
+        (
+            {"rotary_layers": "local", "attention_layers": "lsh"},
+            r"rotary_layers='local', attention_layers=\['lsh'\]",
+        ),
     ],
     ids=str,
 )
