@@ -52,9 +52,9 @@ OPTIONS = {
 QUICK = {
     "kinds": ("lsh",),
     "length": 64,
-    "pairs": 4,
+    "pairs": 8,
     "steps": 300,
-    "vocabulary": 64,
+    "vocabulary": 512,
     "batch_size": 32,
     "rounds": (1, 4),
     "evaluate_queries": 1024,
