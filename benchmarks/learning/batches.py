@@ -4,8 +4,10 @@ NumPy alone, so that a machine without TensorFlow makes them too
 (`on_device.py`). A `functools.partial` of a function here can be pickled.
 """
 
+import csv
 import functools
 import importlib.util
+import io
 import lzma
 import pathlib
 import pickle
@@ -36,6 +38,16 @@ def random(seed, stream, index):
 def load_plan(folder):
     """What `programs.py` wrote to run elsewhere, a dict."""
     return pickle.loads(lzma.decompress((folder / PLAN).read_bytes()))
+
+
+def table_text(rows):
+    """Rows, dicts of what is there, as a CSV file's text."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 # === Associative recall ===
@@ -277,8 +289,10 @@ class Batches(NamedTuple):
 
 def parts(batch, batch_size):
     """A large batch as whole smaller ones; what is left over is left out."""
+    count = len(batch[1])
+    batch_size = min(batch_size, count)
     return Batches(
-        functools.partial(_part, batch, batch_size), len(batch[1]) // batch_size
+        functools.partial(_part, batch, batch_size), count // batch_size
     )
 
 

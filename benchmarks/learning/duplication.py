@@ -101,7 +101,7 @@ def run(options, kind, seed):
     )
     if runs.train(model, [stage], options, kind, seed):
         evaluate(model, options, kind, seed)
-        if options.generate:
+        if options.generate and not options.export:
             generate(model, options, kind, seed)
 
 

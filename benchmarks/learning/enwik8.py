@@ -35,7 +35,10 @@ OPTIONS = {
     "steps": (2000, "of training"),
     "learning_rate": (1e-3, runs.RATE_HELP),
     "validate_windows": (16, "sequences in a validation"),
-    "test_windows": (0, "sequences in an evaluation at the end, 0 for all"),
+    "test_windows": (
+        0,
+        "sequences in an evaluation, in whole batches; 0 for all",
+    ),
     **models.OPTIONS,
     "layers": (6, "reversible blocks"),
     "width": (256, "of embeddings and of each stream"),

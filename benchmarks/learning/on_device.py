@@ -5,13 +5,13 @@
 `programs.py` writes what is run here. Several runs take turns, so that the
 device works on one while others compile or get their batches; equal programs
 are compiled once. A run's folder gets `curve.csv`, `evaluations.csv`,
-`about.json` and `trained.npz`, its weights.
+`about.json` and `trained.npz`, its weights. A run that begins with another
+one's weights stands behind it in the list.
 """
 
 import argparse
 import collections
 import concurrent.futures
-import csv
 import functools
 import json
 import lzma
@@ -41,23 +41,36 @@ def main():
         os.cpu_count(), multiprocessing.get_context("spawn")
     )
     with makers, concurrent.futures.ThreadPoolExecutor(options.at_once) as pool:
-        programs = Programs()
-        started = [
-            pool.submit(run, folder, programs, makers, options.steps, end)
-            for folder in options.folders
-        ]
-        for folder, each in zip(options.folders, started, strict=True):
+        programs, started = Programs(), {}
+        for folder in map(pathlib.Path.resolve, options.folders):
+            started[folder] = pool.submit(
+                run, folder, programs, makers, options.steps, end, started
+            )
+        for folder, each in started.items():
             if each.exception() is not None:
                 print(f"{folder} failed:")
                 traceback.print_exception(each.exception())
 
 
-def run(folder, programs, makers, most_steps, end):
-    """One folder's stages, and then its evaluations."""
+def run(folder, programs, makers, most_steps, end, started):
+    """One folder's stages, and then its evaluations.
+
+    Args:
+        folder: path of the run.
+        programs: `Programs`.
+        makers: executor of batches.
+        most_steps: int, of each stage, or None.
+        end: float. When training ends, by `time.monotonic`.
+        started: dict of paths of runs to their futures.
+    """
     training = Training(folder, programs, makers)
+    if training.plan["start"] is not None:
+        training.start(started, **training.plan["start"])
     for stage in training.plan["stages"]:
         steps = min(stage["steps"], most_steps or stage["steps"])
-        training.train(stage, steps, end)
+        if not training.train(stage, steps, end):
+            print(f"{folder}: time is up", flush=True)
+            break
     training.save()
     training.evaluate()
 
@@ -117,7 +130,7 @@ class Training:
         jax.config.update("jax_enable_x64", True)
         self.folder, self.plan = folder, batches.load_plan(folder)
         self.programs, self.makers = programs, makers
-        self.step, self.rows = 0, []
+        self.step, self.seconds, self.rows = 0, 0.0, []
         with np.load(folder.parent / self.plan["values"]) as stored:
             self.trainable, self.state, self.optimizer = (
                 [
@@ -127,21 +140,16 @@ class Training:
                 ]
                 for kind in ("trainable", "state", "optimizer")
             )
-        if self.plan["start"] is not None:
-            self._start(**self.plan["start"])
-        machine = f"- {jax.devices()[0].device_kind}, jax {jax.__version__}"
-        about = {"machine": machine, **self.plan["about"]}
-        (folder / "about.json").write_text(json.dumps(about, indent=2))
 
-    def _start(self, folder, numbers):
+    def start(self, started, folder, numbers):
         """Takes the values of another run, when it has ended."""
         import jax
         import numpy as np
 
-        path = folder / "trained.npz"
-        while not path.exists():
-            time.sleep(1)
-        with np.load(path) as stored:
+        other = (self.folder / folder).resolve()
+        if other in started:
+            started[other].result()
+        with np.load(other / "trained.npz") as stored:
             for kind, pairs in numbers.items():
                 values = getattr(self, kind)
                 for source, target in pairs:
@@ -149,6 +157,7 @@ class Training:
                     values[target] = jax.device_put(value)
 
     def train(self, stage, steps, end):
+        """Trains a stage; whether there was time for all of it."""
         every, first, losses = self.plan["evaluate_every"], self.step, []
         last = first + steps
         start = None
@@ -160,12 +169,13 @@ class Training:
             self.step += 1
             if (self.step - first) % every == 0 or self.step == last or is_late:
                 mean = sum(map(float, losses)) / len(losses)
-                seconds = round(time.monotonic() - start, 1)
+                seconds = round(self.seconds + time.monotonic() - start, 1)
                 self._validate(stage, {"seconds": seconds, "loss": mean})
                 losses = []
             if is_late:
-                print(f"{self.folder}: time is up", flush=True)
-                return
+                return False
+        self.seconds += time.monotonic() - (start or time.monotonic())
+        return True
 
     def _train_step(self, program, batch):
         arguments = self.trainable, self.state, batch, self.optimizer
@@ -179,7 +189,7 @@ class Training:
         row |= {f"val_{name}": value for name, value in found.items()}
         print(self.folder, row, flush=True)
         self.rows.append(row)
-        write_rows(self.folder / "curve.csv", self.rows)
+        self._write("curve.csv", self.rows)
 
     def evaluate(self):
         rows = []
@@ -187,7 +197,10 @@ class Training:
             found = self._test(each["program"], each["given"], each["summary"])
             rows.append({**each["case"], **found})
             print(self.folder, rows[-1], flush=True)
-            write_rows(self.folder / "evaluations.csv", rows)
+            self._write("evaluations.csv", rows)
+
+    def _write(self, name, rows):
+        (self.folder / name).write_text(batches.table_text(rows))
 
     def save(self):
         import numpy as np
@@ -197,10 +210,19 @@ class Training:
             for kind in ("trainable", "state")
             for number, value in enumerate(getattr(self, kind))
         }
-        # Another run may wait for the file: it is there when it is whole.
-        path = self.folder / "trained.npz"
-        np.savez(path.with_name("partial.npz"), **values)
-        path.with_name("partial.npz").rename(path)
+        np.savez(self.folder / "trained.npz", **values)
+        self._save_about()
+
+    def _save_about(self):
+        import jax
+
+        about = {
+            "machine": f"- {jax.devices()[0].device_kind}, "
+            f"jax {jax.__version__}",
+            **self.plan["about"],
+            "steps_done": self.step,
+        }
+        (self.folder / "about.json").write_text(json.dumps(about, indent=2))
 
     def _test(self, program, given, summarize):
         results, weights = [], []
@@ -227,14 +249,6 @@ class Training:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def write_rows(path, rows):
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -63,12 +63,13 @@ def stages(options, seed):
 def make_stage(options, seed, length, steps, batch_size=None):
     batch_size = batch_size or options.batch_size
     count = -(-options.validate_documents // batch_size) * batch_size
-    training = functools.partial(documents, seed, batches.TRAINING)
     validation = documents(seed, batches.VALIDATION, count, length)
     return runs.Stage(
         steps,
-        training(batch_size, length, options.text_weight),
-        lambda: validation(length),
+        documents(
+            seed, batches.TRAINING, batch_size, length, options.text_weight
+        ),
+        lambda: validation(0),
         batch_size,
         {"length": length},
     )

@@ -1,7 +1,7 @@
 """Writes a run's steps as programs that jax alone runs, on a GPU say.
 
     python benchmarks/learning/recall.py ... --folder FOLDER --export
-    python benchmarks/learning/on_device.py FOLDER/*  # where jax and NumPy are
+    python benchmarks/learning/on_device.py FOLDER/*-*  # with jax and NumPy
     python benchmarks/learning/recall.py ... --folder FOLDER --report
 
 TensorFlow traces, `jax2tf.call_tf` lowers, `jax.export` writes StableHLO: one
@@ -19,9 +19,11 @@ Runs share what is the same: all seeds the programs, most kinds the values.
 Needs jax, beside TensorFlow for a CPU.
 """
 
+import contextlib
 import hashlib
 import io
 import lzma
+import os
 import pickle
 import re
 
@@ -35,10 +37,10 @@ from jax.experimental import jax2tf
 
 from keras_reformer.ops import groups
 
-# States of seed generators have 64 bits.
-jax.config.update("jax_enable_x64", True)
 # Small steps of a loop suit a processor's cache, large ones a GPU.
-groups.TOKENS_IN_STEP = 2**18
+TOKENS_IN_STEP = 2**18
+# Those of the mean loss: its total and its count.
+LOSS_VARIABLES = 2
 
 
 def export_training(model, stages, folder, about, evaluate_every, start=None):
@@ -55,7 +57,7 @@ def export_training(model, stages, folder, about, evaluate_every, start=None):
     plan = {
         "about": about,
         "values": _write_values(model, folder),
-        "start": None if start is None else _start(start, model),
+        "start": None if start is None else _start(start, model, folder),
         "evaluate_every": evaluate_every,
         "stages": [_export_stage(model, stage, folder) for stage in stages],
         "evaluations": [],
@@ -63,10 +65,10 @@ def export_training(model, stages, folder, about, evaluate_every, start=None):
     _write_plan(folder, plan)
 
 
-def _start(start, model):
+def _start(start, model, folder):
     """Where trained values come from, and which go where."""
     return {
-        "folder": start.folder,
+        "folder": os.path.relpath(start.folder, folder),
         "numbers": {
             "trainable": _shared(start.model, model, "trainable_variables"),
             "state": _shared(start.model, model, "non_trainable_variables"),
@@ -199,7 +201,8 @@ def _functional(optimizer):
     """The optimizer with Keras's updates for any backend.
 
     Those for TensorFlow assign to its variables, which a scope of values does
-    not see.
+    not see. The class below has public methods for that, and these names of
+    its own, found in Keras 3.13 to 3.15.
     """
     base = next(
         each
@@ -227,7 +230,7 @@ def _functional(optimizer):
 
 def _test_step(model, batch):
     """From trainable, state and batch to the metrics of the batch."""
-    if len(model.metrics_variables) <= 2:
+    if len(model.metrics_variables) <= LOSS_VARIABLES:
         # Some metrics make their variables when they see a batch.
         first = batches.parts(batch, 1).batch(0)
         model.test_on_batch(*first)
@@ -273,15 +276,28 @@ def _export(folder, model, function, batch, *more):
         tf.function(function, autograph=False, jit_compile=True),
         has_side_effects=False,
     )
-    exported = export.export(
-        jax.jit(called),
-        platforms=["cpu"],
-        # What TensorFlow lowers for a CPU has no operations of a CPU's own.
-        disabled_checks=[export.DisabledSafetyCheck.platform()],
-    )(*arguments)
+    with _for_a_gpu():
+        exported = export.export(
+            jax.jit(called),
+            platforms=["cpu"],
+            # What TensorFlow lowers for a CPU has no operations of its own.
+            disabled_checks=[export.DisabledSafetyCheck.platform()],
+        )(*arguments)
     # Constants as long as the sequence are most of it.
     content = lzma.compress(exported.serialize())
     return _store(folder, "programs", content, ".xz", _without_names(exported))
+
+
+@contextlib.contextmanager
+def _for_a_gpu():
+    """Long steps of loops, and the 64 bits that seed generators have."""
+    before = groups.TOKENS_IN_STEP
+    groups.TOKENS_IN_STEP = TOKENS_IN_STEP
+    try:
+        with jax.enable_x64(True):
+            yield
+    finally:
+        groups.TOKENS_IN_STEP = before
 
 
 def _without_names(exported):

@@ -175,7 +175,7 @@ def pretrain(options, reviews, kind, seed):
     backbone = models.backbone(
         kind, options, VOCABULARY, options.length, seed, causal=causal
     )
-    model = make(backbone=backbone)
+    model = make(backbone=backbone, tie_embeddings=options.tie_embeddings)
     steps = options.pretrain_steps
     runs.compile_model(model, steps, options, metrics=["accuracy"])
     stage = language_stage(options, reviews, seed)

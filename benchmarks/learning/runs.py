@@ -18,7 +18,6 @@ seeds; `--report` makes the tables and the picture of what is there.
 
 import argparse
 import csv
-import io
 import pathlib
 import sys
 import time
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
 # ruff: noqa: E402
+import batches
 import keras
 import measuring
 import tensorflow as tf
@@ -296,7 +296,7 @@ class _Run:
     def _fit(self, stage, steps, validation):
         start = time.monotonic()
         history = self.model.fit(
-            batches(stage.batch, self.step, steps),
+            dataset(stage.batch, self.step, steps),
             steps_per_epoch=steps,
             shuffle=False,
             validation_data=validation,
@@ -323,16 +323,16 @@ class _Run:
         )
 
 
-def batches(batch, first, steps):
+def dataset(batch, first, steps):
     """A dataset of `batch(first)`, `batch(first + 1)`, ..., static shapes."""
     signature = keras.tree.map_structure(
         lambda array: tf.TensorSpec(array.shape, array.dtype), batch(first)
     )
-    dataset = tf.data.Dataset.from_generator(
+    made = tf.data.Dataset.from_generator(
         lambda: map(batch, range(first, first + steps)),
         output_signature=signature,
     )
-    return dataset.prefetch(2)
+    return made.prefetch(2)
 
 
 def _name(folder):
@@ -372,12 +372,7 @@ def _value(text):
 
 def write_rows(path, rows):
     """Replaces a CSV file whole."""
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(str(path), text.getvalue())
+    write_text(str(path), batches.table_text(rows))
 
 
 def evaluate(folder, case, compute):

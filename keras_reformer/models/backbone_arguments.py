@@ -145,8 +145,9 @@ def _rotary_layers(config):
     rotary = config["position_embedding"] == "rotary"
     if rotary and given == "local" and not has_local:
         raise ValueError(
-            "No layer would know positions. Expected rotary_layers='all', or "
-            "local attention among `attention_layers`. Received: "
+            "There is no local attention to be rotary. Expected "
+            "rotary_layers='all' or None, or 'local' among "
+            "`attention_layers`. Received: "
             f"rotary_layers={given!r}, "
             f"attention_layers={config['attention_layers']}"
         )

@@ -87,7 +87,7 @@ def test_a_batch_is_that_of_the_step(tmp_path):
     asked = []
     run(options(tmp_path), asked=asked)
     assert sorted(asked) == [*range(11), 99]
-    dataset = runs.batches(lambda index: (np.full(2, index),), 5, 3)
+    dataset = runs.dataset(lambda index: (np.full(2, index),), 5, 3)
     assert [int(x[0]) for (x,) in dataset] == [5, 6, 7]
 
 

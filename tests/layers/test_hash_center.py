@@ -6,7 +6,6 @@ import tensorflow as tf
 import keras_reformer
 from keras_reformer import LSHSelfAttention, ReformerBackbone
 from keras_reformer.layers import ReversibleBlock, ReversibleSequence
-from keras_reformer.ops import hashing
 from tests import reference, stepwise
 from tests.models import tiny
 
@@ -167,14 +166,17 @@ def test_half_precision_keeps_the_center_whole():
 
 def test_no_gradient_goes_through_the_center():
     layer, x = make_layer(make_center()), tf.constant(make_inputs())
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        common = hashing.common_direction(
-            tf.reshape(x, (2, HEADS, -1, 4)), None, tf.zeros((HEADS, 4))
-        )
-        layer(x, training=True)
-    assert common.shape == (HEADS, 4)
-    assert not layer.hash_center.trainable
+    center = layer.hash_center.value
+    rotations, gradients = layer.decode_constants(), []
+    for training in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch((x, center))
+            y = layer(x, rotations=rotations, training=training)
+        d_x, d_center = tape.gradient(y, (x, center))
+        assert d_center is None
+        gradients.append(d_x)
+        layer.hash_center.assign(make_center())
+    np.testing.assert_allclose(*gradients, atol=1e-6)
 
 
 def make_stack(recompute, count):
