@@ -39,7 +39,7 @@ OPTIONS = {
     "length": (256, "of 0w0w, even"),
     "symbols": (32, "that w is made of"),
     "batch_size": (32, "examples in a step"),
-    "steps": (5000, "of training"),
+    "steps": (600, "of training"),
     "validate_examples": (128, "in a validation"),
     "examples": (512, "in an evaluation at the end"),
     "generate": (0, "strings to copy from the cache"),
