@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 import keras_reformer
+from keras_reformer.layers.short_convolution import ShortConvolution
 from keras_reformer.models.inputs import complete
 
 
@@ -21,6 +22,8 @@ class LinearAttention(keras.layers.Layer):
         key_dim: int. Size of each head's queries, keys and values.
         chunk_length: int. Positions that are computed at a time. Changes
             nothing but time and memory. Defaults to `64`.
+        kernel_size: int. Positions that queries and keys are made of, by a
+            `ShortConvolution` each, as in LSH layers. Defaults to `1`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -34,18 +37,27 @@ class LinearAttention(keras.layers.Layer):
     section 3.
     """
 
-    def __init__(self, num_heads, key_dim, chunk_length=64, **kwargs):
+    def __init__(
+        self, num_heads, key_dim, chunk_length=64, kernel_size=1, **kwargs
+    ):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.num_heads = num_heads
         self.key_dim = key_dim
         self.chunk_length = chunk_length
+        self.kernel_size = kernel_size
 
     def build(self, input_shape):
         width = self.num_heads * self.key_dim
         for name in ("query", "key", "value"):
             self._project(name, width, input_shape)
         self._project("output_projection", input_shape[-1], (None, None, width))
+        for name in ("query", "key"):
+            convolution = ShortConvolution(
+                self.kernel_size, dtype=self.dtype_policy
+            )
+            convolution.build((*input_shape[:-1], width))
+            setattr(self, f"{name}_convolution", convolution)
 
     def _project(self, name, width, input_shape):
         layer = keras.layers.Dense(
@@ -55,10 +67,9 @@ class LinearAttention(keras.layers.Layer):
         setattr(self, name, layer)
 
     def call(self, inputs, mask=None):
-        query, key, value = (
-            self._heads(project(inputs))
-            for project in (self.query, self.key, self.value)
-        )
+        query = self.query_convolution(self.query(inputs), mask=mask)
+        key = self.key_convolution(self.key(inputs), mask=mask)
+        query, key, value = map(self._heads, (query, key, self.value(inputs)))
         query, key = ops.elu(query) + 1, ops.elu(key) + 1
         if mask is not None:
             key *= ops.cast(mask, key.dtype)[:, None, :, None]
@@ -83,6 +94,7 @@ class LinearAttention(keras.layers.Layer):
             "num_heads": self.num_heads,
             "key_dim": self.key_dim,
             "chunk_length": self.chunk_length,
+            "kernel_size": self.kernel_size,
         }
 
 
@@ -174,7 +186,10 @@ class LinearBackbone(keras.Model):
 
 def _linear_block(block, config):
     attention = LinearAttention(
-        config["num_heads"], config["key_dim"], name="linear_attention"
+        config["num_heads"],
+        config["key_dim"],
+        kernel_size=config["query_key_kernel_size"],
+        name="linear_attention",
     )
     branch = keras_reformer.PreNormalization(
         attention,

@@ -21,21 +21,23 @@ def elu_plus_one(x):
     return np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
 
 
-@pytest.mark.parametrize("chunk_length", [1, 4, 13, 16])
-def test_linear_attention_is_its_equation(chunk_length):
-    layer = linear.LinearAttention(3, 5, chunk_length)
+@pytest.mark.parametrize(
+    "chunk_length, kernel_size", [(1, 1), (4, 2), (13, 1), (16, 2)]
+)
+def test_linear_attention_is_its_equation(chunk_length, kernel_size):
+    layer = linear.LinearAttention(3, 5, chunk_length, kernel_size)
     inputs = np.random.default_rng(0).normal(size=(2, 13, 7)).astype("float32")
     mask = np.ones((2, 13), bool)
     mask[0, 6:] = mask[1, 3] = False
     found = layer(inputs, mask=mask)
 
-    def heads(project):
-        x = keras.ops.convert_to_numpy(project(inputs))
+    def heads(project, convolve=lambda x, mask: x):
+        x = keras.ops.convert_to_numpy(convolve(project(inputs), mask=mask))
         return x.reshape(2, 13, 3, 5).transpose(0, 2, 1, 3)
 
     attended = naive(
-        elu_plus_one(heads(layer.query)),
-        elu_plus_one(heads(layer.key)),
+        elu_plus_one(heads(layer.query, layer.query_convolution)),
+        elu_plus_one(heads(layer.key, layer.key_convolution)),
         heads(layer.value),
         mask,
     )
