@@ -35,6 +35,15 @@ def random(seed, stream, index):
     return np.random.default_rng((seed, stream, index))
 
 
+def name_values(**kinds):
+    """Lists of values as a dict for an .npz file."""
+    return {
+        f"{kind}-{number}": np.asarray(value)
+        for kind, values in kinds.items()
+        for number, value in enumerate(values)
+    }
+
+
 def load_plan(folder):
     """What `programs.py` wrote to run elsewhere, a dict."""
     return pickle.loads(lzma.decompress((folder / PLAN).read_bytes()))

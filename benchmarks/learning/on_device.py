@@ -205,11 +205,7 @@ class Training:
     def save(self):
         import numpy as np
 
-        values = {
-            f"{kind}-{number}": np.asarray(value)
-            for kind in ("trainable", "state")
-            for number, value in enumerate(getattr(self, kind))
-        }
+        values = batches.name_values(trainable=self.trainable, state=self.state)
         np.savez(self.folder / "trained.npz", **values)
         self._save_about()
 

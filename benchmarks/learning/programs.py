@@ -134,16 +134,11 @@ def _write_plan(folder, plan):
 def _write_values(model, folder):
     """Where kinds begin with the same values they share a file; its name."""
     model.optimizer.build(model.trainable_variables)
-    values = {
-        "trainable": model.trainable_variables,
-        "state": model.non_trainable_variables,
-        "optimizer": model.optimizer.variables,
-    }
-    arrays = {
-        f"{name}-{number}": keras.ops.convert_to_numpy(variable)
-        for name, variables in values.items()
-        for number, variable in enumerate(variables)
-    }
+    arrays = batches.name_values(
+        trainable=model.trainable_variables,
+        state=model.non_trainable_variables,
+        optimizer=model.optimizer.variables,
+    )
     written = io.BytesIO()
     np.savez_compressed(written, **arrays)
     return _store(folder, "values", written.getvalue(), ".npz")

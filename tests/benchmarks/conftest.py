@@ -1,6 +1,22 @@
 """The scripts are no package: they import their neighbours by name."""
 
 import sys
+import zipfile
 from pathlib import Path
 
+import pytest
+
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "learning"))
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A file of 200 reviews, as `reviews.py` reads them."""
+    path = tmp_path / "reviews.zip"
+    with zipfile.ZipFile(path, "w") as written:
+        written.writestr("movie_reviews/README", "pos")
+        for label in ("neg", "pos"):
+            for index in range(100):
+                name = f"movie_reviews/{label}/cv{index}.txt"
+                written.writestr(name, f"{label} {index} " + "abc " * index)
+    return path

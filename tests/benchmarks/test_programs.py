@@ -66,19 +66,6 @@ def test_recall_there_is_recall_here(tmp_path, monkeypatch):
         assert_equal(here / name, there / name, "evaluations.csv", *columns)
 
 
-@pytest.fixture
-def archive(tmp_path):
-    import zipfile
-
-    path = tmp_path / "reviews.zip"
-    with zipfile.ZipFile(path, "w") as written:
-        for label in ("neg", "pos"):
-            for index in range(40):
-                name = f"movie_reviews/{label}/cv{index}.txt"
-                written.writestr(name, f"{label} {index} " + "abc " * index)
-    return path
-
-
 def test_a_run_goes_on_from_another(tmp_path, monkeypatch, archive):
     here, there = tmp_path / "here", tmp_path / "there"
     arguments = [*REVIEWS, "--data", str(archive)]

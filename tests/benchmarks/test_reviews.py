@@ -1,22 +1,8 @@
 import argparse
-import zipfile
 
 import batches
 import numpy as np
-import pytest
 import reviews
-
-
-@pytest.fixture
-def archive(tmp_path):
-    path = tmp_path / "reviews.zip"
-    with zipfile.ZipFile(path, "w") as written:
-        written.writestr("movie_reviews/README", "pos")
-        for label in ("neg", "pos"):
-            for index in range(100):
-                name = f"movie_reviews/{label}/cv{index}.txt"
-                written.writestr(name, f"{label} {index} " + "abc " * index)
-    return path
 
 
 def test_splits_share_nothing_and_are_fixed_by_name(archive):
