@@ -19,7 +19,7 @@ def num_buckets(lengths):
 
 
 def main():
-    from keras_reformer.ops import hashing
+    from keras_reformer.ops.attention import hashing
 
     found = [
         hashing.resolve_num_buckets(length, CHUNK, "bucket")

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_reformer
-from keras_reformer.ops import hashing
+from keras_reformer.ops.attention import hashing
 
 ROUNDS = (1, 2, 4, 8, 16, 32, 64)
 MOST = max(ROUNDS)

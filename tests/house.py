@@ -24,6 +24,20 @@ RANKS = {
     "commands": 6,
     "cli": 7,
 }
+# The same for the rooms and single files of `ops/`.
+OPS_RANKS = {
+    "custom_vjp": 0,
+    "tracing": 0,
+    "vocabulary": 0,
+    "loops": 1,
+    "chunking": 2,
+    "random": 2,
+    "dropout": 3,
+    "losses": 3,
+    "attention": 4,
+    "reversible": 4,
+    "decoding": 5,
+}
 # Who may import what stands beside the ranks.
 ONLY_FOR = {"data": {"data", "commands", "cli"}, "_requirements": set()}
 TENSORFLOW_PLACES = (
@@ -87,9 +101,9 @@ def _is_in(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
-def _part(dotted: str) -> str:
-    """The part of the package: `ops` of `keras_reformer.ops.hashing`."""
-    return (dotted.split(".") + [""])[1]
+def _part(dotted: str, depth: int = 1) -> str:
+    """The part of the package: `ops` of `keras_reformer.ops.random`."""
+    return (dotted.split(".") + [""] * depth)[depth]
 
 
 def check_direction(tree: ast.Module, path: str) -> Iterator[str]:
@@ -115,6 +129,22 @@ def check_direction(tree: ast.Module, path: str) -> Iterator[str]:
             )
         if not allowed:
             yield f"{path}:{found.line}: {part} imports {found.path}"
+
+
+def check_rooms(tree: ast.Module, path: str) -> Iterator[str]:
+    """Imports inside `ops/` go from higher rooms to lower ones."""
+    folder, room, *_ = path.removesuffix(".py").split("/")[1:] + [""]
+    if folder != "ops" or room == "__init__":
+        return
+    if room not in OPS_RANKS:
+        yield f"{path}: has no place in the order of ops/ (house.OPS_RANKS)"
+        return
+    for found in imports(tree, path):
+        target = _part(found.path, 2)
+        if not _is_in(found.path, f"{PACKAGE}.ops") or target == room:
+            continue
+        if OPS_RANKS.get(target, 99) >= OPS_RANKS[room]:
+            yield f"{path}:{found.line}: ops/{room} imports {found.path}"
 
 
 def check_foreign_imports(tree: ast.Module, path: str) -> Iterator[str]:
@@ -191,7 +221,7 @@ def check_machine_paths(path: str, text: str) -> Iterator[str]:
 def check_package_file(path: str, source: str) -> list[str]:
     """All checks of a Python file of the package."""
     tree = ast.parse(source)
-    complaints = [*check_direction(tree, path)]
+    complaints = [*check_direction(tree, path), *check_rooms(tree, path)]
     if path.endswith("__init__.py"):
         complaints += check_public_names(tree, path)
     return complaints + check_any_file(path, source)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_reformer.ops.importance import fit_probability
+from keras_reformer.ops.attention.importance import fit_probability
 
 
 def probability(factors, num_hashes, scope, chunk_length, reach):

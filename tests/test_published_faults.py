@@ -17,8 +17,8 @@ from keras_reformer.layers import (
     MultiHeadAttention,
     RotaryEmbedding,
 )
-from keras_reformer.ops.hashing import hash_vectors
-from keras_reformer.ops.sorting import sort_by_bucket
+from keras_reformer.ops.attention.hashing import hash_vectors
+from keras_reformer.ops.attention.sorting import sort_by_bucket
 
 BATCH, HEADS, KEY_DIM, DIM, CHUNK, LENGTH = 2, 3, 4, 7, 4, 13
 PUBLISHED = {"scope": "chunk", "wrap": True, "exact_below": 0}

@@ -19,7 +19,8 @@ from keras_reformer.layers import (
     ReversibleBlock,
     ReversibleSequence,
 )
-from keras_reformer.ops import groups, hashing
+from keras_reformer.ops.attention import hashing
+from keras_reformer.ops.loops import tiling
 from tests.convert import published
 from tests.models.tiny import make_backbone, make_ids, make_model, values
 
@@ -144,7 +145,7 @@ def test_d7_groups_of_chunks_keep_their_own_buckets(monkeypatch):
     whole = gradients(stack)
     for variable, value in zip(stack.variables, state, strict=True):
         variable.assign(value)
-    monkeypatch.setattr(groups, "TOKENS_IN_STEP", CHUNK)
+    monkeypatch.setattr(tiling, "TOKENS_IN_STEP", CHUNK)
     found = assert_equal_plain(stack)
     for one, other in zip(found, whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)

@@ -35,7 +35,7 @@ import tensorflow as tf
 from jax import export
 from jax.experimental import jax2tf
 
-from keras_reformer.ops import groups
+from keras_reformer.ops.loops import tiling
 
 # Small steps of a loop suit a processor's cache, large ones a GPU.
 TOKENS_IN_STEP = 2**18
@@ -286,13 +286,13 @@ def _export(folder, model, function, batch, *more):
 @contextlib.contextmanager
 def _for_a_gpu():
     """Long steps of loops, and the 64 bits that seed generators have."""
-    before = groups.TOKENS_IN_STEP
-    groups.TOKENS_IN_STEP = TOKENS_IN_STEP
+    before = tiling.TOKENS_IN_STEP
+    tiling.TOKENS_IN_STEP = TOKENS_IN_STEP
     try:
         with jax.enable_x64(True):
             yield
     finally:
-        groups.TOKENS_IN_STEP = before
+        tiling.TOKENS_IN_STEP = before
 
 
 def _without_names(exported):

@@ -3,7 +3,7 @@
 import keras
 
 from keras_reformer.layers.lsh_arguments import factors
-from keras_reformer.ops.hashing import sample_rotations
+from keras_reformer.ops.attention.hashing import sample_rotations
 
 
 def get_rotations(model):

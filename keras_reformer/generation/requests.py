@@ -11,7 +11,7 @@ from keras_reformer.generation.hub import HubLoop
 from keras_reformer.generation.loop import Loop, Request
 from keras_reformer.generation.prompts import check
 from keras_reformer.generation.samplers import Sampler
-from keras_reformer.ops.decoding import grow, with_capacity
+from keras_reformer.ops.decoding.caches import grow, with_capacity
 
 # Prompts and caches have lengths from this one on, doubling, so that few
 # programs are traced or compiled for many lengths.

@@ -4,8 +4,8 @@ from keras_reformer.layers import checks
 from keras_reformer.layers.projecting_layer import ProjectingLayer
 from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.layers.sublayers import adopt
-from keras_reformer.ops.bias import PositionBias
-from keras_reformer.ops.blocks import Dropping
+from keras_reformer.ops.attention.bias import PositionBias
+from keras_reformer.ops.attention.kernel import Dropping
 
 
 class AttentionLayer(ProjectingLayer):

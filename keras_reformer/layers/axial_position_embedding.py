@@ -6,7 +6,7 @@ import keras
 from keras_reformer.layers import checks
 from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.tracking import track_each
-from keras_reformer.ops.positions import axial_positions
+from keras_reformer.ops.attention.positions import axial_positions
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")

@@ -3,10 +3,10 @@ import keras
 from keras_reformer.layers import checks
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.layers.decoding import check_causal
-from keras_reformer.ops.attention import local_attention
-from keras_reformer.ops.cached_attention import Step
-from keras_reformer.ops.decoding import LocalCache
-from keras_reformer.ops.windows import Window
+from keras_reformer.ops.attention.local import local_attention
+from keras_reformer.ops.attention.window import Window
+from keras_reformer.ops.decoding.attention import Step
+from keras_reformer.ops.decoding.caches import LocalCache
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")

@@ -3,7 +3,7 @@
 import keras
 
 from keras_reformer.layers import checks
-from keras_reformer.ops.hashing import num_rotation_columns
+from keras_reformer.ops.attention.hashing import num_rotation_columns
 
 DUPLICATES = ("count", "discount", "importance")
 

@@ -2,14 +2,14 @@ import math
 
 from keras_reformer.layers import lsh_arguments
 from keras_reformer.layers.decoding import check_causal
-from keras_reformer.ops.cached_attention import Step
-from keras_reformer.ops.decoding import (
+from keras_reformer.ops.decoding.attention import Step
+from keras_reformer.ops.decoding.caches import (
     BucketCache,
     ChunkCache,
     attend_to_first,
     exact_at_first,
 )
-from keras_reformer.ops.shapes import softmax_dtype
+from keras_reformer.ops.loops.shapes import softmax_dtype
 
 
 class LSHDecoding:

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 
 from keras_reformer.layers import checks, lsh_arguments
-from keras_reformer.ops import hashing
-from keras_reformer.ops.importance import Importance
+from keras_reformer.ops.attention import hashing
+from keras_reformer.ops.attention.importance import Importance
+from keras_reformer.ops.attention.sorting import compact, sort_rounds
+from keras_reformer.ops.loops.shapes import softmax_dtype
 from keras_reformer.ops.random import seed_values
-from keras_reformer.ops.replay import remember
-from keras_reformer.ops.shapes import softmax_dtype
-from keras_reformer.ops.sorting import compact, sort_rounds
+from keras_reformer.ops.reversible.recompute import remember
 
 # Of the centre that query-keys are hashed relative to: it follows training
 # within some twenty steps.

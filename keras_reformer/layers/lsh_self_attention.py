@@ -6,13 +6,13 @@ from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.layers.lsh_decoding import LSHDecoding
 from keras_reformer.layers.lsh_hashing import LSHHashing
 from keras_reformer.layers.short_convolution import ShortConvolution
-from keras_reformer.ops.blocks import Dropping
-from keras_reformer.ops.exact_attention import exact_shared_attention
-from keras_reformer.ops.lsh_attention import lsh_attention
-from keras_reformer.ops.meetings import attention_of_rows
+from keras_reformer.ops.attention.duplicates import attention_of_rows
+from keras_reformer.ops.attention.exact import exact_shared_attention
+from keras_reformer.ops.attention.kernel import Dropping
+from keras_reformer.ops.attention.lsh import lsh_attention
+from keras_reformer.ops.attention.window import Window
+from keras_reformer.ops.loops.shapes import choose_by_length
 from keras_reformer.ops.random import split_seed
-from keras_reformer.ops.shapes import choose_by_length
-from keras_reformer.ops.windows import Window
 
 _NONE = -1
 

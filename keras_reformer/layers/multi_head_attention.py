@@ -3,13 +3,13 @@ import keras
 from keras_reformer.layers import checks
 from keras_reformer.layers.attention_layer import AttentionLayer
 from keras_reformer.layers.decoding import check_causal
-from keras_reformer.ops.cached_attention import Step
-from keras_reformer.ops.decoding import ExactCache
-from keras_reformer.ops.exact_attention import (
+from keras_reformer.ops.attention.exact import (
     QUERY_CHUNK_LENGTH,
     exact_attention,
     exact_shared_attention,
 )
+from keras_reformer.ops.decoding.attention import Step
+from keras_reformer.ops.decoding.caches import ExactCache
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")

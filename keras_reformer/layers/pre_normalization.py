@@ -12,7 +12,7 @@ from keras_reformer.layers.stateless import (
 )
 from keras_reformer.layers.sublayers import adopt
 from keras_reformer.ops.chunking import chunk_length_for, map_positions
-from keras_reformer.ops.stacking import Result
+from keras_reformer.ops.loops.scan import Result
 
 # Of longer sequences (32 MiB of float32) parts are normalized, and again in
 # the backward pass, so that nothing in between is as long as the sequence.

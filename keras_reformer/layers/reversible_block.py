@@ -9,7 +9,7 @@ from keras_reformer.layers.stateless import (
     recipe_of,
 )
 from keras_reformer.layers.sublayers import adopt
-from keras_reformer.ops.walk import couple, uncouple
+from keras_reformer.ops.reversible.coupling import couple, uncouple
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")

@@ -9,7 +9,7 @@ from keras_reformer.layers.reversible_block import (
 )
 from keras_reformer.layers.sublayers import adopt
 from keras_reformer.layers.tracking import track_each
-from keras_reformer.ops import reversible
+from keras_reformer.ops.reversible import stack
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -158,12 +158,10 @@ class ReversibleSequence(CompositeLayer):
 
     def _run(self, branches, streams, training):
         if not self.recompute:
-            return reversible.run_plainly(branches, streams)
+            return stack.run_plainly(branches, streams)
         # A loop copies the weights, which counts in the short calls that
         # inference makes.
-        return reversible.run_reversibly(
-            branches, streams, repeat=bool(training)
-        )
+        return stack.run_reversibly(branches, streams, repeat=bool(training))
 
     def _assign(self, changes):
         """Keeps what running the blocks changed: seeds, statistics."""

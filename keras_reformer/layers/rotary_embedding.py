@@ -1,7 +1,7 @@
 import keras
 
 from keras_reformer.layers import checks
-from keras_reformer.ops.positions import rotate
+from keras_reformer.ops.attention.positions import rotate
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")

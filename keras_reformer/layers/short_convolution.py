@@ -1,7 +1,7 @@
 import keras
 
 from keras_reformer.layers import checks
-from keras_reformer.ops.short_convolution import (
+from keras_reformer.ops.attention.short_convolution import (
     ConvolutionCache,
     short_convolution,
 )

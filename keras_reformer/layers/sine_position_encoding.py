@@ -1,7 +1,7 @@
 import keras
 
 from keras_reformer.layers import checks
-from keras_reformer.ops.positions import sine_positions
+from keras_reformer.ops.attention.positions import sine_positions
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")

@@ -3,7 +3,7 @@ import json
 
 import keras
 
-from keras_reformer.ops.walk import Branch
+from keras_reformer.ops.reversible.coupling import Branch
 
 
 def pure_function(layers, function, recipe=None):

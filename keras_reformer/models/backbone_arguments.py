@@ -7,7 +7,7 @@ import keras
 from keras_reformer.layers import checks
 from keras_reformer.layers.lsh_arguments import DUPLICATES
 from keras_reformer.layers.sublayers import without_marks
-from keras_reformer.ops.hashing import resolve_num_buckets
+from keras_reformer.ops.attention.hashing import resolve_num_buckets
 
 _POSITIONS = ("axial", "learned", "sinusoidal", "rotary", None)
 _BIASES = ("alibi", "relative", None)

@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from keras_reformer.ops.shapes import pad_to_multiple
+from keras_reformer.ops.loops.shapes import pad_to_multiple
 
 
 def published_multiple(config):

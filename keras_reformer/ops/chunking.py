@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from keras_reformer.ops.gradients import first_order_gradient
-from keras_reformer.ops.shapes import (
+from keras_reformer.ops.custom_vjp import first_order_gradient
+from keras_reformer.ops.loops.barrier import zeros_after
+from keras_reformer.ops.loops.scan import Result, stack_steps
+from keras_reformer.ops.loops.shapes import (
     Length,
     at_least,
     ceil_div,
     pad_axis,
     size,
 )
-from keras_reformer.ops.stacking import Result, stack_steps
-from keras_reformer.ops.waiting import zeros_after
 
 
 def chunk_length_for(inputs: tf.Tensor, width: int, elements: int) -> Length:

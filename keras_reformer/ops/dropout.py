@@ -10,9 +10,9 @@ uses it, and is never stored.
 
 import tensorflow as tf
 
-from keras_reformer.ops.gradients import custom_gradient
+from keras_reformer.ops.custom_vjp import custom_gradient
+from keras_reformer.ops.loops.shapes import size
 from keras_reformer.ops.random import grid, random_bits, u32
-from keras_reformer.ops.shapes import size
 
 
 def keep_scale(

@@ -9,8 +9,13 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from keras_reformer.ops.chunking import chunk_length_for, map_positions
-from keras_reformer.ops.shapes import ceil_div, pad_axis, size, softmax_dtype
-from keras_reformer.ops.stacking import Result
+from keras_reformer.ops.loops.scan import Result
+from keras_reformer.ops.loops.shapes import (
+    ceil_div,
+    pad_axis,
+    size,
+    softmax_dtype,
+)
 
 # Logits of a step, in elements: 32 MiB of float32.
 _LOGITS_IN_STEP = 2**23

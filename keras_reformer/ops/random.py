@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_reformer.ops.shapes import Length
+from keras_reformer.ops.loops.shapes import Length
 
 
 def _mix(bits: tf.Tensor) -> tf.Tensor:

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import LSHSelfAttention
-from keras_reformer.ops.hashing import num_rotation_columns
+from keras_reformer.ops.attention.hashing import num_rotation_columns
 from tests import reference, reference_importance
 from tests.layer_checks import check_layer
 

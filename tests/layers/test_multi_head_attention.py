@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import LSHSelfAttention, MultiHeadAttention
-from keras_reformer.ops.blocks import Dropping
-from keras_reformer.ops.exact_attention import exact_attention
+from keras_reformer.ops.attention.exact import exact_attention
+from keras_reformer.ops.attention.kernel import Dropping
 from tests.layer_checks import check_layer
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, DIM, CHUNK = 2, 3, 5, 2, 7, 4

@@ -16,8 +16,8 @@ from keras_reformer.layers import (
     ReversibleSequence,
 )
 from keras_reformer.layers.stateless import recipe_of
-from keras_reformer.ops import repeated
-from keras_reformer.ops.walk import Branch
+from keras_reformer.ops.reversible import scan
+from keras_reformer.ops.reversible.coupling import Branch
 from tests.conftest import EXECUTIONS
 from tests.layers.test_reversible_gradients import (
     built,
@@ -76,13 +76,13 @@ def make_sequence(turns):
 def loops(monkeypatch):
     """How often the passes of a loop over blocks were traced."""
     counts = []
-    original = repeated.Repeated.__init__
+    original = scan.Repeated.__init__
 
     def init(self, branches, count):
         counts.append(count)
         original(self, branches, count)
 
-    monkeypatch.setattr(repeated.Repeated, "__init__", init)
+    monkeypatch.setattr(scan.Repeated, "__init__", init)
     return counts
 
 
@@ -221,8 +221,8 @@ def test_a_layer_without_a_config_has_no_recipe():
 )
 def test_repetitions(names, count):
     branches = [Branch(None, [], [], recipe=name) for name in names]
-    assert repeated.repetitions(branches) == count
+    assert scan.repetitions(branches) == count
 
 
 def test_unknown_recipes_repeat_nothing():
-    assert repeated.repetitions([Branch(None, [], [])] * 4) == 1
+    assert scan.repetitions([Branch(None, [], [])] * 4) == 1

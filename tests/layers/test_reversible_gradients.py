@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import ReversibleSequence
-from keras_reformer.ops import hashing
-from keras_reformer.ops.replay import remember
+from keras_reformer.ops.attention import hashing
+from keras_reformer.ops.reversible.recompute import remember
 from tests.conftest import EXECUTIONS
 from tests.layers.test_reversible_sequence import (
     BATCH,

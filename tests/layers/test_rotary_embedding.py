@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import LSHSelfAttention, RotaryEmbedding
-from keras_reformer.ops.positions import angles
+from keras_reformer.ops.attention.positions import angles
 from tests import reference, reference_positions
 from tests.layer_checks import check_layer
 from tests.layers import positioned

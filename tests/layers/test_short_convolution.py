@@ -6,7 +6,7 @@ import tensorflow as tf
 import keras_reformer
 from keras_reformer import LSHSelfAttention, ReformerBackbone
 from keras_reformer.layers.short_convolution import ShortConvolution
-from keras_reformer.ops.short_convolution import short_convolution
+from keras_reformer.ops.attention.short_convolution import short_convolution
 from tests import reference
 from tests.layer_checks import check_layer
 from tests.models import tiny

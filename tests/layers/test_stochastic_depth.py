@@ -12,7 +12,7 @@ from keras_reformer.layers import (
     ReversibleBlock,
     ReversibleSequence,
 )
-from keras_reformer.ops import repeated
+from keras_reformer.ops.reversible import scan
 from tests.conftest import EXECUTIONS
 from tests.layers.test_reversible_gradients import (
     check_against_plain,
@@ -158,13 +158,13 @@ def test_equals_plain_backpropagation(name):
     "name", ["graph", pytest.param("xla", marks=pytest.mark.slow)]
 )
 def test_equals_plain_backpropagation_in_a_loop(name, monkeypatch):
-    counts, original = [], repeated.Repeated.__init__
+    counts, original = [], scan.Repeated.__init__
 
     def init(self, branches, count):
         counts.append(count)
         original(self, branches, count)
 
-    monkeypatch.setattr(repeated.Repeated, "__init__", init)
+    monkeypatch.setattr(scan.Repeated, "__init__", init)
     sequence = make_sequence(FeedForward, 2)
     check_against_plain(
         sequence,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reformer.ops import repeated
+from keras_reformer.ops.reversible import scan
 from tests.models import tiny
 
 IDS = tiny.make_ids()
@@ -32,13 +32,13 @@ def make_model(**options):
 @pytest.fixture
 def loops(monkeypatch):
     """How often a loop over equal blocks turns, for each that is traced."""
-    counts, original = [], repeated.Repeated.__init__
+    counts, original = [], scan.Repeated.__init__
 
     def init(self, branches, count):
         counts.append(count)
         original(self, branches, count)
 
-    monkeypatch.setattr(repeated.Repeated, "__init__", init)
+    monkeypatch.setattr(scan.Repeated, "__init__", init)
     return counts
 
 

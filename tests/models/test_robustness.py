@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 import keras_reformer
-from keras_reformer.ops import groups
-from keras_reformer.ops.attention import local_attention
-from keras_reformer.ops.windows import Window
+from keras_reformer.ops.attention.local import local_attention
+from keras_reformer.ops.attention.window import Window
+from keras_reformer.ops.loops import tiling
 from tests.models.tiny import make_backbone, make_ids, make_model
 
 
@@ -113,7 +113,7 @@ def test_windows_wider_than_a_group(length, monkeypatch):
         tape.watch(vectors)
         whole = local_attention(vectors[0], vectors[1], vectors[2], window)
     expected = whole, tape.gradient(whole, vectors)
-    monkeypatch.setattr(groups, "TOKENS_IN_STEP", 8)
+    monkeypatch.setattr(tiling, "TOKENS_IN_STEP", 8)
     for part, total in zip(run(vectors), expected, strict=True):
         np.testing.assert_allclose(part, total, atol=1e-12)
 

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.ops.chunking import map_positions
-from keras_reformer.ops.stacking import Result
+from keras_reformer.ops.loops.scan import Result
 
 BATCH, DIM, OUTPUT_DIM, LONGEST = 2, 3, 5, 17
 CHUNKS = [1, 4, 5, 16, 17, 18]

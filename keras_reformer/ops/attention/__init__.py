@@ -1,0 +1,1 @@
+"""Windowed and exact softmax attention, and all that it is made of."""

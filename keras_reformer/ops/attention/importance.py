@@ -1,0 +1,187 @@
+"""How likely hash rounds are to show a pair, and weights that correct for it.
+
+Attention to what some rounds show is a sample of exact attention: a pair is
+in it with probability `1 - (1 - p)^R`, near one for vectors that point the
+same way and small for others. Divided by that probability (Horvitz and
+Thompson 1952), the sums of the softmax are what exact attention's are, in
+expectation over the rotations.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_reformer.ops.attention.window import Window
+from keras_reformer.ops.loops.shapes import Length, ceil_div
+
+_POINTS, _GREATEST = 241, 6.5
+_NODES, _DEGREES, _TOLERANCE = 24, range(3, 9), 0.02
+# Where two normals are so alike that the grid would be too coarse.
+_LARGEST_COSINE = 0.993
+
+
+def same_bucket_probability(cosine: float, factors: tuple[int, ...]) -> float:
+    """Probability that one round gives two vectors the same bucket.
+
+    Each factor `n` has `n / 2` columns, in which the vectors' coordinates are
+    pairs of standard normals whose correlation is the cosine. A column wins
+    for both, with equal signs, where all others are smaller for both.
+
+    Args:
+        cosine: float in `(-1, 1)`, at most 0.993.
+        factors: Tuple of even ints, whose product is the number of buckets.
+
+    Returns:
+        float: the product over the factors.
+    """
+    grid, step = np.linspace(0, _GREATEST, _POINTS, retstep=True)
+    x, y = grid[:, None], grid[None, :]
+    both = _normal_density(x, y, cosine)
+    within = both + _normal_density(x, -y, cosine)
+    for axis in (0, 1):
+        within = _integral_up_to(within, step, axis)
+    weights = np.full(_POINTS, step)
+    weights[[0, -1]] /= 2
+    return math.prod(
+        n * weights @ (both * (2 * within) ** (n // 2 - 1)) @ weights
+        for n in factors
+    )
+
+
+def _normal_density(x, y, correlation):
+    rest = 1 - correlation**2
+    exponent = (x**2 - 2 * correlation * x * y + y**2) / (2 * rest)
+    return np.exp(-exponent) / (2 * np.pi * math.sqrt(rest))
+
+
+def _integral_up_to(values, step, axis):
+    """By trapezoids, which add up to the whole of a normal density."""
+    values = np.moveaxis(values, axis, 0)
+    found = np.zeros_like(values)
+    found[1:] = np.cumsum(values[1:] + values[:-1], axis=0) * (step / 2)
+    return np.moveaxis(found, 0, axis)
+
+
+@functools.lru_cache
+def fit_probability(
+    factors: tuple[int, ...], num_hashes: int
+) -> tuple[float, ...]:
+    """`1 - (1 - p)^R` as a polynomial of the cosine on `[0, 1]`.
+
+    A lookup for each score would take longer than its product.
+
+    Returns:
+        Coefficients of the powers 0, 1, ...: the fewest that are within 2 %
+        everywhere, nine at most. Where these are not, with one round, or two
+        and many factors, it is within 12 % below a cosine of 0.99.
+    """
+    nodes = (1 - np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)) / 2
+    cosines = (1 - nodes**2)[1 - nodes**2 <= _LARGEST_COSINE]
+    once = np.array([same_bucket_probability(x, factors) for x in cosines])
+    cosines, once = np.append(cosines, 1.0), np.append(once, 1.0)
+    wanted = 1 - (1 - once) ** num_hashes
+    for degree in _DEGREES:
+        powers = cosines[:, None] ** np.arange(degree + 1)
+        # Relative errors are what sums of weights feel.
+        relative = powers / wanted[:, None]
+        found, *_ = np.linalg.lstsq(relative, np.ones_like(wanted), rcond=None)
+        if np.abs(relative @ found - 1).max() < _TOLERANCE:
+            break
+    return tuple(found.tolist())
+
+
+class Importance(NamedTuple):
+    """Weights against the odds of being shown.
+
+    Attributes:
+        coefficients: of `fit_probability`.
+        num_hashes: int.
+    """
+
+    coefficients: tuple[float, ...]
+    num_hashes: int
+
+    @classmethod
+    def of(cls, factors: tuple[int, ...], num_hashes: int) -> "Importance":
+        """The weights for these factors of the number of buckets."""
+        return cls(fit_probability(tuple(factors), num_hashes), num_hashes)
+
+    def probability(
+        self,
+        scores: tf.Tensor,
+        inverse_norms: tf.Tensor,
+        by_chance: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Probability that a pair is shown, a constant for gradients.
+
+        A negative cosine counts as zero: such pairs are so rarely shown that
+        their weights would be mostly noise.
+
+        Args:
+            scores: products of queries and keys of unit length.
+            inverse_norms: one over the queries' lengths; broadcasts to the
+                scores.
+            by_chance: what `shown_by_chance` returned, broadcasts too.
+
+        Returns:
+            Tensor of the scores' shape.
+        """
+        cosine = tf.maximum(scores * inverse_norms, 0)
+        *lower, shown = self.coefficients
+        for coefficient in reversed(lower):
+            shown = shown * cosine + coefficient
+        if by_chance is not None:
+            shown = by_chance + (1 - by_chance) * shown
+        return tf.stop_gradient(shown)
+
+    def by_rows(
+        self, window: Window, positions: tf.Tensor, dtype: tf.DType
+    ) -> Callable[..., tf.Tensor]:
+        """`probability` of numbered rows.
+
+        Args:
+            window: what a round shows.
+            positions: int32 `(rows, length)`, -1 where masked.
+            dtype: of scores.
+
+        Returns:
+            Function of scores `(r, n, c, k)`, inverse norms that broadcast to
+            them, and numbers of the rows, int32 `(r,)`.
+        """
+        lengths = tf.math.count_nonzero(positions >= 0, -1, dtype=tf.int32)
+        by_chance = self.shown_by_chance(window, lengths, dtype)
+
+        def probability(scores, inverse_norms, rows):
+            here = None
+            if by_chance is not None:
+                here = tf.gather(by_chance, rows)[:, None, None, None]
+            return self.probability(scores, inverse_norms, here)
+
+        return probability
+
+    def shown_by_chance(
+        self, window: Window, lengths: Length, dtype: tf.DType
+    ) -> tf.Tensor | None:
+        """Probability that some round shows a pair of different buckets.
+
+        Windows of chunks show other buckets too: in a round any key, whatever
+        its vector, with a probability that is their share of the sequence.
+
+        Args:
+            window: what a round shows.
+            lengths: Numbers of valid tokens.
+            dtype: of the result.
+
+        Returns:
+            Tensor of the lengths' shape, None where windows are of buckets.
+        """
+        if window.same_bucket:
+            return None
+        chunks = tf.cast(ceil_div(lengths, window.chunk_length), dtype)
+        breadth = window.reach + 1
+        missed = 1 - breadth / tf.maximum(chunks, breadth)
+        return 1 - missed**self.num_hashes

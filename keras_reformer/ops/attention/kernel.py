@@ -1,0 +1,323 @@
+"""Softmax attention of blocks of queries to blocks of keys.
+
+Everything in this package that attends does it here. The forward pass takes
+queries with the keys around them and returns the normalised output and the
+log-sum-exp of the scores, which is all that several such passes need to
+become one softmax. The backward pass takes the log-sum-exp of that whole
+softmax and recomputes the scores (Dao et al. 2022, "FlashAttention",
+appendix B.4):
+
+    p = exp(s - lse)      ds = p * (m * (do . v) - rowsum(do * o))
+
+with `m` the dropout mask over its keep probability. It takes keys with the
+queries around them, so its scores are transposed: the gradients of keys and
+values are then plain products and whole at once, and only the queries' needs
+a transposed factor, which a CPU multiplies at half the speed.
+
+No score outlives its step. Scores, softmax and sums are float32 at least,
+whatever comes in. What is masked has a score of `log_of_zero`, finite, so that
+a tool that stops at infinities, such as `tf.debugging.enable_check_numerics`,
+stops at those of a model alone.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_reformer.ops.dropout import keep_scale
+from keras_reformer.ops.loops.shapes import map_tensors
+
+
+class Tokens(NamedTuple):
+    """What masks need to know of tokens, each field `(..., slots)`.
+
+    Attributes:
+        position: int32. Place in the sequence; -1 hides a key. None where
+            buckets and ranks tell all.
+        bucket: int32. Bucket in this round; None where buckets do not matter.
+        places: tuple of int32, one a round, from `meetings.places_of`. None
+            where pairs that meet twice count twice.
+    """
+
+    position: tf.Tensor | None = None
+    bucket: tf.Tensor | None = None
+    places: tuple[tf.Tensor, ...] | None = None
+
+    def along(self, axis: int) -> "Tokens":
+        """Lies along one of a matrix's last two axes: -2 rows, -1 columns."""
+        other = -3 - axis
+        return map_tensors(lambda x: tf.expand_dims(x, other), self)
+
+
+class Dropping(NamedTuple):
+    """Dropout of attention weights.
+
+    A mask element depends on the row, the query's rank and the key's slot in
+    the window alone, not on how a loop groups them.
+
+    Attributes:
+        rate: float in `[0, 1)`.
+        seed: integer tensor of shape `(2,)`.
+        shared: bool. One mask of a chunk serves all chunks, rounds, heads
+            and examples, as published.
+    """
+
+    rate: float
+    seed: tf.Tensor
+    shared: bool = False
+
+    def kept(self, row, rank, slot, chunk_length, dtype) -> tf.Tensor:
+        """Factors of the weights of these rows, query ranks and key slots."""
+        if self.shared:
+            row, rank = tf.zeros((), tf.int32), rank % chunk_length
+        return keep_scale(self.rate, self.seed, row, rank, slot, dtype=dtype)
+
+
+class Pairs(NamedTuple):
+    """What is known of pairs besides their vectors; broadcasts to scores.
+
+    Attributes:
+        seen: bool. Whether the query sees the key.
+        bias: what to add to the score, or None.
+        kept: dropout's factor of the weight, or None.
+        scale: factor of the score, or None.
+        count: what to divide the weight by, or None.
+        probability: function of the scaled score, before the bias: what else
+            to divide the weight by, a constant for gradients; or None.
+    """
+
+    seen: tf.Tensor
+    bias: tf.Tensor | None = None
+    kept: tf.Tensor | None = None
+    scale: tf.Tensor | None = None
+    count: tf.Tensor | None = None
+    probability: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+    def mask(self, scores: tf.Tensor) -> tf.Tensor:
+        """Scaled and biased scores, masked where the key is not seen."""
+        if self.scale is not None:
+            scores *= self.scale
+        if self.bias is not None:
+            scores += self.bias
+        return tf.where(self.seen, scores, log_of_zero(scores.dtype))
+
+    def divide(self, weights: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+        """Weights over what they are divided by.
+
+        A division, where the logarithm of what divides could be subtracted
+        from the score: it takes a CPU less time.
+
+        Args:
+            weights: exponentials of masked scores.
+            scores: before scale and bias.
+        """
+        if self.count is not None:
+            weights /= tf.cast(self.count, weights.dtype)
+        if self.probability is not None:
+            if self.scale is not None:
+                scores *= self.scale
+            weights /= self.probability(scores)
+        return weights
+
+    def drop(self, weights: tf.Tensor) -> tf.Tensor:
+        """Weights after dropout."""
+        return weights if self.kept is None else weights * self.kept
+
+
+def allowed(
+    causal: bool, sees_itself: bool, query: Tokens, key: Tokens
+) -> tf.Tensor:
+    """Whether positions alone let a query see a key."""
+    seen = key.position >= 0
+    if causal and sees_itself:
+        return seen & (key.position <= query.position)
+    if causal:
+        return seen & (key.position < query.position)
+    return seen if sees_itself else seen & (key.position != query.position)
+
+
+def attend(
+    queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, pairs: Pairs
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Softmax attention of queries to keys.
+
+    Args:
+        queries: Tensor of shape `(..., num_queries, key_dim)`.
+        keys: Tensor of shape `(..., num_keys, key_dim)`.
+        values: Tensor of shape `(..., num_keys, value_dim)`.
+        pairs: of shape `(..., num_queries, num_keys)`.
+
+    Returns:
+        output: `(..., num_queries, value_dim)`.
+        log_sum_exp: `(..., num_queries)`, `log_of_zero` for a query that
+            sees nothing, whose output is zero.
+    """
+    products = tf.matmul(queries, keys, transpose_b=True)
+    scores = pairs.mask(products)
+    largest = tf.reduce_max(scores, axis=-1, keepdims=True)
+    largest = tf.where(~is_log_of_zero(largest), largest, 0.0)
+    weights = pairs.divide(tf.exp(scores - largest), products)
+    total = tf.reduce_sum(weights, axis=-1, keepdims=True)
+    output = tf.matmul(pairs.drop(weights), values)
+    output *= tf.math.divide_no_nan(tf.ones_like(total), total)
+    return output, add_log(largest, total)[..., 0]
+
+
+def merge(total: tuple, part: tuple) -> tuple[tf.Tensor, tf.Tensor]:
+    """One softmax from two of disjoint keys."""
+    (output, log_sum_exp), (output_part, log_sum_exp_part) = total, part
+    largest = tf.maximum(log_sum_exp, log_sum_exp_part)
+    largest = tf.where(~is_log_of_zero(largest), largest, 0.0)
+    weight = tf.exp(log_sum_exp - largest)
+    weight_part = tf.exp(log_sum_exp_part - largest)
+    both = weight + weight_part
+    merged = output * tf.math.divide_no_nan(weight, both)[..., None]
+    merged += output_part * tf.math.divide_no_nan(weight_part, both)[..., None]
+    return merged, add_log(largest, both)
+
+
+def log_of_zero(dtype: tf.DType) -> tf.Tensor:
+    """The logarithm that stands for a weight of zero.
+
+    Finite, as are its double and its difference from any score; its `exp` is
+    zero.
+    """
+    return tf.constant(dtype.min / 4, dtype)
+
+
+def is_log_of_zero(x: tf.Tensor) -> tf.Tensor:
+    """Whether logarithms are `log_of_zero`, or `-inf` that came in."""
+    return x <= log_of_zero(x.dtype)
+
+
+def add_log(largest: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+    """`largest + log(total)`, `log_of_zero` where the total is zero."""
+    positive = total > 0
+    log = tf.math.log(tf.where(positive, total, 1.0))
+    return tf.where(positive, largest + log, log_of_zero(total.dtype))
+
+
+class Upstream(NamedTuple):
+    """What the backward pass of a step knows of the whole softmax.
+
+    Attributes:
+        output: gradient of the output, zero where the query does not count.
+        log_sum_exp: of all that the query saw; so large where it saw nothing
+            that its weights are zero.
+        row_sum: `rowsum(do * o)`.
+    """
+
+    output: tf.Tensor
+    log_sum_exp: tf.Tensor
+    row_sum: tf.Tensor
+
+    def where(self, there: tf.Tensor) -> "Upstream":
+        """Other queries must not count: `exp(score - lse)` is zero."""
+        huge = -log_of_zero(self.log_sum_exp.dtype)
+        log_sum_exp = tf.where(there, self.log_sum_exp, huge)
+        return self._replace(log_sum_exp=log_sum_exp)
+
+
+def attend_gradient(
+    queries: tf.Tensor,
+    keys: tf.Tensor,
+    values: tf.Tensor,
+    upstream: Upstream,
+    pairs: Pairs,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Gradients of `attend` by keys, values and scores.
+
+    Args:
+        queries: Tensor of shape `(..., num_queries, key_dim)`.
+        keys: Tensor of shape `(..., num_keys, key_dim)`.
+        values: Tensor of shape `(..., num_keys, value_dim)`.
+        upstream: of the queries.
+        pairs: of shape `(..., num_keys, num_queries)`: transposed.
+
+    Returns:
+        The gradients, shaped as keys and values and `(..., num_keys,
+        num_queries)`. That of the queries is the last one's transpose times
+        the keys.
+    """
+    products = tf.matmul(keys, queries, transpose_b=True)
+    scores = pairs.mask(products)
+    weights = tf.exp(scores - upstream.log_sum_exp[..., None, :])
+    weights = pairs.divide(weights, products)
+    d_weights = tf.matmul(values, upstream.output, transpose_b=True)
+    d_weights = pairs.drop(d_weights)
+    d_scores = weights * (d_weights - upstream.row_sum[..., None, :])
+    d_values = tf.matmul(pairs.drop(weights), upstream.output)
+    return tf.matmul(d_scores, queries), d_values, d_scores
+
+
+def upstream_of(
+    d_output: tf.Tensor, output: tf.Tensor, log_sum_exp: tf.Tensor
+) -> Upstream:
+    """Prepares the gradient of an output for `attend_gradient`."""
+    d_output = tf.cast(d_output, output.dtype)
+    huge = -log_of_zero(log_sum_exp.dtype)
+    return Upstream(
+        d_output,
+        tf.where(is_log_of_zero(log_sum_exp), huge, log_sum_exp),
+        tf.reduce_sum(d_output * output, axis=-1),
+    )
+
+
+def cast_like(tensors: tuple, likes: tuple) -> tuple:
+    """Casts each tensor to the dtype of its counterpart."""
+    return tuple(
+        tf.cast(x, like.dtype) for x, like in zip(tensors, likes, strict=True)
+    )
+
+
+def norms_of(vectors: tf.Tensor) -> tf.Tensor:
+    """What shared queries are divided by to be keys of unit length.
+
+    `sqrt(mean(k**2) + 1e-6) * sqrt(d)`, with the published constant.
+
+    Args:
+        vectors: Tensor of shape `(..., dim)`.
+
+    Returns:
+        Tensor of shape `(...)`, above zero.
+    """
+    square = tf.reduce_mean(vectors**2, axis=-1)
+    return tf.sqrt((square + 1e-6) * vectors.shape[-1])
+
+
+def to_unit_length(vectors: tf.Tensor) -> tf.Tensor:
+    """Shared queries as keys."""
+    return vectors / norms_of(vectors)[..., None]
+
+
+def unit_length_gradient(
+    unit: tf.Tensor, norms: tf.Tensor, upstream: tf.Tensor
+) -> tf.Tensor:
+    """Gradient of `unit = to_unit_length(vectors)` by the vectors."""
+    along = tf.reduce_sum(upstream * unit, axis=-1, keepdims=True)
+    return (upstream - unit * along) / norms[..., None]
+
+
+def give_lonely_their_value(
+    output: tf.Tensor,
+    value: tf.Tensor,
+    log_sum_exp: tf.Tensor,
+    valid: tf.Tensor,
+) -> tf.Tensor:
+    """A valid token that saw nothing at all attends to itself alone.
+
+    No score of its own would do: a token's key is its query at unit length,
+    so self has the largest score of all, and a large constant in its place
+    would destroy the log-sum-exp.
+    """
+    lonely = valid & is_log_of_zero(log_sum_exp)
+    return tf.where(lonely[..., None], tf.cast(value, output.dtype), output)
+
+
+def lonely_value_gradient(
+    d_output: tf.Tensor, log_sum_exp: tf.Tensor, valid: tf.Tensor
+) -> tf.Tensor:
+    """Gradient of `give_lonely_their_value` by the values."""
+    lonely = valid & is_log_of_zero(log_sum_exp)
+    return tf.where(lonely[..., None], d_output, 0.0)

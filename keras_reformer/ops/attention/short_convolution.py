@@ -1,0 +1,108 @@
+"""Depthwise convolution over the last few positions.
+
+Written as sums of shifted inputs: kernels are two to four positions wide,
+and XLA fuses the sum into what reads it, where a depthwise convolution of its
+own would be a loop over single numbers on a CPU.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_reformer.ops.custom_vjp import first_order_gradient
+from keras_reformer.ops.loops.shapes import (
+    Length,
+    pad_axis,
+    size,
+    softmax_dtype,
+)
+
+
+def short_convolution(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """`y[t] = sum_i kernel[i] * x[t - i]`, zeros before the first position.
+
+    Between the passes it keeps x, and no shifted copies.
+
+    Args:
+        x: Tensor of shape `(batch, length, channels)`.
+        kernel: Tensor of shape `(kernel_size, channels)`, the present first.
+
+    Returns:
+        Tensor of x's shape.
+    """
+
+    @first_order_gradient
+    def convolve(x, kernel):
+        def gradient(d_y):
+            d_x = _sum_of_shifts(d_y, kernel, -1)
+            return d_x, _kernel_gradient(x, d_y, kernel)
+
+        return _sum_of_shifts(x, kernel, 1), gradient
+
+    return convolve(x, kernel)
+
+
+def _kernel_gradient(x, d_y, kernel) -> tf.Tensor:
+    """`sum_t d_y[t] * x[t - i]`; the sums in float32 at least."""
+    dtype = softmax_dtype(x.dtype)
+    sums = [
+        tf.reduce_sum(tf.cast(d_y * _shift(x, i), dtype), axis=(0, 1))
+        for i in range(kernel.shape[0])
+    ]
+    return tf.cast(tf.stack(sums), kernel.dtype)
+
+
+def _sum_of_shifts(x, kernel, direction) -> tf.Tensor:
+    """`sum_i kernel[i] * x[t - direction * i]`."""
+    return sum(
+        _shift(x, direction * i) * weight
+        for i, weight in enumerate(tf.unstack(kernel))
+    )
+
+
+def _shift(x, by: int) -> tf.Tensor:
+    """`x[t - by]` at t, zeros where there is none."""
+    length = size(x, 1)
+    if by >= 0:
+        return pad_axis(x, 1, by, 0)[:, :length]
+    return pad_axis(x, 1, 0, -by)[:, -by:]
+
+
+class ConvolutionCache(NamedTuple):
+    """The inputs that the next position still sees.
+
+    Attributes:
+        recent: `(batch, kernel_size - 1, channels)`, the latest last.
+    """
+
+    recent: tf.Tensor
+
+    @classmethod
+    def of_prompt(
+        cls, x: tf.Tensor, lengths: tf.Tensor, kernel_size: int
+    ) -> "ConvolutionCache":
+        """The cache after a pass over rows of these lengths."""
+        back = kernel_size - 1
+        # Shifted by the padding: before its first token a row has zeros.
+        index = lengths[:, None] + tf.range(back)
+        return cls(tf.gather(pad_axis(x, 1, back, 0), index, batch_dims=1))
+
+    def grown(self, capacity: Length) -> "ConvolutionCache":
+        """What is seen does not grow with the sequence."""
+        return self
+
+    def convolve(
+        self, x: tf.Tensor, kernel: tf.Tensor
+    ) -> tuple[tf.Tensor, "ConvolutionCache"]:
+        """`short_convolution` at one more position, and the cache after.
+
+        Args:
+            x: Tensor of shape `(batch, 1, channels)`.
+            kernel: Tensor of shape `(kernel_size, channels)`.
+        """
+        window = tf.concat([tf.cast(self.recent, x.dtype), x], axis=1)
+        after = tf.cast(window[:, 1:], self.recent.dtype)
+        output = tf.reduce_sum(
+            window * tf.reverse(kernel, [0]), axis=1, keepdims=True
+        )
+        return output, ConvolutionCache(after)

@@ -1,0 +1,1 @@
+"""Caches for decoding a token at a time, and attention to them."""

@@ -1,0 +1,123 @@
+"""Attention of one new token of each row to tokens of a cache."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_reformer.ops.attention import kernel
+from keras_reformer.ops.attention.bias import PositionBias
+from keras_reformer.ops.attention.importance import Importance
+from keras_reformer.ops.loops.shapes import size, softmax_dtype
+
+
+class Step(NamedTuple):
+    """What one new token of each row brings to an attention layer.
+
+    Attributes:
+        query: `(batch, num_heads, 1, key_dim)`.
+        key: of the same shape. For shared query-keys it is the query.
+        value: `(batch, num_heads, 1, value_dim)`.
+        position: int32 `(batch,)`.
+        shared: bool. Keys are brought to unit length, and a token sees itself
+            only where it sees nothing else.
+        bias: what to add to scores, or None.
+        discount: bool. A key that N rounds show counts once, not N times.
+        importance: divides by the probability that rounds show a key, or
+            None.
+        by_chance: `(batch,)`, what `Importance.shown_by_chance` returned.
+    """
+
+    query: tf.Tensor
+    key: tf.Tensor
+    value: tf.Tensor
+    position: tf.Tensor
+    shared: bool
+    bias: PositionBias | None = None
+    discount: bool = False
+    importance: Importance | None = None
+    by_chance: tf.Tensor | None = None
+
+    def probability(self, scores: tf.Tensor) -> tf.Tensor:
+        """Probability that rounds show the keys of these scores."""
+        by_chance = self.by_chance
+        if by_chance is not None:
+            by_chance = by_chance[:, None, None, None]
+        query = tf.cast(self.query, scores.dtype)
+        inverse_norms = 1 / kernel.norms_of(query)[..., None]
+        return self.importance.probability(scores, inverse_norms, by_chance)
+
+
+def attend_to_positions(
+    step: Step, key: tf.Tensor, value: tf.Tensor, positions: tf.Tensor
+) -> tf.Tensor:
+    """Attention to some of the cached tokens.
+
+    Args:
+        step: the query, among others.
+        key: `(batch, num_heads, capacity, key_dim)`.
+        value: `(batch, num_heads, capacity, value_dim)`.
+        positions: int32 `(batch, num_heads, num_hashes, n)`: which ones, -1
+            for none. One that is there twice counts twice, but for
+            `step.discount`.
+
+    Returns:
+        Tensor of shape `(batch, num_heads, 1, value_dim)` in float32 at least.
+    """
+    shape = [size(positions, 0), positions.shape[1], -1]
+    positions = tf.reshape(positions, shape)
+    there = tf.maximum(positions, 0)
+    key, value = (tf.gather(x, there, batch_dims=2) for x in (key, value))
+    return attend(step, key, value, positions)
+
+
+def attend(
+    step: Step, key: tf.Tensor, value: tf.Tensor, positions: tf.Tensor
+) -> tf.Tensor:
+    """Softmax attention of one query a row and head.
+
+    Args:
+        step: the query, among others.
+        key: `(batch, num_heads, n, key_dim)`.
+        value: `(batch, num_heads, n, value_dim)`.
+        positions: int32, of the keys, -1 for none. Broadcasts to `(batch,
+            num_heads, n)`.
+
+    Returns:
+        Tensor of shape `(batch, num_heads, 1, value_dim)` in float32 at least.
+    """
+    dtype = softmax_dtype(step.query.dtype)
+    query, key, value = (tf.cast(x, dtype) for x in (step.query, key, value))
+    here = kernel.Tokens(step.position[:, None, None, None])
+    there = kernel.Tokens(positions[:, :, None])
+    seen = kernel.allowed(True, not step.shared, here, there)
+    scale = None
+    if step.shared:
+        scale = 1 / kernel.norms_of(key)[..., None, :]
+    pairs = kernel.Pairs(
+        seen,
+        _bias(step, here, there, dtype),
+        scale=scale,
+        count=_times_shown(there, seen) if step.discount else None,
+        probability=step.probability if step.importance else None,
+    )
+    output, log_sum_exp = kernel.attend(query, key, value, pairs)
+    if not step.shared:
+        return output
+    valid = tf.constant(True)
+    return kernel.give_lonely_their_value(
+        output, step.value, log_sum_exp, valid
+    )
+
+
+def _bias(step, here, there, dtype):
+    if step.bias is None:
+        return None
+    heads = tf.range(step.bias.num_heads)[:, None, None]
+    return tf.cast(step.bias.of(here, there, heads), dtype)
+
+
+def _times_shown(there, seen) -> tf.Tensor:
+    """How often each of the keys is among them, once at least."""
+    position = tf.where(seen, there.position, -1)
+    same = position[..., :, None] == position[..., None, :]
+    return tf.math.count_nonzero(same, axis=-1, dtype=tf.int32)

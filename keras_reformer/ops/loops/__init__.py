@@ -1,0 +1,1 @@
+"""Loops over tiles and steps, and what orders the work in them."""

@@ -1,0 +1,69 @@
+"""A loop whose steps' results are stacked."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_reformer.ops.loops.barrier import zeros_after
+from keras_reformer.ops.loops.shapes import Length
+
+
+class Result(NamedTuple):
+    """What one step returns."""
+
+    shape: Sequence[Length]
+    dtype: tf.DType
+
+
+def stack_steps(
+    step: Callable[..., tuple],
+    count: Length,
+    results: Sequence[Result],
+    after: tf.Tensor,
+    totals: Sequence[tf.Tensor] = (),
+) -> tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]:
+    """Runs `step(index, *totals)` for each index, one at a time.
+
+    As `tf.map_fn`, but the stacks' memory is taken when the loop's inputs
+    are there and not before (`zeros_after`), and totals pass through.
+
+    Args:
+        step: returns a tuple of one array for each of `results`, then the
+            totals' new values.
+        count: Number of steps.
+        results: what the arrays are like.
+        after: Tensor that the loop waits for.
+        totals: tensors that the first step gets.
+
+    Returns:
+        stacked: the results, `(count, ...)` each.
+        totals: their last values.
+    """
+    stacks = [
+        tf.TensorArray(dtype, count, element_shape=_static(shape)).unstack(
+            zeros_after(after, [count, *shape], dtype)
+        )
+        for shape, dtype in results
+    ]
+
+    def body(index, stacks, totals):
+        found = step(index, *totals)
+        here, totals = found[: len(stacks)], found[len(stacks) :]
+        stacks = [
+            stack.write(index, x) for stack, x in zip(stacks, here, strict=True)
+        ]
+        return index + 1, stacks, list(totals)
+
+    _, stacks, totals = tf.while_loop(
+        lambda index, *state: index < count,
+        body,
+        (tf.constant(0), stacks, list(totals)),
+        parallel_iterations=1,
+        maximum_iterations=count,
+    )
+    return tuple(stack.stack() for stack in stacks), tuple(totals)
+
+
+def _static(shape: Sequence[Length]) -> tf.TensorShape:
+    return tf.TensorShape([n if isinstance(n, int) else None for n in shape])

@@ -1,0 +1,1 @@
+"""Reversible residual blocks that recompute their activations."""

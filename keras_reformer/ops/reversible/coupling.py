@@ -1,0 +1,193 @@
+"""A walk through a reversible stack's branches, forward and back.
+
+A block takes two streams and returns two (Gomez et al. 2017; Kitaev et al.
+2020, section 3, equations 8 and 9):
+
+    y1 = x1 + f(x2)        x2 = y2 - g(y1)
+    y2 = x2 + g(y1)        x1 = y1 - f(x2)
+
+The way back rebuilds a block's input by the right column, and on the way
+differentiates `f` and `g` at the points where they were evaluated. All a
+branch reads comes in as arguments, and discrete choices are replayed
+(`ops/reversible/recompute.py`).
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_reformer.ops.loops.barrier import settle, zero_after
+from keras_reformer.ops.reversible.recompute import Memory
+
+Tensors = list[tf.Tensor]
+Streams = tuple[tf.Tensor, tf.Tensor]
+
+
+class Branch(NamedTuple):
+    """One of a block's two functions, with all that it reads.
+
+    Attributes:
+        run: `(trainable, state, x) -> (y, changes, losses)`: the new values
+            of what changed in `state`, by index, and a list of losses.
+        trainable: values that get gradients.
+        state: values that do not.
+        keys: one for each of `state`, equal where branches share it.
+        recipe: equal where `run` is the same function, but for what it
+            reads; None where that is not known.
+    """
+
+    run: Callable[[Tensors, Tensors, tf.Tensor], tuple]
+    trainable: Tensors
+    state: Tensors
+    keys: Sequence[Hashable] = ()
+    recipe: Hashable = None
+
+
+class StackOutput(NamedTuple):
+    """Both streams, and of each branch, in order: the state that it read,
+    what it changed of it, and its losses."""
+
+    streams: Streams
+    states: list[Tensors]
+    changes: list[dict[int, tf.Tensor]]
+    losses: list[Tensors]
+
+
+def couple(branch_output: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+    """`stream + branch_output`, in the stream's precision."""
+    return stream + _like(branch_output, stream)
+
+
+def uncouple(branch_output: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+    """`stream - branch_output`, in the stream's precision."""
+    return stream - _like(branch_output, stream)
+
+
+def _like(branch_output: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+    """In the stream's precision, and of its shape, which a layer may lose."""
+    cast = tf.cast(branch_output, stream.dtype)
+    return tf.ensure_shape(cast, stream.shape)
+
+
+def walk(
+    branches: Sequence[Branch],
+    trainable: Sequence[Tensors],
+    memories: Sequence[Memory],
+    streams: Streams,
+) -> StackOutput:
+    """The forward pass, each branch's decisions kept in its memory.
+
+    A layer that stands at several places of the stack reads at each what it
+    changed at the one before, so that it draws anew.
+    """
+    states, changes, losses, latest = [], [], [], {}
+    for branch, values, memory in zip(
+        branches, trainable, memories, strict=True
+    ):
+        branch = _with_latest_state(branch, latest)
+        with memory.record():
+            streams, change, loss = _forward(branch, values, streams)
+        latest.update((branch.keys[i], value) for i, value in change.items())
+        states.append(branch.state)
+        changes.append(change)
+        losses.append(loss)
+    return StackOutput(streams, states, changes, losses)
+
+
+def _with_latest_state(branch: Branch, latest: dict) -> Branch:
+    pairs = zip(branch.keys, branch.state, strict=True)
+    return branch._replace(state=[latest.get(key, x) for key, x in pairs])
+
+
+def with_states(
+    branches: Sequence[Branch], states: Sequence[Tensors]
+) -> list[Branch]:
+    """The branches, with what they read in a run."""
+    return [
+        branch._replace(state=state)
+        for branch, state in zip(branches, states, strict=True)
+    ]
+
+
+def shares_state(branches: Sequence[Branch]) -> bool:
+    """Whether a value of one branch's state is that of another's too."""
+    keys = [key for branch in branches for key in branch.keys]
+    return len(set(keys)) < len(keys)
+
+
+def _forward(branch: Branch, trainable: Tensors, streams) -> tuple:
+    """One half of a block: the streams change places after it."""
+    x1, x2 = streams
+    y, changes, losses = branch.run(trainable, _state(branch, x2), x2)
+    (sum_,) = settle([couple(y, x1)])
+    return (x2, sum_), changes, losses
+
+
+def walk_back(
+    branches: Sequence[Branch],
+    trainable: Sequence[Tensors],
+    memories: Sequence[Memory],
+    streams: Streams,
+    d_streams: Streams,
+    d_losses: Sequence[Tensors],
+) -> tuple[Streams, Streams, list[Tensors]]:
+    """The halves in reverse, from what `walk` returned.
+
+    Returns:
+        streams: those at the beginning, rebuilt.
+        d_streams: their gradients.
+        d_trainable: those of each branch's trainable values.
+    """
+    gradients = []
+    for branch, values, memory, d_loss in zip(
+        reversed(branches),
+        reversed(trainable),
+        reversed(memories),
+        reversed(d_losses),
+        strict=True,
+    ):
+        x2, sum_ = streams
+        x2, d_passed, d_sum = settle(
+            (x2, *d_streams), gradients[-1] if gradients else ()
+        )
+        with memory.replay():
+            x1, d_sum, d_x2, d_values = _half_backward(
+                branch, values, x2, sum_, d_sum, d_loss
+            )
+        streams, d_streams = (x1, x2), (d_sum, couple(d_x2, d_passed))
+        gradients.append(d_values)
+    return streams, d_streams, gradients[::-1]
+
+
+def _half_backward(branch, trainable, x2, sum_, d_sum, d_losses) -> tuple:
+    """Rebuilds one half's input and differentiates it there.
+
+    Forward was `(x1, x2) -> (x2, x1 + f(x2))`.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch((x2, *trainable))
+        y, _, losses = branch.run(trainable, _state(branch, x2), x2)
+    # The rebuilt stream first: then the sum and the branch's output are gone.
+    x1, d_sum = settle((uncouple(y, sum_), d_sum))
+    d_x2, *d_trainable = tape.gradient(
+        (y, *losses),
+        (x2, *trainable),
+        output_gradients=(tf.cast(d_sum, y.dtype), *d_losses),
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return x1, d_sum, d_x2, d_trainable
+
+
+def _state(branch: Branch, x: tf.Tensor) -> Tensors:
+    """A branch's state, its seeds not before the branch's input.
+
+    A mask needs its seed alone, so an executor would make the masks of all
+    blocks at once; and it is one expression in both passes, so a compiler
+    that merges the two would keep it alive in between.
+    """
+    zero = zero_after(x)
+    return [
+        value + tf.cast(zero, value.dtype) if value.dtype.is_integer else value
+        for value in branch.state
+    ]
