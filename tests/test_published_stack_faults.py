@@ -145,7 +145,7 @@ def test_d7_groups_of_chunks_keep_their_own_buckets(monkeypatch):
     whole = gradients(stack)
     for variable, value in zip(stack.variables, state, strict=True):
         variable.assign(value)
-    monkeypatch.setattr(tiling, "TOKENS_IN_STEP", CHUNK)
+    monkeypatch.setattr(tiling, "TOKENS_IN_TILE", CHUNK)
     found = assert_equal_plain(stack)
     for one, other in zip(found, whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)

@@ -38,7 +38,7 @@ from jax.experimental import jax2tf
 from keras_reformer.ops.loops import tiling
 
 # Small steps of a loop suit a processor's cache, large ones a GPU.
-TOKENS_IN_STEP = 2**18
+TOKENS_IN_TILE = 2**18
 # Those of the mean loss: its total and its count.
 LOSS_VARIABLES = 2
 
@@ -286,13 +286,13 @@ def _export(folder, model, function, batch, *more):
 @contextlib.contextmanager
 def _for_a_gpu():
     """Long steps of loops, and the 64 bits that seed generators have."""
-    before = tiling.TOKENS_IN_STEP
-    tiling.TOKENS_IN_STEP = TOKENS_IN_STEP
+    before = tiling.TOKENS_IN_TILE
+    tiling.TOKENS_IN_TILE = TOKENS_IN_TILE
     try:
         with jax.enable_x64(True):
             yield
     finally:
-        tiling.TOKENS_IN_STEP = before
+        tiling.TOKENS_IN_TILE = before
 
 
 def _without_names(exported):

@@ -5,7 +5,7 @@ from keras_reformer.layers.projecting_layer import ProjectingLayer
 from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.layers.sublayers import adopt
 from keras_reformer.ops.attention.bias import PositionBias
-from keras_reformer.ops.attention.kernel import Dropping
+from keras_reformer.ops.attention.kernel import AttentionDropout
 
 
 class AttentionLayer(ProjectingLayer):
@@ -101,7 +101,7 @@ class AttentionLayer(ProjectingLayer):
         if not training or not self.dropout:
             return None
         seed = self.seed_generator.next()
-        return Dropping(self.dropout, seed, self.shared_dropout)
+        return AttentionDropout(self.dropout, seed, self.shared_dropout)
 
     def _merge_heads(self, attended):
         """`(b, h, t, d)` to the layer's output `(b, t, e)`."""

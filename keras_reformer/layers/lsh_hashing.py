@@ -9,7 +9,7 @@ from keras_reformer.ops.attention.importance import Importance
 from keras_reformer.ops.attention.sorting import compact, sort_rounds
 from keras_reformer.ops.loops.shapes import softmax_dtype
 from keras_reformer.ops.random import seed_values
-from keras_reformer.ops.reversible.recompute import remember
+from keras_reformer.ops.reversible.recompute import save_for_backward
 
 # Of the centre that query-keys are hashed relative to: it follows training
 # within some twenty steps.
@@ -105,7 +105,7 @@ class LSHHashing:
             orders, buckets = self._sort(query_key, *arguments)
             return compact(orders, length), compact(buckets, num_buckets)
 
-        return [keras.ops.cast(x, "int32") for x in remember(decide)]
+        return [keras.ops.cast(x, "int32") for x in save_for_backward(decide)]
 
     def _sort(self, query_key, mask, *arguments):
         buckets = self._hash(query_key, mask, *arguments)

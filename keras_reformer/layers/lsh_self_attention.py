@@ -8,7 +8,7 @@ from keras_reformer.layers.lsh_hashing import LSHHashing
 from keras_reformer.layers.short_convolution import ShortConvolution
 from keras_reformer.ops.attention.duplicates import attention_of_rows
 from keras_reformer.ops.attention.exact import exact_shared_attention
-from keras_reformer.ops.attention.kernel import Dropping
+from keras_reformer.ops.attention.kernel import AttentionDropout
 from keras_reformer.ops.attention.lsh import lsh_attention
 from keras_reformer.ops.attention.window import Window
 from keras_reformer.ops.loops.shapes import choose_by_length
@@ -341,8 +341,8 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         rotation_seed, dropout_seed = split_seed(self.seed_generator.next(), 2)
         if not self.dropout:
             return rotation_seed, None
-        dropping = Dropping(self.dropout, dropout_seed, self.shared_dropout)
-        return rotation_seed, dropping
+        options = self.dropout, dropout_seed, self.shared_dropout
+        return rotation_seed, AttentionDropout(*options)
 
     def save_own_variables(self, store):
         super().save_own_variables(store)

@@ -12,7 +12,7 @@ from keras_reformer.layers.stateless import (
 )
 from keras_reformer.layers.sublayers import adopt
 from keras_reformer.ops.chunking import chunk_length_for, map_positions
-from keras_reformer.ops.loops.scan import Result
+from keras_reformer.ops.loops.scan import ArraySpec
 
 # Of longer sequences (32 MiB of float32) parts are normalized, and again in
 # the backward pass, so that nothing in between is as long as the sequence.
@@ -162,7 +162,7 @@ class PreNormalization(CompositeLayer):
             inputs,
             weights,
             chunk_length_for(inputs, shape[2], _ELEMENTS_AT_ONCE // 4),
-            Result(shape[2:], self.normalization.compute_dtype),
+            ArraySpec(shape[2:], self.normalization.compute_dtype),
         )
 
     def compute_output_shape(self, input_shape):

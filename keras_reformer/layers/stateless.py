@@ -3,10 +3,10 @@ import json
 
 import keras
 
-from keras_reformer.ops.reversible.coupling import Branch
+from keras_reformer.ops.reversible.coupling import PureFunction
 
 
-def pure_function(layers, function, recipe=None):
+def pure_function(layers, function, signature=None):
     """A function of layers with all it reads as explicit arguments.
 
     Keras's public `StatelessScope` stands in for the variables. Unlike
@@ -17,10 +17,10 @@ def pure_function(layers, function, recipe=None):
     Args:
         layers: a built Keras layer or a list of them.
         function: reads variables of these and of their sublayers only.
-        recipe: of the `Branch`.
+        signature: of the `PureFunction`.
 
     Returns:
-        A `Branch` whose `run(trainable, state, *inputs)` returns outputs,
+        A `PureFunction` whose `run(trainable, state, *inputs)` returns outputs,
         what changed in `state` by index, and the losses that the call added.
     """
     layers = layers if isinstance(layers, list) else [layers]
@@ -45,7 +45,9 @@ def pure_function(layers, function, recipe=None):
 
     # The variables outlive the branch, so no other one takes their ids.
     keys = [id(v) for v in others]
-    return Branch(run, _values(trainable), _values(others), keys, recipe)
+    return PureFunction(
+        run, _values(trainable), _values(others), keys, signature
+    )
 
 
 def pure_outputs(layers, function):
@@ -75,7 +77,7 @@ def recipe_of(layer, *options):
     """What a call of the layer depends on, besides its variables' values.
 
     Keras builds an equal layer from an equal config, so layers of equal
-    recipes run the same function. Names do not matter, and seeds are in the
+    signatures run the same function. Names do not matter, and seeds are in the
     state of `keras.random.SeedGenerator`.
 
     Args:

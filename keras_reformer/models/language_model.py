@@ -3,11 +3,11 @@
 import keras
 
 from keras_reformer.layers import checks
-from keras_reformer.models.headed_model import HeadedModel, logits_layer
+from keras_reformer.models.task import Task, logits_layer
 from keras_reformer.models.training import ChunkedCrossEntropy
 
 
-class LanguageModel(ChunkedCrossEntropy, HeadedModel):
+class LanguageModel(ChunkedCrossEntropy, Task):
     """A dense layer over the vocabulary, and a loss in chunks.
 
     With `tie_embeddings` the layer's kernel is the table of the token

@@ -1,15 +1,15 @@
 import keras
 
 from keras_reformer.layers import Dropout, checks
-from keras_reformer.models.headed_model import (
-    HeadedModel,
+from keras_reformer.models.task import (
+    Task,
     check_sees_both_sides,
     logits_layer,
 )
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReformerClassifier(HeadedModel):
+class ReformerClassifier(Task):
     """A model of whole sequences: token ids to logits of classes.
 
     The hidden state of the first token goes through a dense layer with tanh

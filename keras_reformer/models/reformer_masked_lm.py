@@ -1,7 +1,7 @@
 import keras
 
-from keras_reformer.models.headed_model import check_sees_both_sides
 from keras_reformer.models.language_model import LanguageModel
+from keras_reformer.models.task import check_sees_both_sides
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")

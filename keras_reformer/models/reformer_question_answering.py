@@ -1,10 +1,10 @@
 import keras
 
-from keras_reformer.models.headed_model import HeadedModel, logits_layer
+from keras_reformer.models.task import Task, logits_layer
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReformerQuestionAnswering(HeadedModel):
+class ReformerQuestionAnswering(Task):
     """A model of answers that are a piece of the text.
 
     Token ids to logits of where the answer starts and where it ends. Compile

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_reformer.ops.custom_vjp import first_order_gradient
 from keras_reformer.ops.loops.barrier import zeros_after
-from keras_reformer.ops.loops.scan import Result, stack_steps
+from keras_reformer.ops.loops.scan import ArraySpec, scan
 from keras_reformer.ops.loops.shapes import (
     Length,
     at_least,
@@ -48,7 +48,7 @@ def map_positions(
     inputs: tf.Tensor,
     weights: Sequence[tf.Tensor],
     chunk_length: Length,
-    output: Result | None = None,
+    output: ArraySpec | None = None,
 ) -> tf.Tensor:
     """`function` of all positions, computed a chunk of them at a time.
 
@@ -68,7 +68,7 @@ def map_positions(
     length = size(inputs, 1)
     if _is_static(length, chunk_length) and length <= chunk_length:
         return function(inputs, 0, list(weights))
-    output = output or Result(inputs.shape[2:], inputs.dtype)
+    output = output or ArraySpec(inputs.shape[2:], inputs.dtype)
     loop = _PositionLoop(function, length, chunk_length, output)
 
     @first_order_gradient
@@ -97,7 +97,7 @@ class _PositionLoop:
 
     def outputs(self, inputs, weights) -> tf.Tensor:
         inputs = self._padded(inputs)
-        (stacked,), _ = stack_steps(
+        (stacked,), _ = scan(
             lambda index: (
                 self._run(self._chunk(inputs, index), index, weights),
             ),
@@ -121,18 +121,18 @@ class _PositionLoop:
             totals = (a + b for a, b in zip(totals, d_weights, strict=True))
             return d_chunk, *totals
 
-        (d_inputs,), totals = stack_steps(
+        (d_inputs,), totals = scan(
             step,
             self.chunks,
-            [self._result(inputs, Result(inputs.shape[2:], inputs.dtype))],
+            [self._result(inputs, ArraySpec(inputs.shape[2:], inputs.dtype))],
             d_outputs,
             [zeros_after(d_outputs, x.shape, x.dtype) for x in weights],
         )
         return self._join(d_inputs), *totals
 
-    def _result(self, inputs, position: Result) -> Result:
+    def _result(self, inputs, position: ArraySpec) -> ArraySpec:
         shape = [size(inputs, 0), self.chunk_length, *position.shape]
-        return Result(shape, position.dtype)
+        return ArraySpec(shape, position.dtype)
 
     def _chunk_gradient(self, chunk, index, weights, d_outputs) -> tuple:
         with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from keras_reformer.ops.chunking import chunk_length_for, map_positions
-from keras_reformer.ops.loops.scan import Result
+from keras_reformer.ops.loops.scan import ArraySpec
 from keras_reformer.ops.loops.shapes import (
     ceil_div,
     pad_axis,
@@ -62,7 +62,7 @@ def chunked_cross_entropy(
         return tf.stack([losses, nats, tf.cast(correct, dtype)], axis=-1)
 
     results = map_positions(
-        positions, hidden, weights, chunk_length, Result([3], dtype)
+        positions, hidden, weights, chunk_length, ArraySpec([3], dtype)
     )
     return tuple(tf.unstack(results, axis=-1))
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_reformer.layers import LSHSelfAttention, MultiHeadAttention
 from keras_reformer.ops.attention.exact import exact_attention
-from keras_reformer.ops.attention.kernel import Dropping
+from keras_reformer.ops.attention.kernel import AttentionDropout
 from tests.layer_checks import check_layer
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, DIM, CHUNK = 2, 3, 5, 2, 7, 4
@@ -161,7 +161,9 @@ def test_gradient_equals_finite_differences(rate):
     weights = rng.normal(size=(2, 2, 5, 4))
     options = {
         "attention_mask": tf.constant(rng.random((2, 5, 9)) < 0.7),
-        "dropping": Dropping(rate, tf.constant([1, 2])) if rate else None,
+        "dropping": AttentionDropout(rate, tf.constant([1, 2]))
+        if rate
+        else None,
         "query_chunk_length": 4,
     }
 

@@ -17,7 +17,7 @@ from keras_reformer.layers import (
 )
 from keras_reformer.layers.stateless import recipe_of
 from keras_reformer.ops.reversible import scan
-from keras_reformer.ops.reversible.coupling import Branch
+from keras_reformer.ops.reversible.coupling import PureFunction
 from tests.conftest import EXECUTIONS
 from tests.layers.test_reversible_gradients import (
     built,
@@ -76,13 +76,13 @@ def make_sequence(turns):
 def loops(monkeypatch):
     """How often the passes of a loop over blocks were traced."""
     counts = []
-    original = scan.Repeated.__init__
+    original = scan.ScannedStack.__init__
 
     def init(self, branches, count):
         counts.append(count)
         original(self, branches, count)
 
-    monkeypatch.setattr(scan.Repeated, "__init__", init)
+    monkeypatch.setattr(scan.ScannedStack, "__init__", init)
     return counts
 
 
@@ -220,9 +220,9 @@ def test_a_layer_without_a_config_has_no_recipe():
     ],
 )
 def test_repetitions(names, count):
-    branches = [Branch(None, [], [], recipe=name) for name in names]
-    assert scan.repetitions(branches) == count
+    branches = [PureFunction(None, [], [], recipe=name) for name in names]
+    assert scan.num_scan_steps(branches) == count
 
 
 def test_unknown_recipes_repeat_nothing():
-    assert scan.repetitions([Branch(None, [], [])] * 4) == 1
+    assert scan.num_scan_steps([PureFunction(None, [], [])] * 4) == 1

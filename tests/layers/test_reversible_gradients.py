@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_reformer.layers import ReversibleSequence
 from keras_reformer.ops.attention import hashing
-from keras_reformer.ops.reversible.recompute import remember
+from keras_reformer.ops.reversible.recompute import save_for_backward
 from tests.conftest import EXECUTIONS
 from tests.layers.test_reversible_sequence import (
     BATCH,
@@ -199,7 +199,7 @@ class Decides(keras.layers.Layer):
         return 1.0 + self.decisions
 
     def call(self, inputs):
-        return remember(self._decide) * inputs
+        return save_for_backward(self._decide) * inputs
 
     def compute_output_shape(self, input_shape):
         return input_shape

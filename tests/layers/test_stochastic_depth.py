@@ -158,13 +158,13 @@ def test_equals_plain_backpropagation(name):
     "name", ["graph", pytest.param("xla", marks=pytest.mark.slow)]
 )
 def test_equals_plain_backpropagation_in_a_loop(name, monkeypatch):
-    counts, original = [], scan.Repeated.__init__
+    counts, original = [], scan.ScannedStack.__init__
 
     def init(self, branches, count):
         counts.append(count)
         original(self, branches, count)
 
-    monkeypatch.setattr(scan.Repeated, "__init__", init)
+    monkeypatch.setattr(scan.ScannedStack, "__init__", init)
     sequence = make_sequence(FeedForward, 2)
     check_against_plain(
         sequence,

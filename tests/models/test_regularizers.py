@@ -32,13 +32,13 @@ def make_model(**options):
 @pytest.fixture
 def loops(monkeypatch):
     """How often a loop over equal blocks turns, for each that is traced."""
-    counts, original = [], scan.Repeated.__init__
+    counts, original = [], scan.ScannedStack.__init__
 
     def init(self, branches, count):
         counts.append(count)
         original(self, branches, count)
 
-    monkeypatch.setattr(scan.Repeated, "__init__", init)
+    monkeypatch.setattr(scan.ScannedStack, "__init__", init)
     return counts
 
 

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.ops.chunking import map_positions
-from keras_reformer.ops.loops.scan import Result
+from keras_reformer.ops.loops.scan import ArraySpec
 
 BATCH, DIM, OUTPUT_DIM, LONGEST = 2, 3, 5, 17
 CHUNKS = [1, 4, 5, 16, 17, 18]
@@ -34,7 +34,7 @@ def in_chunks(chunk_length):
             inputs,
             weights,
             chunk_length,
-            Result([OUTPUT_DIM], inputs.dtype),
+            ArraySpec([OUTPUT_DIM], inputs.dtype),
         )
 
     return mapped
@@ -111,7 +111,7 @@ def test_weights_that_get_no_gradient():
 
     def mapped(inputs, *weights):
         return map_positions(
-            half, inputs, weights, 4, Result([OUTPUT_DIM], inputs.dtype)
+            half, inputs, weights, 4, ArraySpec([OUTPUT_DIM], inputs.dtype)
         )
 
     run = with_gradients(mapped, tf.constant(1.0, tf.float64))
@@ -127,7 +127,7 @@ def test_other_output_dtype():
 
     def mapped(inputs, *weights):
         return map_positions(
-            wide, inputs, weights, 4, Result([OUTPUT_DIM], tf.float64)
+            wide, inputs, weights, 4, ArraySpec([OUTPUT_DIM], tf.float64)
         )
 
     run = with_gradients(mapped, tf.constant(1.0, tf.float64))

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_reformer.ops.attention.kernel import Tokens
-from keras_reformer.ops.loops.scan import Result
+from keras_reformer.ops.attention.kernel import TokenInfo
+from keras_reformer.ops.loops.scan import ArraySpec
 from keras_reformer.ops.loops.shapes import Length, ceil_div, pad_axis, size
 
 
@@ -31,20 +31,24 @@ class PositionBias(NamedTuple):
     values: Sequence[tf.Tensor]
     num_heads: int
 
-    def of_rows(self, query: Tokens, key: Tokens, rows: tf.Tensor) -> tf.Tensor:
+    def of_rows(
+        self, query: TokenInfo, key: TokenInfo, rows: tf.Tensor
+    ) -> tf.Tensor:
         """The bias of pairs whose first axis has these rows of `g`."""
         shape = [-1] + [1] * (query.position.shape.rank - 1)
         heads = tf.reshape(rows % self.num_heads, shape)
         return self.of(query, key, heads)
 
-    def of(self, query: Tokens, key: Tokens, heads: tf.Tensor) -> tf.Tensor:
+    def of(
+        self, query: TokenInfo, key: TokenInfo, heads: tf.Tensor
+    ) -> tf.Tensor:
         """The bias of pairs of these heads."""
         return self.function(self.values, query.position, key.position, heads)
 
     def gradient(
         self,
-        query: Tokens,
-        key: Tokens,
+        query: TokenInfo,
+        key: TokenInfo,
         rows: tf.Tensor,
         d_scores: tf.Tensor,
     ) -> list[tf.Tensor]:
@@ -69,9 +73,9 @@ def values_of(bias: PositionBias | None) -> Sequence[tf.Tensor]:
     return () if bias is None else bias.values
 
 
-def sums_of(bias: PositionBias | None) -> list[Result]:
+def sums_of(bias: PositionBias | None) -> list[ArraySpec]:
     """What the gradients by those values are like."""
-    return [Result(x.shape, x.dtype) for x in values_of(bias)]
+    return [ArraySpec(x.shape, x.dtype) for x in values_of(bias)]
 
 
 def with_values(
@@ -119,12 +123,12 @@ class PairMatrix(NamedTuple):
         part = tf.broadcast_to(part, shape)
         return tf.reshape(part, [self.batch * self.num_heads, *shape[2:]])
 
-    def results(self, dtype: tf.DType) -> list[Result]:
+    def results(self, dtype: tf.DType) -> list[ArraySpec]:
         """What `gradient_of_keys` is like."""
         if self.matrix is None:
             return []
         batch, heads, queries = (size(self.matrix, i) for i in range(3))
-        return [Result([batch, heads, self.chunk_length, queries], dtype)]
+        return [ArraySpec([batch, heads, self.chunk_length, queries], dtype)]
 
     def gradient_of_keys(self, d_scores: tf.Tensor) -> list[tf.Tensor]:
         """Gradient by the matrix of a chunk of keys, transposed as these."""

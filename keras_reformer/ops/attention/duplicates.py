@@ -16,7 +16,7 @@ from keras_reformer.ops.loops.shapes import (
 )
 
 
-def places_of(
+def window_coordinate(
     window: Window, ranks: tf.Tensor, buckets: tf.Tensor
 ) -> tf.Tensor:
     """One number that tells whether a window shows a key to a query.
@@ -44,10 +44,10 @@ def _span(window: Window) -> tuple[int, int]:
     return -window.after * unit, window.before * unit
 
 
-def times_shown(
+def count_duplicates(
     window: Window,
-    query: kernel.Tokens,
-    key: kernel.Tokens,
+    query: kernel.TokenInfo,
+    key: kernel.TokenInfo,
     length: Length,
     wrap: bool,
 ) -> tf.Tensor:
@@ -126,7 +126,7 @@ def attention_of_rows(
     keys = _all_tokens(orders, buckets, window, mask)
     queries = map_tensors(lambda x: tf.gather(x, rows, axis=2), keys)
     queries, keys = queries.along(-2), keys.along(-1)
-    count = times_shown(window, queries, keys, size(query_key, 2), wrap)
+    count = count_duplicates(window, queries, keys, size(query_key, 2), wrap)
     if discount_duplicates or importance is not None:
         count = tf.minimum(count, 1)
     seen = kernel.allowed(window.causal, window.sees_itself, queries, keys)
@@ -164,16 +164,16 @@ def _probability(importance, window, scores, query, positions) -> tf.Tensor:
     )
 
 
-def _all_tokens(orders, buckets, window, mask) -> kernel.Tokens:
+def _all_tokens(orders, buckets, window, mask) -> kernel.TokenInfo:
     """Every position's tokens: `(batch, num_heads, length, ...)`."""
     shape = tf.shape(orders)
     flat = tf.reshape(orders, (-1, shape[3]))
     ranks = tf.reshape(invert_permutation(flat), shape)
-    places = places_of(window, ranks, buckets)
+    places = window_coordinate(window, ranks, buckets)
     positions = tf.broadcast_to(
         tf.range(shape[3]), [shape[0], shape[1], shape[3]]
     )
     if mask is not None:
         positions = tf.where(mask[:, None, :], positions, -1)
     by_round = tf.unstack(places, orders.shape[2], axis=2)
-    return kernel.Tokens(positions, places=tuple(by_round))
+    return kernel.TokenInfo(positions, places=tuple(by_round))

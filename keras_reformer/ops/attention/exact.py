@@ -22,7 +22,7 @@ from keras_reformer.ops.attention.local import (
 )
 from keras_reformer.ops.custom_vjp import first_order_gradient
 from keras_reformer.ops.loops.barrier import zeros_after
-from keras_reformer.ops.loops.scan import Result, stack_steps
+from keras_reformer.ops.loops.scan import ArraySpec, scan
 from keras_reformer.ops.loops.shapes import (
     ceil_div,
     size,
@@ -41,7 +41,7 @@ def exact_shared_attention(
     attention_mask: tf.Tensor | None = None,
     attention_bias: tf.Tensor | None = None,
     bias: PositionBias | None = None,
-    dropping: kernel.Dropping | None = None,
+    dropping: kernel.AttentionDropout | None = None,
     query_chunk_length: int = QUERY_CHUNK_LENGTH,
 ) -> tf.Tensor:
     """Softmax attention of shared query-keys to all tokens.
@@ -80,7 +80,7 @@ def exact_shared_attention(
         chunk_length=query_chunk_length,
     )
     valid = tf.constant(True) if mask is None else mask[:, None, :]
-    output = kernel.give_lonely_their_value(output, value, log_sum_exp, valid)
+    output = kernel.fill_fully_masked_rows(output, value, log_sum_exp, valid)
     return tf.where(valid[..., None], output, 0.0)
 
 
@@ -95,7 +95,7 @@ def exact_attention(
     attention_mask: tf.Tensor | None = None,
     attention_bias: tf.Tensor | None = None,
     bias: PositionBias | None = None,
-    dropping: kernel.Dropping | None = None,
+    dropping: kernel.AttentionDropout | None = None,
     query_chunk_length: int = QUERY_CHUNK_LENGTH,
 ) -> tf.Tensor:
     """Softmax attention of queries to all keys, of the same sequence or not.
@@ -157,7 +157,7 @@ def _attention(query, key, value, attention_bias, bias, **options):
         output, log_sum_exp = loop.attend(query, key, value)
 
         def gradient(d_output, _):
-            upstream = kernel.upstream_of(d_output, output, log_sum_exp)
+            upstream = kernel.output_gradient(d_output, output, log_sum_exp)
             gradients = loop.gradient(query, key, value, upstream)
             return kernel.cast_like(gradients, (query, key, value, *others))
 
@@ -211,11 +211,11 @@ class _ChunkLoop:
     def attend(self, query, key, value):
         key, value = self._cast(key), self._cast(value)
         own = self._chunked(query), self._chunked(self.queries, -1)
-        everyone = kernel.Tokens(self.keys).along(-1)
+        everyone = kernel.TokenInfo(self.keys).along(-1)
 
         def forward(index):
             queries, positions = (x[:, index] for x in own)
-            here = kernel.Tokens(positions).along(-2)
+            here = kernel.TokenInfo(positions).along(-2)
             pairs = self._pairs_of_queries(index, here, everyone)
             return kernel.attend(self._cast(queries), key, value, pairs)
 
@@ -231,12 +231,12 @@ class _ChunkLoop:
         query, after = self._cast(query), upstream.output
         own = self._chunked(key), self._chunked(value)
         own = *own, self._chunked(self.keys, -1)
-        everyone = kernel.Tokens(self.queries).along(-1)
+        everyone = kernel.TokenInfo(self.queries).along(-1)
 
         def backward(index, d_queries, *sums):
             keys, values, positions = (x[:, index] for x in own)
             keys = self._cast(keys)
-            here = kernel.Tokens(positions).along(-2)
+            here = kernel.TokenInfo(positions).along(-2)
             pairs = self._pairs_of_keys(index, everyone, here)
             d_keys, d_values, d_scores = kernel.attend_gradient(
                 query, keys, self._cast(values), upstream, pairs
@@ -275,11 +275,11 @@ class _ChunkLoop:
 
     def _over_chunks(self, step, positions, results, after, totals=()):
         count = ceil_div(size(positions, 1), self.chunk_length)
-        return stack_steps(step, count, results, after, totals)
+        return scan(step, count, results, after, totals)
 
     def _results(self, shapes):
         own = [size(self.keys, 0), self.chunk_length]
-        return [Result([*own, *shape], self.dtype) for shape in shapes]
+        return [ArraySpec([*own, *shape], self.dtype) for shape in shapes]
 
     def _pairs_of_queries(self, index, query, key):
         return self._pairs(
@@ -317,7 +317,7 @@ class _ChunkLoop:
                 self.chunk_length,
                 self.dtype,
             )
-        return kernel.Pairs(visible, bias, kept)
+        return kernel.PairMask(visible, bias, kept)
 
     def _rows(self):
         return tf.range(size(self.keys, 0))

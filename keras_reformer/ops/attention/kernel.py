@@ -29,14 +29,15 @@ from keras_reformer.ops.dropout import keep_scale
 from keras_reformer.ops.loops.shapes import map_tensors
 
 
-class Tokens(NamedTuple):
+class TokenInfo(NamedTuple):
     """What masks need to know of tokens, each field `(..., slots)`.
 
     Attributes:
         position: int32. Place in the sequence; -1 hides a key. None where
             buckets and ranks tell all.
         bucket: int32. Bucket in this round; None where buckets do not matter.
-        places: tuple of int32, one a round, from `meetings.places_of`. None
+        places: tuple of int32, one a round, from
+            `duplicates.window_coordinate`. None
             where pairs that meet twice count twice.
     """
 
@@ -44,13 +45,13 @@ class Tokens(NamedTuple):
     bucket: tf.Tensor | None = None
     places: tuple[tf.Tensor, ...] | None = None
 
-    def along(self, axis: int) -> "Tokens":
+    def along(self, axis: int) -> "TokenInfo":
         """Lies along one of a matrix's last two axes: -2 rows, -1 columns."""
         other = -3 - axis
         return map_tensors(lambda x: tf.expand_dims(x, other), self)
 
 
-class Dropping(NamedTuple):
+class AttentionDropout(NamedTuple):
     """Dropout of attention weights.
 
     A mask element depends on the row, the query's rank and the key's slot in
@@ -74,7 +75,7 @@ class Dropping(NamedTuple):
         return keep_scale(self.rate, self.seed, row, rank, slot, dtype=dtype)
 
 
-class Pairs(NamedTuple):
+class PairMask(NamedTuple):
     """What is known of pairs besides their vectors; broadcasts to scores.
 
     Attributes:
@@ -126,7 +127,7 @@ class Pairs(NamedTuple):
 
 
 def allowed(
-    causal: bool, sees_itself: bool, query: Tokens, key: Tokens
+    causal: bool, sees_itself: bool, query: TokenInfo, key: TokenInfo
 ) -> tf.Tensor:
     """Whether positions alone let a query see a key."""
     seen = key.position >= 0
@@ -138,7 +139,7 @@ def allowed(
 
 
 def attend(
-    queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, pairs: Pairs
+    queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, pairs: PairMask
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Softmax attention of queries to keys.
 
@@ -198,7 +199,7 @@ def add_log(largest: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
     return tf.where(positive, largest + log, log_of_zero(total.dtype))
 
 
-class Upstream(NamedTuple):
+class OutputGradient(NamedTuple):
     """What the backward pass of a step knows of the whole softmax.
 
     Attributes:
@@ -212,7 +213,7 @@ class Upstream(NamedTuple):
     log_sum_exp: tf.Tensor
     row_sum: tf.Tensor
 
-    def where(self, there: tf.Tensor) -> "Upstream":
+    def where(self, there: tf.Tensor) -> "OutputGradient":
         """Other queries must not count: `exp(score - lse)` is zero."""
         huge = -log_of_zero(self.log_sum_exp.dtype)
         log_sum_exp = tf.where(there, self.log_sum_exp, huge)
@@ -223,8 +224,8 @@ def attend_gradient(
     queries: tf.Tensor,
     keys: tf.Tensor,
     values: tf.Tensor,
-    upstream: Upstream,
-    pairs: Pairs,
+    upstream: OutputGradient,
+    pairs: PairMask,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Gradients of `attend` by keys, values and scores.
 
@@ -251,13 +252,13 @@ def attend_gradient(
     return tf.matmul(d_scores, queries), d_values, d_scores
 
 
-def upstream_of(
+def output_gradient(
     d_output: tf.Tensor, output: tf.Tensor, log_sum_exp: tf.Tensor
-) -> Upstream:
+) -> OutputGradient:
     """Prepares the gradient of an output for `attend_gradient`."""
     d_output = tf.cast(d_output, output.dtype)
     huge = -log_of_zero(log_sum_exp.dtype)
-    return Upstream(
+    return OutputGradient(
         d_output,
         tf.where(is_log_of_zero(log_sum_exp), huge, log_sum_exp),
         tf.reduce_sum(d_output * output, axis=-1),
@@ -299,7 +300,7 @@ def unit_length_gradient(
     return (upstream - unit * along) / norms[..., None]
 
 
-def give_lonely_their_value(
+def fill_fully_masked_rows(
     output: tf.Tensor,
     value: tf.Tensor,
     log_sum_exp: tf.Tensor,
@@ -315,9 +316,9 @@ def give_lonely_their_value(
     return tf.where(lonely[..., None], tf.cast(value, output.dtype), output)
 
 
-def lonely_value_gradient(
+def fully_masked_rows_gradient(
     d_output: tf.Tensor, log_sum_exp: tf.Tensor, valid: tf.Tensor
 ) -> tf.Tensor:
-    """Gradient of `give_lonely_their_value` by the values."""
+    """Gradient of `fill_fully_masked_rows` by the values."""
     lonely = valid & is_log_of_zero(log_sum_exp)
     return tf.where(lonely[..., None], d_output, 0.0)

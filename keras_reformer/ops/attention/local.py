@@ -20,11 +20,11 @@ from keras_reformer.ops.attention.sorting import flatten_rows
 from keras_reformer.ops.attention.window import (
     Window,
     WindowAttention,
-    inner,
+    crop_chunks,
     windows,
 )
 from keras_reformer.ops.custom_vjp import first_order_gradient
-from keras_reformer.ops.loops.scan import Result
+from keras_reformer.ops.loops.scan import ArraySpec
 from keras_reformer.ops.loops.shapes import (
     Length,
     ceil_div,
@@ -32,7 +32,7 @@ from keras_reformer.ops.loops.shapes import (
     size,
     softmax_dtype,
 )
-from keras_reformer.ops.loops.tiling import Place, over_groups, plan_groups
+from keras_reformer.ops.loops.tiling import Tile, map_tiles, plan_tiles
 
 
 def merge_heads_into_batch(x: tf.Tensor) -> tf.Tensor:
@@ -83,7 +83,7 @@ def local_attention(
     *,
     mask: tf.Tensor | None = None,
     wrap: bool = False,
-    dropping: kernel.Dropping | None = None,
+    dropping: kernel.AttentionDropout | None = None,
     bias: PositionBias | None = None,
 ) -> tf.Tensor:
     """Attention of each position to its own and the neighbouring chunks.
@@ -126,7 +126,7 @@ def _attention(query, key, value, bias, make_loop) -> tf.Tensor:
         output, log_sum_exp = loop.attend(query, key, value)
 
         def gradient(d_output):
-            upstream = kernel.upstream_of(d_output, output, log_sum_exp)
+            upstream = kernel.output_gradient(d_output, output, log_sum_exp)
             gradients = loop.gradient(query, key, value, upstream)
             inputs = (query, key, value, *bias_values)
             return kernel.cast_like(gradients, inputs)
@@ -158,7 +158,7 @@ class _ChunkLoop:
         def forward(tokens, place):
             here = self._locate(tokens.position, place, window.before)
             wide = windows(here, window)
-            own = inner(here, window.before, size(wide[0], 1))
+            own = crop_chunks(here, window.before, size(wide[0], 1))
             (queries,) = self._fetch((query,), *own)
             keys, values = self._fetch((key, value), *wide)
             return self.attention.attend(
@@ -182,14 +182,14 @@ class _ChunkLoop:
         def backward(tokens, place):
             here = self._locate(tokens.position, place, window.reach)
             wide = windows(here, window)
-            own = inner(here, window.after, size(wide[0], 1))
+            own = crop_chunks(here, window.after, size(wide[0], 1))
             queries, *known = self._fetch((query, *upstream), *wide)
             keys, values = self._fetch((key, value), *own)
             return self.attention.gradient(
                 queries,
                 keys,
                 values,
-                kernel.Upstream(*known).where(wide[1] >= 0),
+                kernel.OutputGradient(*known).where(wide[1] >= 0),
                 tokens,
                 rows_at(place, tokens.position),
                 place.chunk,
@@ -203,15 +203,15 @@ class _ChunkLoop:
         )
 
     def _over_groups(self, function, halo, shapes, after, sums=()):
-        plan = plan_groups(
+        plan = plan_tiles(
             size(self.positions, 0),
             self.chunks,
             self.window.chunk_length,
             max(halo),
         )
-        tokens = kernel.Tokens(self._around(self.positions, halo))
-        results = [Result(shape, self.dtype) for shape in shapes]
-        found = over_groups(function, tokens, plan, halo, results, after, sums)
+        tokens = kernel.TokenInfo(self._around(self.positions, halo))
+        results = [ArraySpec(shape, self.dtype) for shape in shapes]
+        found = map_tiles(function, tokens, plan, halo, results, after, sums)
         chunked, totals = found[: len(results)], found[len(results) :]
         return *(join_chunks(x, self.length) for x in chunked), *totals
 
@@ -274,6 +274,6 @@ def zero_absent(taken: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     return taken * tf.cast(position >= 0, taken.dtype)[..., None]
 
 
-def rows_at(place: Place, x: tf.Tensor) -> tf.Tensor:
+def rows_at(place: Tile, x: tf.Tensor) -> tf.Tensor:
     """Numbers of the rows of a group."""
     return place.row + tf.range(size(x, 0))

@@ -8,7 +8,7 @@ Between the passes live the output, the log-sum-exp, the orders and the
 buckets: a round adds 4 to 8 bytes a token and head, and no scores.
 
 One round, to be followed with a finger: `_fetch` takes a group of chunks'
-vectors in the round's order, `WindowAttention` attends, `over_groups` puts
+vectors in the round's order, `WindowAttention` attends, `map_tiles` puts
 the groups' results together and `take` puts them back by position;
 `kernel.merge` joins them with the rounds before.
 """
@@ -24,7 +24,10 @@ from keras_reformer.ops.attention.bias import (
     values_of,
     with_values,
 )
-from keras_reformer.ops.attention.duplicates import places_of, times_shown
+from keras_reformer.ops.attention.duplicates import (
+    count_duplicates,
+    window_coordinate,
+)
 from keras_reformer.ops.attention.importance import Importance
 from keras_reformer.ops.attention.local import (
     join_chunks,
@@ -43,19 +46,19 @@ from keras_reformer.ops.attention.sorting import (
 from keras_reformer.ops.attention.window import (
     Window,
     WindowAttention,
-    inner,
+    crop_chunks,
     windows,
 )
 from keras_reformer.ops.custom_vjp import first_order_gradient
 from keras_reformer.ops.loops.barrier import zeros_after
-from keras_reformer.ops.loops.scan import Result
+from keras_reformer.ops.loops.scan import ArraySpec
 from keras_reformer.ops.loops.shapes import (
     ceil_div,
     pad_axis,
     size,
     softmax_dtype,
 )
-from keras_reformer.ops.loops.tiling import over_groups, plan_groups
+from keras_reformer.ops.loops.tiling import map_tiles, plan_tiles
 
 
 class _Hashes(NamedTuple):
@@ -93,7 +96,7 @@ def lsh_attention(
     wrap: bool = False,
     discount_duplicates: bool = False,
     importance: Importance | None = None,
-    dropping: kernel.Dropping | None = None,
+    dropping: kernel.AttentionDropout | None = None,
     bias: PositionBias | None = None,
 ) -> tf.Tensor:
     """Shared-query-key attention within the windows that sorting brings.
@@ -161,15 +164,15 @@ def _attention(query_key, value, bias, hashes, window, dropping) -> tf.Tensor:
         def gradient(d_output):
             # Anew, so that nothing a loop knows outlives its pass.
             loop = make_loop(bias_values)
-            upstream = kernel.upstream_of(d_output, output, log_sum_exp)
-            alone = kernel.lonely_value_gradient(
+            upstream = kernel.output_gradient(d_output, output, log_sum_exp)
+            alone = kernel.fully_masked_rows_gradient(
                 upstream.output, log_sum_exp, valid
             )
             totals = loop.gradient_all(query_key, value, upstream, alone)
             inputs = (query_key, value, *bias_values)
             return kernel.cast_like(totals, inputs)
 
-        return kernel.give_lonely_their_value(
+        return kernel.fill_fully_masked_rows(
             output, value, log_sum_exp, valid
         ), gradient
 
@@ -247,7 +250,7 @@ class _RoundLoop:
 
         def forward(order, tokens, place):
             wide = windows(order, window)
-            own = inner(order, window.before, size(wide, 1))
+            own = crop_chunks(order, window.before, size(wide, 1))
             # Apart from the keys, among which they lie: with another reader
             # of these the gather would be a slow loop of its own.
             (queries,) = self._fetch((query_key,), own, place)
@@ -274,7 +277,7 @@ class _RoundLoop:
         def backward(order, tokens, place):
             wide = windows(order, window)
             queries, *here = self._fetch((query_key, *upstream), wide, place)
-            own = inner(order, window.after, size(wide, 1))
+            own = crop_chunks(order, window.after, size(wide, 1))
             keys, values, key_norms = self._fetch(
                 (query_key, value, norms), own, place
             )
@@ -285,14 +288,16 @@ class _RoundLoop:
                 queries,
                 keys,
                 values,
-                kernel.Upstream(*here).where(wide >= 0),
+                kernel.OutputGradient(*here).where(wide >= 0),
                 tokens,
                 rows_at(place, order),
                 index * self.chunks + place.chunk,
                 place.count,
                 self._inverse_norms(norms, wide, place),
             )
-            units = inner((keys, key_norms), window.before, size(d_keys, 1))
+            units = crop_chunks(
+                (keys, key_norms), window.before, size(d_keys, 1)
+            )
             d_queries += kernel.unit_length_gradient(*units, d_keys)
             return d_queries, *d_others
 
@@ -303,16 +308,16 @@ class _RoundLoop:
         )
 
     def _over_groups(self, step, index, halo, shapes, sums=()):
-        plan = plan_groups(
+        plan = plan_tiles(
             self.rows, self.chunks, self.window.chunk_length, max(halo)
         )
         order = self._order(index, halo)
-        found = over_groups(
+        found = map_tiles(
             lambda around, place: step(*around, place),
             (order, self._tokens(index, order)),
             plan,
             halo,
-            [Result(shape, self.dtype) for shape in shapes],
+            [ArraySpec(shape, self.dtype) for shape in shapes],
             order,
             sums,
         )
@@ -331,7 +336,7 @@ class _RoundLoop:
         first = index * self.chunks
         return take_from_circle(circle, first, self.chunks, halo)
 
-    def _tokens(self, index, order) -> kernel.Tokens:
+    def _tokens(self, index, order) -> kernel.TokenInfo:
         """What masks need of the tokens in an order."""
         hashes = self.hashes
         position, bucket, places = None, None, None
@@ -342,14 +347,14 @@ class _RoundLoop:
         if hashes.discount:
             found = take(self.places, tf.maximum(order, 0))
             places = tuple(tf.unstack(found, hashes.num_hashes, axis=-1))
-        return kernel.Tokens(position, bucket, places)
+        return kernel.TokenInfo(position, bucket, places)
 
     def _places(self) -> tf.Tensor:
         """Every position's places in all rounds, side by side."""
         orders, buckets = self.hashes[:2]
         flat = tf.reshape(orders, [-1, self.length])
         ranks = tf.reshape(invert_permutation(flat), tf.shape(orders))
-        places = places_of(self.window, ranks, buckets)
+        places = window_coordinate(self.window, ranks, buckets)
         return tf.transpose(places, (0, 2, 1))
 
     def _fetch(self, tensors, order, place):
@@ -374,7 +379,7 @@ class _RoundLoop:
 
     def _times_shown(self, query, key):
         """The number of times that rounds show a key, one at least."""
-        count = times_shown(
+        count = count_duplicates(
             self.window, query, key, self.length, self.hashes.wrap
         )
         return tf.maximum(count, 1)

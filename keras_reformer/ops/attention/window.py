@@ -15,7 +15,12 @@ import tensorflow as tf
 
 from keras_reformer.ops.attention import kernel
 from keras_reformer.ops.attention.bias import PositionBias
-from keras_reformer.ops.attention.kernel import Dropping, Pairs, Tokens, allowed
+from keras_reformer.ops.attention.kernel import (
+    AttentionDropout,
+    PairMask,
+    TokenInfo,
+    allowed,
+)
 from keras_reformer.ops.loops.shapes import Length, map_tensors, size
 
 
@@ -51,7 +56,7 @@ class Window(NamedTuple):
         return self.before + self.after
 
 
-class Shape(NamedTuple):
+class PairGeometry(NamedTuple):
     """Pairs of one chunk and a window: a matrix of static numbers each.
 
     Attributes:
@@ -65,23 +70,23 @@ class Shape(NamedTuple):
     slot: tf.Tensor
 
 
-def by_query(window: Window) -> Shape:
+def by_query(window: Window) -> PairGeometry:
     """A chunk of queries, and the keys in their windows."""
     length = window.chunk_length
     query = tf.range(length)[:, None]
     slot = tf.range((window.reach + 1) * length)[None, :]
     key = slot - window.before * length
-    return Shape(query, query - key, slot)
+    return PairGeometry(query, query - key, slot)
 
 
-def by_key(window: Window) -> Shape:
+def by_key(window: Window) -> PairGeometry:
     """A chunk of keys, and the queries whose windows hold them."""
     length = window.chunk_length
     key = tf.range(length)[:, None]
     query = tf.range((window.reach + 1) * length)[None, :]
     distance = query - key - window.after * length
     slot = key + (window.reach - query // length) * length
-    return Shape(query, distance, slot)
+    return PairGeometry(query, distance, slot)
 
 
 class WindowAttention(NamedTuple):
@@ -99,8 +104,8 @@ class WindowAttention(NamedTuple):
 
     window: Window
     circle: Length
-    dropping: Dropping | None = None
-    count: Callable[[Tokens, Tokens], tf.Tensor] | None = None
+    dropping: AttentionDropout | None = None
+    count: Callable[[TokenInfo, TokenInfo], tf.Tensor] | None = None
     bias: PositionBias | None = None
     probability: Callable[..., tf.Tensor] | None = None
 
@@ -124,7 +129,7 @@ class WindowAttention(NamedTuple):
         window, chunks = self.window, size(queries, 1)
         pairs = self._pairs(
             by_query(window),
-            inner(tokens, window.before, chunks).along(-2),
+            crop_chunks(tokens, window.before, chunks).along(-2),
             windows(tokens, window).along(-1),
             rows,
             chunk + tf.range(chunks),
@@ -167,7 +172,7 @@ class WindowAttention(NamedTuple):
         """
         window, chunks = self.window, size(keys, 1)
         query = windows(tokens, window).along(-1)
-        key = inner(tokens, window.after, chunks).along(-2)
+        key = crop_chunks(tokens, window.after, chunks).along(-2)
         pairs = self._pairs(
             by_key(window),
             query,
@@ -182,7 +187,7 @@ class WindowAttention(NamedTuple):
         )
         d_queries = _queries_gradient(d_scores, keys, window)
         # Of the chunks around, other steps take account.
-        d_keys, d_values, d_scores, query, key = inner(
+        d_keys, d_values, d_scores, query, key = crop_chunks(
             (d_keys, d_values, d_scores, query, key),
             window.before,
             chunks - window.reach,
@@ -194,7 +199,7 @@ class WindowAttention(NamedTuple):
             d_bias = self.bias.gradient(query, key, rows, d_scores)
         return d_queries, d_keys, d_values, *d_bias
 
-    def _pairs(self, shape, query, key, rows, chunks, dtype) -> Pairs:
+    def _pairs(self, shape, query, key, rows, chunks, dtype) -> PairMask:
         """Which pairs see each other; `chunks` holds each first query's."""
         seen = _seen(self.window, shape, query, key)
         bias, kept, count = None, None, None
@@ -211,9 +216,9 @@ class WindowAttention(NamedTuple):
                 self.window.chunk_length,
                 dtype,
             )
-        return Pairs(seen, bias, kept, count=count)
+        return PairMask(seen, bias, kept, count=count)
 
-    def _with_probability(self, pairs, inverse_norms, axis, rows) -> Pairs:
+    def _with_probability(self, pairs, inverse_norms, axis, rows) -> PairMask:
         if self.probability is None:
             return pairs
         inverse_norms = tf.expand_dims(inverse_norms, axis)
@@ -224,7 +229,9 @@ class WindowAttention(NamedTuple):
         )
 
 
-def _seen(window: Window, shape: Shape, query: Tokens, key: Tokens):
+def _seen(
+    window: Window, shape: PairGeometry, query: TokenInfo, key: TokenInfo
+):
     if not window.same_bucket:
         return allowed(window.causal, window.sees_itself, query, key)
     # Ranks in a bucket are in the order of positions.
@@ -247,17 +254,17 @@ def windows(x, window: Window):
     def side_by_side(part):
         chunks = size(part, 1) - window.reach
         firsts = range(window.reach + 1)
-        return tf.concat([inner(part, i, chunks) for i in firsts], axis=2)
+        return tf.concat([crop_chunks(part, i, chunks) for i in firsts], axis=2)
 
     return map_tensors(side_by_side, x)
 
 
-def inner(x, first: int, chunks: Length):
+def crop_chunks(x, first: int, chunks: Length):
     """A run of chunks."""
     return map_tensors(lambda part: part[:, first : first + chunks], x)
 
 
-def within(x: tf.Tensor, index: int, window: Window) -> tf.Tensor:
+def slice_chunk(x: tf.Tensor, index: int, window: Window) -> tf.Tensor:
     """The chunk at one place in windows."""
     length = window.chunk_length
     return x[:, :, index * length : (index + 1) * length]
@@ -279,6 +286,8 @@ def _queries_gradient(
     chunks = size(keys, 1) - window.reach
     parts = tf.matmul(d_scores, keys, transpose_a=True)
     return sum(
-        within(inner(parts, first, chunks), window.reach - first, window)
+        slice_chunk(
+            crop_chunks(parts, first, chunks), window.reach - first, window
+        )
         for first in range(window.reach + 1)
     )

@@ -87,13 +87,13 @@ def attend(
     """
     dtype = softmax_dtype(step.query.dtype)
     query, key, value = (tf.cast(x, dtype) for x in (step.query, key, value))
-    here = kernel.Tokens(step.position[:, None, None, None])
-    there = kernel.Tokens(positions[:, :, None])
+    here = kernel.TokenInfo(step.position[:, None, None, None])
+    there = kernel.TokenInfo(positions[:, :, None])
     seen = kernel.allowed(True, not step.shared, here, there)
     scale = None
     if step.shared:
         scale = 1 / kernel.norms_of(key)[..., None, :]
-    pairs = kernel.Pairs(
+    pairs = kernel.PairMask(
         seen,
         _bias(step, here, there, dtype),
         scale=scale,
@@ -104,9 +104,7 @@ def attend(
     if not step.shared:
         return output
     valid = tf.constant(True)
-    return kernel.give_lonely_their_value(
-        output, step.value, log_sum_exp, valid
-    )
+    return kernel.fill_fully_masked_rows(output, step.value, log_sum_exp, valid)
 
 
 def _bias(step, here, there, dtype):

@@ -8,7 +8,7 @@ from keras_reformer.ops.custom_vjp import custom_gradient
 from keras_reformer.ops.loops.shapes import Length
 
 
-def settle(
+def optimization_barrier(
     tensors: Sequence[tf.Tensor], others: Sequence[tf.Tensor] = ()
 ) -> list[tf.Tensor]:
     """Tensors as they are, computed once, and not before the others.
@@ -41,7 +41,7 @@ def zero_after(other: tf.Tensor) -> tf.Tensor:
 
     What it is added to stays the same, and waits.
     """
-    (zero,) = settle([tf.constant(0)], [other])
+    (zero,) = optimization_barrier([tf.constant(0)], [other])
     return zero
 
 

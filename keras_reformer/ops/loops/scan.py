@@ -9,17 +9,17 @@ from keras_reformer.ops.loops.barrier import zeros_after
 from keras_reformer.ops.loops.shapes import Length
 
 
-class Result(NamedTuple):
+class ArraySpec(NamedTuple):
     """What one step returns."""
 
     shape: Sequence[Length]
     dtype: tf.DType
 
 
-def stack_steps(
+def scan(
     step: Callable[..., tuple],
     count: Length,
-    results: Sequence[Result],
+    results: Sequence[ArraySpec],
     after: tf.Tensor,
     totals: Sequence[tf.Tensor] = (),
 ) -> tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]:

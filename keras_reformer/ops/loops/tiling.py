@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_reformer.ops.loops.barrier import zeros_after
-from keras_reformer.ops.loops.scan import Result, stack_steps
+from keras_reformer.ops.loops.scan import ArraySpec, scan
 from keras_reformer.ops.loops.shapes import (
     Length,
     at_least,
@@ -24,10 +24,10 @@ from keras_reformer.ops.loops.shapes import (
 
 # Tokens in a step, over all of its rows: a step's scores and vectors then
 # take a few MiB at the usual widths, near a core's share of the cache.
-TOKENS_IN_STEP = 4096
+TOKENS_IN_TILE = 4096
 
 
-class Place(NamedTuple):
+class Tile(NamedTuple):
     """Where a group lies.
 
     Attributes:
@@ -42,7 +42,7 @@ class Place(NamedTuple):
     count: Length
 
 
-class Plan(NamedTuple):
+class TilePlan(NamedTuple):
     """How rows and chunks are grouped; a pure function of their numbers.
 
     Rows are put together only where a group holds them whole, so that the
@@ -65,10 +65,10 @@ class Plan(NamedTuple):
         return isinstance(steps, int) and steps == 1
 
 
-def plan_groups(
+def plan_tiles(
     rows: Length, chunks: Length, chunk_length: int, halo: int
-) -> Plan:
-    """Groups of about `TOKENS_IN_STEP` tokens, as equal as can be.
+) -> TilePlan:
+    """Groups of about `TOKENS_IN_TILE` tokens, as equal as can be.
 
     Args:
         rows: Number of rows.
@@ -78,36 +78,36 @@ def plan_groups(
             are not more groups than if each had so many, or most of a step
             would be neighbours.
     """
-    most = max(TOKENS_IN_STEP // chunk_length, halo, 1)
+    most = max(TOKENS_IN_TILE // chunk_length, halo, 1)
     in_step = ceil_div(chunks, at_least(1, ceil_div(chunks, most)))
     in_step = at_least(1, in_step)
     groups = ceil_div(chunks, in_step)
     rows_in_step = 1
     if isinstance(groups, int) and groups == 1 and isinstance(rows, int):
         rows_in_step = _largest_divisor(
-            rows, TOKENS_IN_STEP // (in_step * chunk_length)
+            rows, TOKENS_IN_TILE // (in_step * chunk_length)
         )
-    return Plan(rows, chunks, rows_in_step, in_step, groups)
+    return TilePlan(rows, chunks, rows_in_step, in_step, groups)
 
 
 def _largest_divisor(number: int, most: int) -> int:
     return next(n for n in range(max(most, 1), 0, -1) if number % n == 0)
 
 
-def over_groups(
-    function: Callable[[Any, Place], tuple],
+def map_tiles(
+    function: Callable[[Any, Tile], tuple],
     around: Any,
-    plan: Plan,
+    plan: TilePlan,
     halo: tuple[int, int],
-    results: Sequence[Result],
+    results: Sequence[ArraySpec],
     after: tf.Tensor,
-    sums: Sequence[Result] = (),
+    sums: Sequence[ArraySpec] = (),
 ) -> tuple[tf.Tensor, ...]:
     """Maps a function over groups of chunks and puts its results together.
 
     Args:
         function: takes a group of `around` with its neighbours and the
-            group's `Place`; returns a tuple of arrays of the group's own
+            group's `Tile`; returns a tuple of arrays of the group's own
             chunks, then of those that are to be summed, to which only the
             `count` first chunks may contribute.
         around: structure of tensors `(rows, before + chunks + after,
@@ -122,7 +122,7 @@ def over_groups(
         The results, with the chunks of all groups, then the sums.
     """
     if plan.is_one_step:
-        return function(around, Place(0, 0, plan.chunks))
+        return function(around, Tile(0, 0, plan.chunks))
     spare = plan.groups_in_row * plan.chunks_in_step - plan.chunks
     around = map_tensors(lambda x: pad_axis(x, 1, 0, spare), around)
 
@@ -135,17 +135,17 @@ def over_groups(
             lambda x: _cut(x, row, plan.rows_in_step, chunk, count), around
         )
         left = tf.minimum(plan.chunks_in_step, plan.chunks - chunk)
-        found = function(group, Place(row, chunk, left))
+        found = function(group, Tile(row, chunk, left))
         parts = found[len(results) :]
         totals = (a + b for a, b in zip(totals, parts, strict=True))
         return *found[: len(results)], *totals
 
     first = tf.nest.flatten(around)[0]
     own = [plan.rows_in_step, plan.chunks_in_step, size(first, 2)]
-    stacked, totals = stack_steps(
+    stacked, totals = scan(
         step,
         plan.num_steps,
-        [Result([*own, *shape], dtype) for shape, dtype in results],
+        [ArraySpec([*own, *shape], dtype) for shape, dtype in results],
         after,
         [zeros_after(after, shape, dtype) for shape, dtype in sums],
     )
@@ -160,7 +160,7 @@ def _cut(x: tf.Tensor, row, rows, chunk, chunks) -> tf.Tensor:
     return tf.ensure_shape(cut, [*static, *rest])
 
 
-def _join(stacked: tf.Tensor, plan: Plan) -> tf.Tensor:
+def _join(stacked: tf.Tensor, plan: TilePlan) -> tf.Tensor:
     """`(steps, rows, chunks, ...)` to `(all rows, all chunks, ...)`."""
     rest = stacked.shape[3:].as_list()
     chunks = plan.groups_in_row * plan.chunks_in_step

@@ -17,14 +17,14 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_reformer.ops.loops.barrier import settle, zero_after
-from keras_reformer.ops.reversible.recompute import Memory
+from keras_reformer.ops.loops.barrier import optimization_barrier, zero_after
+from keras_reformer.ops.reversible.recompute import SavedDecisions
 
 Tensors = list[tf.Tensor]
 Streams = tuple[tf.Tensor, tf.Tensor]
 
 
-class Branch(NamedTuple):
+class PureFunction(NamedTuple):
     """One of a block's two functions, with all that it reads.
 
     Attributes:
@@ -33,7 +33,7 @@ class Branch(NamedTuple):
         trainable: values that get gradients.
         state: values that do not.
         keys: one for each of `state`, equal where branches share it.
-        recipe: equal where `run` is the same function, but for what it
+        signature: equal where `run` is the same function, but for what it
             reads; None where that is not known.
     """
 
@@ -41,7 +41,7 @@ class Branch(NamedTuple):
     trainable: Tensors
     state: Tensors
     keys: Sequence[Hashable] = ()
-    recipe: Hashable = None
+    signature: Hashable = None
 
 
 class StackOutput(NamedTuple):
@@ -70,10 +70,10 @@ def _like(branch_output: tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(cast, stream.shape)
 
 
-def walk(
-    branches: Sequence[Branch],
+def stack_forward(
+    branches: Sequence[PureFunction],
     trainable: Sequence[Tensors],
-    memories: Sequence[Memory],
+    decisions_by_branch: Sequence[SavedDecisions],
     streams: Streams,
 ) -> StackOutput:
     """The forward pass, each branch's decisions kept in its memory.
@@ -82,11 +82,11 @@ def walk(
     changed at the one before, so that it draws anew.
     """
     states, changes, losses, latest = [], [], [], {}
-    for branch, values, memory in zip(
-        branches, trainable, memories, strict=True
+    for branch, values, decisions in zip(
+        branches, trainable, decisions_by_branch, strict=True
     ):
         branch = _with_latest_state(branch, latest)
-        with memory.record():
+        with decisions.record():
             streams, change, loss = _forward(branch, values, streams)
         latest.update((branch.keys[i], value) for i, value in change.items())
         states.append(branch.state)
@@ -95,14 +95,14 @@ def walk(
     return StackOutput(streams, states, changes, losses)
 
 
-def _with_latest_state(branch: Branch, latest: dict) -> Branch:
+def _with_latest_state(branch: PureFunction, latest: dict) -> PureFunction:
     pairs = zip(branch.keys, branch.state, strict=True)
     return branch._replace(state=[latest.get(key, x) for key, x in pairs])
 
 
 def with_states(
-    branches: Sequence[Branch], states: Sequence[Tensors]
-) -> list[Branch]:
+    branches: Sequence[PureFunction], states: Sequence[Tensors]
+) -> list[PureFunction]:
     """The branches, with what they read in a run."""
     return [
         branch._replace(state=state)
@@ -110,29 +110,29 @@ def with_states(
     ]
 
 
-def shares_state(branches: Sequence[Branch]) -> bool:
+def shares_state(branches: Sequence[PureFunction]) -> bool:
     """Whether a value of one branch's state is that of another's too."""
     keys = [key for branch in branches for key in branch.keys]
     return len(set(keys)) < len(keys)
 
 
-def _forward(branch: Branch, trainable: Tensors, streams) -> tuple:
+def _forward(branch: PureFunction, trainable: Tensors, streams) -> tuple:
     """One half of a block: the streams change places after it."""
     x1, x2 = streams
     y, changes, losses = branch.run(trainable, _state(branch, x2), x2)
-    (sum_,) = settle([couple(y, x1)])
+    (sum_,) = optimization_barrier([couple(y, x1)])
     return (x2, sum_), changes, losses
 
 
-def walk_back(
-    branches: Sequence[Branch],
+def stack_backward(
+    branches: Sequence[PureFunction],
     trainable: Sequence[Tensors],
-    memories: Sequence[Memory],
+    decisions_by_branch: Sequence[SavedDecisions],
     streams: Streams,
     d_streams: Streams,
     d_losses: Sequence[Tensors],
 ) -> tuple[Streams, Streams, list[Tensors]]:
-    """The halves in reverse, from what `walk` returned.
+    """The halves in reverse, from what `stack_forward` returned.
 
     Returns:
         streams: those at the beginning, rebuilt.
@@ -140,18 +140,18 @@ def walk_back(
         d_trainable: those of each branch's trainable values.
     """
     gradients = []
-    for branch, values, memory, d_loss in zip(
+    for branch, values, decisions, d_loss in zip(
         reversed(branches),
         reversed(trainable),
-        reversed(memories),
+        reversed(decisions_by_branch),
         reversed(d_losses),
         strict=True,
     ):
         x2, sum_ = streams
-        x2, d_passed, d_sum = settle(
+        x2, d_passed, d_sum = optimization_barrier(
             (x2, *d_streams), gradients[-1] if gradients else ()
         )
-        with memory.replay():
+        with decisions.replay():
             x1, d_sum, d_x2, d_values = _half_backward(
                 branch, values, x2, sum_, d_sum, d_loss
             )
@@ -169,7 +169,7 @@ def _half_backward(branch, trainable, x2, sum_, d_sum, d_losses) -> tuple:
         tape.watch((x2, *trainable))
         y, _, losses = branch.run(trainable, _state(branch, x2), x2)
     # The rebuilt stream first: then the sum and the branch's output are gone.
-    x1, d_sum = settle((uncouple(y, sum_), d_sum))
+    x1, d_sum = optimization_barrier((uncouple(y, sum_), d_sum))
     d_x2, *d_trainable = tape.gradient(
         (y, *losses),
         (x2, *trainable),
@@ -179,7 +179,7 @@ def _half_backward(branch, trainable, x2, sum_, d_sum, d_losses) -> tuple:
     return x1, d_sum, d_x2, d_trainable
 
 
-def _state(branch: Branch, x: tf.Tensor) -> Tensors:
+def _state(branch: PureFunction, x: tf.Tensor) -> Tensors:
     """A branch's state, its seeds not before the branch's input.
 
     A mask needs its seed alone, so an executor would make the masks of all

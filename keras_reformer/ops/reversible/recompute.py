@@ -1,14 +1,14 @@
-"""Remember in the forward pass, replay in the backward pass.
+"""Decisions of the forward pass that the backward pass must repeat.
 
-A reversible stack rebuilds a block's input and runs the block again. What the
-first run decided must not be decided again: a hash of the rebuilt input,
-which differs by a rounding, may fall into another bucket, and the gradient
-would be that of another function. So a layer wraps such a decision in
-`remember`, and the stack records it in the forward pass and plays it back in
-the backward pass. The memories are data of one call, kept in its closure.
+A reversible stack reconstructs a block's input and runs the block again. A
+hash of the reconstructed input, which differs by a rounding, may fall into
+another bucket, and the gradient would be that of another function. So a layer
+wraps such a decision in `save_for_backward`: the stack records it in the
+forward pass and replays it in the backward pass. Saved decisions are data of
+one call, kept in its residuals.
 
-This module's recorder is the package's one piece of global state: which
-`Memory`, if any, the code now running belongs to. It is per thread.
+The recorder is the package's one piece of global state: which
+`SavedDecisions`, if any, the code now running belongs to. It is per thread.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any
 _running = threading.local()
 
 
-class Memory:
+class SavedDecisions:
     """What one run of a block decided, in the order it was decided."""
 
     def __init__(self, values: Sequence[Any] = ()):
@@ -28,14 +28,14 @@ class Memory:
 
     @contextlib.contextmanager
     def record(self) -> Iterator[None]:
-        """Within it, `remember` decides and keeps the decision."""
+        """Within it, `save_for_backward` decides and keeps the decision."""
         self.values, self._replayed = [], None
         with self._as_running():
             yield
 
     @contextlib.contextmanager
     def replay(self) -> Iterator[None]:
-        """Within it, `remember` returns the kept decisions, in order."""
+        """Within it, `save_for_backward` returns the saved decisions."""
         self._replayed = 0
         with self._as_running():
             yield
@@ -56,15 +56,15 @@ class Memory:
         if self._replayed == len(self.values):
             raise RuntimeError(
                 "A layer asked to replay a decision that its forward pass "
-                "never made. Expected the same calls of `remember` in both "
-                f"passes. Received: {self._replayed + 1} calls, "
+                "never made. Expected the same calls of `save_for_backward` "
+                f"in both passes. Received: {self._replayed + 1} calls, "
                 f"{len(self.values)} decisions."
             )
         self._replayed += 1
         return self.values[self._replayed - 1]
 
 
-def remember(decide: Callable[[], Any]) -> Any:
+def save_for_backward(decide: Callable[[], Any]) -> Any:
     """Decides, or recalls what was decided in the forward pass.
 
     Outside a reversible stack it just calls `decide`. Do not call it inside

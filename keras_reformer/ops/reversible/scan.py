@@ -1,7 +1,7 @@
 """A stack of equal blocks, as a loop whose body is traced once.
 
 A graph that spells out every block takes tracing time, compiling time and
-memory for each of them, at any length of the sequence. Blocks of one recipe
+memory for each of them, at any length of the sequence. Blocks of one signature
 differ in their values alone, so a loop over turns, each turn a period of the
 stack, takes the turn's values out of stacks. What a turn decides, draws and
 adds to the losses is stacked likewise; the backward pass reads it in reverse.
@@ -13,22 +13,22 @@ from typing import Any
 import tensorflow as tf
 
 from keras_reformer.ops.reversible.coupling import (
-    Branch,
+    PureFunction,
     StackOutput,
     Streams,
     Tensors,
     shares_state,
-    walk,
-    walk_back,
+    stack_backward,
+    stack_forward,
     with_states,
 )
-from keras_reformer.ops.reversible.recompute import Memory
+from keras_reformer.ops.reversible.recompute import SavedDecisions
 
 _TENSOR = object()
 
 
-def repetitions(branches: Sequence[Branch]) -> int:
-    """How often the shortest period of the branches' recipes is repeated.
+def num_scan_steps(branches: Sequence[PureFunction]) -> int:
+    """How often the shortest period of the branches' signatures is repeated.
 
     A stack is cut into whole blocks, of two branches each. A layer at several
     places hands its state on from one to the next, which a loop over values
@@ -36,16 +36,16 @@ def repetitions(branches: Sequence[Branch]) -> int:
     """
     if shares_state(branches):
         return 1
-    recipes = [branch.recipe for branch in branches]
-    for period in range(2, len(recipes), 2):
-        first = recipes[:period]
-        repeated = first * (len(recipes) // period)
-        if None not in first and repeated == recipes:
-            return len(recipes) // period
+    signatures = [branch.signature for branch in branches]
+    for period in range(2, len(signatures), 2):
+        first = signatures[:period]
+        repeated = first * (len(signatures) // period)
+        if None not in first and repeated == signatures:
+            return len(signatures) // period
     return 1
 
 
-class Repeated:
+class ScannedStack:
     """The two passes of a stack, each a loop over its periods.
 
     Args:
@@ -53,7 +53,7 @@ class Repeated:
         count: int. Number of turns.
     """
 
-    def __init__(self, branches: Sequence[Branch], count: int):
+    def __init__(self, branches: Sequence[PureFunction], count: int):
         self.count = count
         self.period = list(branches[: len(branches) // count])
         self.states = self._stack([branch.state for branch in branches])
@@ -106,10 +106,10 @@ class Repeated:
             index = self.count - 1 - turn
             streams, d_streams = state
             states, d_loss = _at((self.states, d_losses), index)
-            streams, d_streams, d_values = walk_back(
+            streams, d_streams, d_values = stack_backward(
                 with_states(self.period, states),
                 tf.nest.map_structure(lambda x: x.read(index), arrays),
-                [Memory(x) for x in _at(self.decisions, index)],
+                [SavedDecisions(x) for x in _at(self.decisions, index)],
                 streams,
                 d_streams,
                 d_loss,
@@ -145,13 +145,15 @@ class Repeated:
             values, states = tf.nest.pack_sequence_as(
                 (stacked, self.states), flat
             )
-            memories = [Memory() for _ in self.period]
+            decisions_by_branch = [SavedDecisions() for _ in self.period]
             branches = with_states(self.period, states)
-            output = walk(branches, values, memories, (x1, x2))
+            output = stack_forward(
+                branches, values, decisions_by_branch, (x1, x2)
+            )
             found = (
                 output.changes,
                 output.losses,
-                [memory.values for memory in memories],
+                [decisions.values for decisions in decisions_by_branch],
             )
             tensors, template = _tensors_of(found)
             templates.append(template)

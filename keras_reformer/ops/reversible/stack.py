@@ -17,28 +17,30 @@ import tensorflow as tf
 
 from keras_reformer.ops.custom_vjp import first_order_gradient
 from keras_reformer.ops.reversible.coupling import (
-    Branch,
+    PureFunction,
     StackOutput,
     Streams,
     Tensors,
-    walk,
-    walk_back,
+    stack_backward,
+    stack_forward,
     with_states,
 )
-from keras_reformer.ops.reversible.recompute import Memory
-from keras_reformer.ops.reversible.scan import Repeated, repetitions
+from keras_reformer.ops.reversible.recompute import SavedDecisions
+from keras_reformer.ops.reversible.scan import ScannedStack, num_scan_steps
 
 
-def run_plainly(branches: Sequence[Branch], streams: Streams) -> StackOutput:
+def run_plainly(
+    branches: Sequence[PureFunction], streams: Streams
+) -> StackOutput:
     """The stack with ordinary backpropagation, which keeps activations."""
     trainable = [branch.trainable for branch in branches]
-    # The memories are not read again: autodiff keeps what it needs.
-    memories = [Memory() for _ in branches]
-    return walk(branches, trainable, memories, streams)
+    # The decisions_by_branch are not read again: autodiff keeps what it needs.
+    decisions_by_branch = [SavedDecisions() for _ in branches]
+    return stack_forward(branches, trainable, decisions_by_branch, streams)
 
 
 def run_reversibly(
-    branches: Sequence[Branch],
+    branches: Sequence[PureFunction],
     streams: Streams,
     repeat: bool = False,
 ) -> StackOutput:
@@ -48,7 +50,7 @@ def run_reversibly(
         branches: `f` and `g` of the first block, of the second, and so on.
         streams: `(x1, x2)`, float32 at least: rebuilding in lower precision
             is several per cent wrong after a few blocks.
-        repeat: bool. Whether blocks of equal recipes become one loop in a
+        repeat: bool. Whether blocks of equal signatures become one loop in a
             graph, which is traced and compiled once. It copies their values.
 
     Returns:
@@ -57,8 +59,8 @@ def run_reversibly(
     """
     sizes = [len(branch.trainable) for branch in branches]
     repeat = repeat and not tf.executing_eagerly()
-    count = repetitions(branches) if repeat else 1
-    passes = Repeated(branches, count) if count > 1 else _Unrolled(branches)
+    count = num_scan_steps(branches) if repeat else 1
+    passes = ScannedStack(branches, count) if count > 1 else _Unrolled(branches)
     outputs: list[StackOutput] = []
 
     @first_order_gradient
@@ -91,18 +93,20 @@ class _Unrolled:
 
     def __init__(self, branches):
         self.branches = branches
-        self.memories = [Memory() for _ in branches]
+        self.decisions_by_branch = [SavedDecisions() for _ in branches]
 
     def forward(self, trainable, streams) -> StackOutput:
-        output = walk(self.branches, trainable, self.memories, streams)
+        output = stack_forward(
+            self.branches, trainable, self.decisions_by_branch, streams
+        )
         self.branches = with_states(self.branches, output.states)
         return output
 
     def backward(self, trainable, streams, d_streams, d_losses) -> tuple:
-        _, *gradients = walk_back(
+        _, *gradients = stack_backward(
             self.branches,
             trainable,
-            self.memories,
+            self.decisions_by_branch,
             streams,
             d_streams,
             d_losses,

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.ops.attention.exact import exact_attention
-from keras_reformer.ops.attention.kernel import Dropping
+from keras_reformer.ops.attention.kernel import AttentionDropout
 from keras_reformer.ops.attention.local import local_attention
 from keras_reformer.ops.attention.lsh import lsh_attention
 from keras_reformer.ops.attention.window import Window
@@ -15,7 +15,7 @@ SEED = [3, 5]
 
 
 def make_dropping(shared=True):
-    return Dropping(RATE, tf.constant(SEED), shared)
+    return AttentionDropout(RATE, tf.constant(SEED), shared)
 
 
 def tokens(dim):

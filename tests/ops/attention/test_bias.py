@@ -12,7 +12,7 @@ from keras_reformer.ops.attention.exact import (
     exact_attention,
     exact_shared_attention,
 )
-from keras_reformer.ops.attention.kernel import Dropping
+from keras_reformer.ops.attention.kernel import AttentionDropout
 from keras_reformer.ops.attention.local import local_attention
 from keras_reformer.ops.attention.lsh import lsh_attention
 from keras_reformer.ops.attention.sorting import sort_by_bucket
@@ -202,9 +202,9 @@ def test_equals_the_reference(kind, causal):
 def test_gradient_equals_finite_differences(
     kind, tokens_in_step, shared_dropout, monkeypatch
 ):
-    monkeypatch.setattr(tiling, "TOKENS_IN_STEP", tokens_in_step)
+    monkeypatch.setattr(tiling, "TOKENS_IN_TILE", tokens_in_step)
     case = make_case()
-    dropping = Dropping(0.2, tf.constant([1, 2]), shared_dropout)
+    dropping = AttentionDropout(0.2, tf.constant([1, 2]), shared_dropout)
     rng = np.random.default_rng(1)
     weights = rng.normal(size=case[2].shape)
     arguments = [*tensors(case), *make_bias().values]
@@ -220,7 +220,7 @@ def test_gradient_equals_finite_differences(
 
 @pytest.mark.parametrize("kind", ["wide", "bucket", "local", "shared"])
 def test_every_execution_gives_the_same_gradients(kind, execution, monkeypatch):
-    monkeypatch.setattr(tiling, "TOKENS_IN_STEP", 16)
+    monkeypatch.setattr(tiling, "TOKENS_IN_TILE", 16)
     case = make_case()
     weights = np.random.default_rng(1).normal(size=case[2].shape)
 
@@ -277,7 +277,7 @@ def test_gradient_of_a_matrix_equals_finite_differences(batch, heads):
             make_bias(arguments[4:]),
             arguments[:3],
             attention_bias=arguments[3],
-            dropping=Dropping(0.2, tf.constant([1, 2])),
+            dropping=AttentionDropout(0.2, tf.constant([1, 2])),
         )
         return tf.reduce_sum(weights * output)
 

@@ -10,7 +10,7 @@ from keras_reformer.ops.attention.exact import (
     exact_attention,
     exact_shared_attention,
 )
-from keras_reformer.ops.attention.kernel import Dropping
+from keras_reformer.ops.attention.kernel import AttentionDropout
 from keras_reformer.ops.attention.local import local_attention
 from keras_reformer.ops.attention.lsh import lsh_attention
 from keras_reformer.ops.attention.positions import axial_positions, rotate
@@ -19,7 +19,7 @@ from keras_reformer.ops.attention.window import Window
 from keras_reformer.ops.chunking import map_positions
 from keras_reformer.ops.dropout import dropout
 from keras_reformer.ops.loops import tiling
-from keras_reformer.ops.loops.scan import Result
+from keras_reformer.ops.loops.scan import ArraySpec
 from keras_reformer.ops.losses import chunked_cross_entropy
 from tests.finite_differences import check_finite_differences
 
@@ -32,7 +32,7 @@ SEED = (3, 5)
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
     """Loops turn several times, and the last turn is not full."""
-    monkeypatch.setattr(tiling, "TOKENS_IN_STEP", 12)
+    monkeypatch.setattr(tiling, "TOKENS_IN_TILE", 12)
     monkeypatch.setattr(losses, "_LOGITS_IN_STEP", 2 * 3 * VOCABULARY)
 
 
@@ -101,7 +101,7 @@ def test_lsh_attention(kind, reach, causal):
             mask=mask,
             wrap=kind == "wrap",
             discount_duplicates=True,
-            dropping=Dropping(0.3, tf.constant(SEED), shared=False),
+            dropping=AttentionDropout(0.3, tf.constant(SEED), shared=False),
             bias=make_bias(values),
         )
 
@@ -124,7 +124,7 @@ def test_local_attention(wrap, reach, causal):
             Window(CHUNK, *reach, causal, True, False),
             mask=mask,
             wrap=wrap,
-            dropping=Dropping(0.3, tf.constant(SEED), shared=True),
+            dropping=AttentionDropout(0.3, tf.constant(SEED), shared=True),
             bias=make_bias(values),
         )
 
@@ -142,7 +142,7 @@ def test_exact_attention(shared, causal):
         "causal": causal,
         "mask": mask,
         "attention_mask": tf.constant(rng.random((BATCH, LENGTH, keys)) < 0.7),
-        "dropping": Dropping(0.3, tf.constant(SEED)),
+        "dropping": AttentionDropout(0.3, tf.constant(SEED)),
         "query_chunk_length": 5,
     }
 
@@ -201,7 +201,7 @@ def test_map_positions():
 
     def mapped(arguments):
         inputs, *weights = arguments
-        output = Result([VALUE_DIM], tf.float64)
+        output = ArraySpec([VALUE_DIM], tf.float64)
         return map_positions(step, inputs, weights, 4, output)
 
     arguments = [

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.ops.attention.duplicates import attention_of_rows
-from keras_reformer.ops.attention.kernel import Dropping
+from keras_reformer.ops.attention.kernel import AttentionDropout
 from keras_reformer.ops.attention.local import local_attention
 from keras_reformer.ops.attention.sorting import sort_by_bucket
 from keras_reformer.ops.attention.window import Window
@@ -62,12 +62,12 @@ def test_local_equals_the_reference(length, before, after, causal, wrap):
 @pytest.mark.parametrize("wrap", [True, False])
 @pytest.mark.parametrize("tokens_in_step", [8, 10_000])
 def test_gradient_equals_finite_differences(wrap, tokens_in_step, monkeypatch):
-    monkeypatch.setattr(tiling, "TOKENS_IN_STEP", tokens_in_step)
+    monkeypatch.setattr(tiling, "TOKENS_IN_TILE", tokens_in_step)
     *arguments, mask = make_case(13, masked=True)
     arguments = [tf.constant(x) for x in arguments]
     rng = np.random.default_rng(1)
     weights = rng.normal(size=arguments[2].shape)
-    dropping = Dropping(0.2, tf.constant([1, 2]))
+    dropping = AttentionDropout(0.2, tf.constant([1, 2]))
 
     def loss(arguments):
         output = attend(

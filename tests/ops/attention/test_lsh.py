@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.ops.attention.exact import exact_shared_attention
-from keras_reformer.ops.attention.kernel import Dropping
+from keras_reformer.ops.attention.kernel import AttentionDropout
 from keras_reformer.ops.attention.lsh import lsh_attention
 from keras_reformer.ops.attention.sorting import sort_by_bucket
 from keras_reformer.ops.attention.window import Window
@@ -110,7 +110,7 @@ def test_grouping_changes_nothing(
     tokens_in_step, scope, wrap, monkeypatch, execution
 ):
     query_key, value, buckets, mask = make_case(37, masked=True)
-    dropping = Dropping(0.3, tf.constant([3, 5]))
+    dropping = AttentionDropout(0.3, tf.constant([3, 5]))
     weights = np.random.default_rng(1).normal(size=value.shape)
 
     def run(query_key, value):
@@ -130,14 +130,14 @@ def test_grouping_changes_nothing(
 
     arguments = tf.constant(query_key), tf.constant(value)
     whole = run(*arguments)
-    monkeypatch.setattr(tiling, "TOKENS_IN_STEP", tokens_in_step)
+    monkeypatch.setattr(tiling, "TOKENS_IN_TILE", tokens_in_step)
     parts = execution(run)(*arguments)
     for part, expected in zip(parts, whole, strict=True):
         np.testing.assert_allclose(part, expected, atol=1e-12)
 
 
 def dropout_mask(rate, seed, num_hashes, length, width):
-    """The mask that a reader of `Dropping`'s definition would build."""
+    """The mask that a reader of `AttentionDropout`'s definition would build."""
     rows = np.arange(BATCH * HEADS).reshape(BATCH, HEADS, 1, 1, 1)
     ranks = np.arange(num_hashes * length).reshape(num_hashes, length, 1)
     masks = keep_scale(
@@ -172,7 +172,7 @@ def test_dropout_equals_the_reference(scope, wrap):
         window(scope, False),
         mask,
         wrap=wrap,
-        dropping=Dropping(rate, tf.constant(seed)),
+        dropping=AttentionDropout(rate, tf.constant(seed)),
     )
     np.testing.assert_allclose(output, expected, atol=1e-12)
 
@@ -221,7 +221,11 @@ def test_gradient_equals_finite_differences(
     query_key, value, buckets, mask = make_case(11, masked=True)
     rng = np.random.default_rng(2)
     weights = rng.normal(size=value.shape)
-    options = {"dropping": Dropping(rate, tf.constant([1, 2]))} if rate else {}
+    options = (
+        {"dropping": AttentionDropout(rate, tf.constant([1, 2]))}
+        if rate
+        else {}
+    )
 
     def loss(arguments):
         query_key, value = arguments
@@ -290,9 +294,9 @@ def test_second_order_gradients_say_that_they_are_missing():
     query_key = tf.constant(query_key)
     with tf.GradientTape() as outer:
         outer.watch(query_key)
-        with tf.GradientTape() as inner:
-            inner.watch(query_key)
+        with tf.GradientTape() as crop_chunks:
+            crop_chunks.watch(query_key)
             output = attend(query_key, value, buckets, window())
-        gradient = inner.gradient(output, query_key)
+        gradient = crop_chunks.gradient(output, query_key)
     with pytest.raises(LookupError, match="Second-order gradients"):
         outer.gradient(gradient, query_key)

@@ -8,9 +8,9 @@ from keras_reformer.ops.attention.window import (
     Window,
     by_key,
     by_query,
-    inner,
+    crop_chunks,
+    slice_chunk,
     windows,
-    within,
 )
 
 REACHES = [(0, 0), (1, 0), (0, 1), (2, 1), (1, 3)]
@@ -37,15 +37,15 @@ def test_windows_are_chunks_side_by_side(reach):
         first = i * LENGTH
         expected = np.arange(first, first + wide.shape[2])
         np.testing.assert_array_equal(wide[0, i], expected)
-    own = inner(chunks, before, wide.shape[1])
-    tf.debugging.assert_equal(within(wide, before, window), own)
+    own = crop_chunks(chunks, before, wide.shape[1])
+    tf.debugging.assert_equal(slice_chunk(wide, before, window), own)
 
 
 def pairs_of(window, by):
     """Distance and slot of each pair, by the ranks of query and key."""
     looks_from_keys = by is by_key
     first = window.after if looks_from_keys else window.before
-    own = inner(numbers(), first, CHUNKS - window.reach)[0]
+    own = crop_chunks(numbers(), first, CHUNKS - window.reach)[0]
     around = windows(numbers(), window)[0]
     shape = by(window)
     size = (LENGTH, around.shape[1])

@@ -3,9 +3,9 @@
 import pytest
 import tensorflow as tf
 
-from keras_reformer.ops.loops.scan import Result, stack_steps
+from keras_reformer.ops.loops.scan import ArraySpec, scan
 
-RESULTS = [Result([2], tf.float32), Result([], tf.int32)]
+RESULTS = [ArraySpec([2], tf.float32), ArraySpec([], tf.int32)]
 
 
 def squares(count, after):
@@ -15,7 +15,7 @@ def squares(count, after):
         x = tf.cast(index, tf.float32)
         return tf.stack([x, -x]), index**2, total + index**2
 
-    return stack_steps(step, count, RESULTS, after, [tf.constant(100)])
+    return scan(step, count, RESULTS, after, [tf.constant(100)])
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
@@ -38,10 +38,10 @@ def test_count_that_is_not_known_while_tracing():
 
 def test_steps_see_what_the_steps_before_them_left(execution):
     def fibonacci(after):
-        return stack_steps(
+        return scan(
             lambda _, a, b: (a, b, a + b),
             8,
-            [Result([], tf.int32)],
+            [ArraySpec([], tf.int32)],
             after,
             [tf.constant(0), tf.constant(1)],
         )

@@ -16,7 +16,7 @@ from keras_reformer.models.reformer_backbone import ReformerBackbone
 from keras_reformer.models.retracing import RetracesSteps
 
 
-class HeadedModel(
+class Task(
     RefusesRematerialization,
     RetracesSteps,
     TokenInputs,
