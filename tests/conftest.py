@@ -51,7 +51,7 @@ def execution(request):
 def exported(tmp_path_factory):
     """The path of an exported language model of one block."""
     from keras_reformer.export import export_saved_model
-    from tests.export.tiny import ONE_BLOCK, causal_lm
+    from tests.support.tiny_exports import ONE_BLOCK, causal_lm
 
     folder = str(tmp_path_factory.mktemp("exported") / "tiny")
     return export_saved_model(causal_lm(**ONE_BLOCK), folder)

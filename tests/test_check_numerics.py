@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_reformer
-from tests.models.tiny import SMALLEST, make_ids, make_mask, make_model
+from tests.support.tiny import SMALLEST, make_ids, make_mask, make_model
 
 BATCH = {"token_ids": make_ids(), "padding_mask": make_mask(make_ids())}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keras_reformer.cli import main
-from tests.commands.tiny import make_config, to_arguments, write_corpus
+from tests.support.tiny_runs import make_config, to_arguments, write_corpus
 
 ROOT = Path(__file__).parents[1]
 

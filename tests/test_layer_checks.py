@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.layer_checks import check_layer
+from tests.support.layer_checks import check_layer
 
 
 @keras.saving.register_keras_serializable(package="test_reference")

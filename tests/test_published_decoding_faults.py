@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import LocalSelfAttention, LSHSelfAttention
-from tests.stepwise import decode, gap
+from tests.support.stepwise import decode, gap
 
 HEADS, KEY_DIM, DIM, CHUNK, LENGTH = 2, 5, 7, 4, 41
 ROWS = np.array([9, 3, 17], "int32")

@@ -21,8 +21,8 @@ from keras_reformer.layers import (
 )
 from keras_reformer.ops.attention import hashing
 from keras_reformer.ops.loops import tiling
-from tests.convert import published
-from tests.models.tiny import make_backbone, make_ids, make_model, values
+from tests.support import published
+from tests.support.tiny import make_backbone, make_ids, make_model, values
 
 BATCH, LENGTH, DIM, CHUNK = 2, 13, 6, 4
 ATTENTION = {

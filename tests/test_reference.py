@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests import reference
+from tests.support import reference
 
 
 def random_tensors(*shapes, seed=0):

@@ -11,9 +11,9 @@ import pytest
 import keras_reformer
 from keras_reformer import convert
 from keras_reformer.cli import main
-from tests.convert import published
-from tests.convert.published import CONFIG
-from tests.damage import cuts, flips
+from tests.support import published
+from tests.support.damage import cuts, flips
+from tests.support.published import CONFIG
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from keras_reformer import data
 from keras_reformer.cli import main
 from keras_reformer.commands.generate import make_sampler, to_bytes
 from keras_reformer.generation import RandomSampler, TopKSampler, TopPSampler
-from tests.models import tiny
+from tests.support import tiny
 
 PROMPT = "a Zürich"
 TOKENIZER = data.ByteTokenizer()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_reformer.commands import report, training
-from tests.commands.tiny import make_config
+from tests.support.tiny_runs import make_config
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from keras_reformer.cli import main
 from keras_reformer.commands import callbacks, train, training
 from keras_reformer.commands.run_folder import RunFolder
-from tests.commands.tiny import make_config, to_arguments, write_corpus
+from tests.support.tiny_runs import make_config, to_arguments, write_corpus
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ import pytest
 
 import keras_reformer
 from keras_reformer import convert
-from tests import reference
+from tests.support import reference
 
 HEADS, KEY_DIM, VALUE_DIM, DIM, LENGTH = 3, 5, 2, 7, 13
 RNG = np.random.default_rng(0)

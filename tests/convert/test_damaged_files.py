@@ -12,9 +12,9 @@ import pytest
 from keras_reformer import convert
 from keras_reformer.convert.torch_files import read_torch_file
 from keras_reformer.convert.weight_files import read_file, read_json
-from tests.convert import published
-from tests.convert.published import CONFIG
-from tests.damage import check, cuts, flips
+from tests.support import published
+from tests.support.damage import check, cuts, flips
+from tests.support.published import CONFIG
 
 FILES = pathlib.Path(__file__).parent / "files"
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_reformer import convert
 from keras_reformer.convert.huggingface import _expected
-from tests.convert import goldens, published
+from tests.support import goldens, published
 
 pytestmark = pytest.mark.skipif(
     not goldens.FOLDER.is_dir(),

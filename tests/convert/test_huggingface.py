@@ -14,8 +14,8 @@ import keras_reformer
 from keras_reformer import convert
 from keras_reformer.convert.configs import from_published
 from keras_reformer.export import export_saved_model
-from tests.convert import published
-from tests.convert.published import CONFIG
+from tests.support import published
+from tests.support.published import CONFIG
 
 IDS = np.random.default_rng(0).integers(0, 13, (2, 19)).astype("int32")
 RNG = np.random.default_rng(3)

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from keras_reformer import convert
-from tests.convert import published
-from tests.convert.published import CONFIG
+from tests.support import published
+from tests.support.published import CONFIG
 
 WEIGHTS = published.language_model()
 SHARDS = [

@@ -8,8 +8,8 @@ import pytest
 
 import keras_reformer
 from keras_reformer import convert
-from tests.convert import published
-from tests.convert.published import CONFIG
+from tests.support import published
+from tests.support.published import CONFIG
 
 IDS = np.random.default_rng(0).integers(0, 13, (2, 19)).astype("int32")
 # What no array of a checkpoint tells.

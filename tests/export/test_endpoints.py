@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_reformer import models
 from keras_reformer.export import endpoints
-from tests.export.tiny import (
+from tests.support.tiny_exports import (
     IDS,
     LENGTHS,
     MASK,

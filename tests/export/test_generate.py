@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_reformer.export import export_saved_model
 from keras_reformer.generation import row_seeds
-from tests.export.tiny import causal_lm
+from tests.support.tiny_exports import causal_lm
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4, 5]]
 LONGEST = 40

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.export import warmup
-from tests.export.tiny import IDS, LENGTHS
+from tests.support.tiny_exports import IDS, LENGTHS
 
 # The order of each endpoint's arguments.
 ENDPOINTS = {

@@ -12,7 +12,7 @@ from keras_reformer.export import (
     verify_saved_model,
     warmup,
 )
-from tests.export.tiny import IDS, ONE_BLOCK, causal_lm, classifier
+from tests.support.tiny_exports import IDS, ONE_BLOCK, causal_lm, classifier
 
 
 @pytest.fixture(scope="module")

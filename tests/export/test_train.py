@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.export import export_saved_model, warmup
-from tests.export.tiny import IDS, LENGTHS, MASK, causal_lm
+from tests.support.tiny_exports import IDS, LENGTHS, MASK, causal_lm
 
 # Two equal blocks are one loop, whose gradient is written by hand.
 BLOCKS = [1, pytest.param(2, marks=pytest.mark.slow)]

@@ -3,7 +3,7 @@
 import pytest
 
 from keras_reformer.generation import BeamSampler
-from tests.models import tiny
+from tests.support import tiny
 
 hub = pytest.importorskip("keras_hub", exc_type=ImportError).samplers
 

@@ -12,7 +12,7 @@ from keras_reformer.generation import (
     stream,
 )
 from keras_reformer.generation.prompts import check
-from tests.generation.decoders import counting
+from tests.support.decoders import counting
 
 TEXTS = [[0, 3, 0], [5, 1]]
 FRONT = np.array([[0, 3, 0], [0, 5, 1]])

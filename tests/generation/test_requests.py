@@ -11,8 +11,8 @@ from keras_reformer.generation import (
     get_sampler,
     stream,
 )
-from tests.generation import decoders
-from tests.generation.decoders import LONGEST, VOCABULARY, counting, fair, run
+from tests.support import decoders
+from tests.support.decoders import LONGEST, VOCABULARY, counting, fair, run
 
 TABLE = decoders.make_table()
 PROMPTS = [[3], [1, 1, 4], [0, 5, 2, 2, 1, 0, 3]]

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from keras_reformer.layers import AlibiBias
-from tests import reference_positions
-from tests.layer_checks import check_config
-from tests.layers import positioned
-from tests.layers.positioned import HEADS, KINDS, make_built, make_inputs
+from tests.support import positioned, reference_positions
+from tests.support.layer_checks import check_config
+from tests.support.positioned import HEADS, KINDS, make_built, make_inputs
 
 
 def biases(layer, length, execution=lambda function: function):

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import AxialPositionEmbedding
-from tests import reference
-from tests.layer_checks import check_layer
+from tests.support import reference
+from tests.support.layer_checks import check_layer
 
 AXES = [((7,), (5,)), ((3, 5), (2, 7)), ((2, 3, 5), (3, 1, 4))]
 

@@ -16,8 +16,8 @@ from keras_reformer.layers import (
     ReversibleSequence,
     RotaryEmbedding,
 )
-from tests import reference, stepwise
-from tests.stepwise import LENGTHS, gap
+from tests.support import reference, stepwise
+from tests.support.stepwise import LENGTHS, gap
 
 DIM = 12
 HEADS = {"num_heads": 2, "key_dim": 6}

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import Dropout
-from tests.layer_checks import check_layer
+from tests.support.layer_checks import check_layer
 
 RATE = 0.3
 SHAPE = (11, 101, 97)

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import FeedForward, feed_forward
-from tests.layer_checks import check_layer
+from tests.support.layer_checks import check_layer
 
 BATCH, LENGTH, DIM, INNER = 2, 13, 5, 7
 

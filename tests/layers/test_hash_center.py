@@ -6,8 +6,7 @@ import tensorflow as tf
 import keras_reformer
 from keras_reformer import LSHSelfAttention, ReformerBackbone
 from keras_reformer.layers import ReversibleBlock, ReversibleSequence
-from tests import reference, stepwise
-from tests.models import tiny
+from tests.support import reference, stepwise, tiny
 
 HEADS, KEY_DIM, LENGTH, DIM = 2, 6, 40, 8
 MASK = np.arange(LENGTH) < np.array([[LENGTH], [13]])

@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import LocalSelfAttention
-from tests import reference
-from tests.layer_checks import check_layer
+from tests.support import reference
+from tests.support.layer_checks import check_layer
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, DIM, CHUNK = 2, 3, 5, 2, 7, 4
 LENGTHS = [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 13, 23]

@@ -4,8 +4,8 @@ import tensorflow as tf
 
 from keras_reformer.layers import LSHSelfAttention
 from keras_reformer.ops.attention.hashing import num_rotation_columns
-from tests import reference, reference_importance
-from tests.layer_checks import check_layer
+from tests.support import reference, reference_importance
+from tests.support.layer_checks import check_layer
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, DIM, CHUNK = 2, 3, 5, 2, 7, 4
 BUCKET = {"scope": "bucket"}

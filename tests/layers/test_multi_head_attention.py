@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_reformer.layers import LSHSelfAttention, MultiHeadAttention
 from keras_reformer.ops.attention.exact import exact_attention
 from keras_reformer.ops.attention.kernel import AttentionDropout
-from tests.layer_checks import check_layer
+from tests.support.layer_checks import check_layer
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, DIM, CHUNK = 2, 3, 5, 2, 7, 4
 LENGTHS = [1, CHUNK, CHUNK + 1, 13]

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import RelativePositionBias
-from tests.layers import positioned
-from tests.layers.positioned import BATCH, HEADS, LENGTH
+from tests.support import positioned
+from tests.support.positioned import BATCH, HEADS, LENGTH
 
 KINDS = {
     "bucket": ("lsh", {"scope": "bucket", "discount_duplicates": True}),

@@ -8,7 +8,7 @@ from keras_reformer.layers import (
     PreNormalization,
     pre_normalization,
 )
-from tests.layer_checks import check_layer
+from tests.support.layer_checks import check_layer
 
 SHAPE = (2, 13, 5)
 

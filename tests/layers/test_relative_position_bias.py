@@ -7,9 +7,8 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import RelativePositionBias, RotaryEmbedding
-from tests import layer_checks, reference_positions
-from tests.layers import positioned
-from tests.layers.positioned import HEADS, KINDS, make_built, make_inputs
+from tests.support import layer_checks, positioned, reference_positions
+from tests.support.positioned import HEADS, KINDS, make_built, make_inputs
 
 DISTANCES = np.arange(-300, 301, dtype="int32")
 

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 import keras_reformer
-from tests.models.tiny import SMALLEST, make_backbone, make_ids, make_model
+from tests.support.tiny import SMALLEST, make_backbone, make_ids, make_model
 
 MAKERS = {
     "lsh": lambda: keras_reformer.LSHSelfAttention(2, 4, name="one"),

@@ -11,7 +11,7 @@ from keras_reformer.layers import (
     ReversibleBlock,
     ReversibleSequence,
 )
-from tests.layer_checks import check_layer
+from tests.support.layer_checks import check_layer
 
 BATCH, LENGTH, DIM = 2, 13, 5
 SHAPE = (BATCH, LENGTH, DIM)

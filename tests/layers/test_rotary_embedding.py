@@ -6,10 +6,9 @@ import tensorflow as tf
 
 from keras_reformer.layers import LSHSelfAttention, RotaryEmbedding
 from keras_reformer.ops.attention.positions import angles
-from tests import reference, reference_positions
-from tests.layer_checks import check_layer
-from tests.layers import positioned
-from tests.layers.positioned import KINDS, make_built, make_inputs
+from tests.support import positioned, reference, reference_positions
+from tests.support.layer_checks import check_layer
+from tests.support.positioned import KINDS, make_built, make_inputs
 
 SHAPE = (2, 3, 13, 6)
 

@@ -7,9 +7,8 @@ import keras_reformer
 from keras_reformer import LSHSelfAttention, ReformerBackbone
 from keras_reformer.layers.short_convolution import ShortConvolution
 from keras_reformer.ops.attention.short_convolution import short_convolution
-from tests import reference
-from tests.layer_checks import check_layer
-from tests.models import tiny
+from tests.support import reference, tiny
+from tests.support.layer_checks import check_layer
 
 SHAPE = (2, 11, 6)
 

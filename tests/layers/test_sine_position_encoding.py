@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import SinePositionEncoding
-from tests import reference_positions
-from tests.layer_checks import check_layer
+from tests.support import reference_positions
+from tests.support.layer_checks import check_layer
 
 SHAPE = (2, 13, 7)
 

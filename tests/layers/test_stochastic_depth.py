@@ -19,7 +19,7 @@ from tests.layers.test_reversible_gradients import (
     gradient_function,
     set_weights_apart,
 )
-from tests.models import tiny
+from tests.support import tiny
 
 BATCH, LENGTH, DIM, RATE = 11, 13, 5, 0.3
 SHAPE = (BATCH, LENGTH, DIM)

@@ -10,7 +10,7 @@ from keras_reformer.cli import main
 from keras_reformer.export import export_saved_model, warmup
 from keras_reformer.loaders.comparison import Reference
 from keras_reformer.loaders.signatures import read_metadata, read_signatures
-from tests.damage import check, cuts, flips
+from tests.support.damage import check, cuts, flips
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_reformer import models
 from keras_reformer.export import export_saved_model, verify_saved_model, warmup
 from keras_reformer.loaders import runner
-from tests.export.tiny import ONE_BLOCK, SIZES
+from tests.support.tiny_exports import ONE_BLOCK, SIZES
 
 WORDS = ["a", "bb", "c" * 40]
 IDS = np.array([[10, 20, 7], [30, 7, 7]], "int32")

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_reformer.export import endpoints, export_saved_model
 from keras_reformer.loaders import runner
-from tests.export.tiny import LENGTH, ONE_BLOCK, VOCABULARY, causal_lm
+from tests.support.tiny_exports import LENGTH, ONE_BLOCK, VOCABULARY, causal_lm
 
 REQUESTS, WARM = 2000, 500
 # What a process may grow by after it is warm, in MiB.

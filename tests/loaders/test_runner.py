@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.loaders import prediction_service, runner
-from tests.export.tiny import IDS, LENGTH, LENGTHS, VOCABULARY
+from tests.support.tiny_exports import IDS, LENGTH, LENGTHS, VOCABULARY
 
 SCORE = {"token_ids": IDS, "lengths": LENGTHS}
 

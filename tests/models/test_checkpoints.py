@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer import Dropout
-from tests.models.tiny import SMALLEST, make_ids, make_model
+from tests.support.tiny import SMALLEST, make_ids, make_model
 
 IDS = make_ids()
 

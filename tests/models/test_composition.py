@@ -12,7 +12,7 @@ from keras_reformer.models import (
     ReformerMaskedLM,
     ReformerQuestionAnswering,
 )
-from tests.models import tiny
+from tests.support import tiny
 
 SIZES = {**tiny.SIZES, **tiny.SMALLEST}
 LENGTH, WIDTH = 24, 2 * SIZES["hidden_dim"]

@@ -12,7 +12,7 @@ from keras_reformer.models import (
     ReformerClassifier,
     ReformerMaskedLM,
 )
-from tests.models import tiny
+from tests.support import tiny
 
 SIZES = {**tiny.SIZES, **tiny.SMALLEST}
 IDS = tiny.make_ids(4, 9)

@@ -13,8 +13,8 @@ from keras_reformer.models import (
     ReformerMaskedLM,
     ReformerQuestionAnswering,
 )
-from tests.models import tiny
-from tests.models.tiny import (
+from tests.support import tiny
+from tests.support.tiny import (
     SMALLEST,
     VOCABULARY,
     make_ids,

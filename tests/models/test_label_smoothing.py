@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_reformer.metrics import BitsPerByte
-from tests.models import tiny
+from tests.support import tiny
 
 IDS = tiny.make_ids()
 MASKED = {"token_ids": IDS, "padding_mask": tiny.make_mask(IDS)}

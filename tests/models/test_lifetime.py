@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from tests.models.tiny import make_ids, make_model
+from tests.support.tiny import make_ids, make_model
 
 MEBIBYTE = 2**20
 

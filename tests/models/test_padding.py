@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_reformer.models import ReformerBackbone
 from keras_reformer.models.padding import published_multiple
-from tests.models.tiny import SIZES, make_ids
+from tests.support.tiny import SIZES, make_ids
 
 PUBLISHED = {
     **SIZES,

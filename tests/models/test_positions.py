@@ -12,7 +12,7 @@ from keras_reformer.layers import (
     RotaryEmbedding,
     SinePositionEncoding,
 )
-from tests.models import tiny
+from tests.support import tiny
 
 EMBEDDINGS = ["axial", "learned", "sinusoidal", "rotary", None]
 BIASES = ["alibi", "relative", None]

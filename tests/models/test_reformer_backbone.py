@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import keras_reformer
 from keras_reformer.models import ReformerBackbone
-from tests.models import tiny
+from tests.support import tiny
 
 IDS = tiny.make_ids()
 MASK = tiny.make_mask(IDS)

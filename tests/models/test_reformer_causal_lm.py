@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_reformer.generation import RandomSampler
 from keras_reformer.models import ReformerCausalLM
-from tests.models import tiny
+from tests.support import tiny
 
 IDS = tiny.make_ids()
 MASK = tiny.make_mask(IDS)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.ops.reversible import scan
-from tests.models import tiny
+from tests.support import tiny
 
 IDS = tiny.make_ids()
 L2 = 0.25

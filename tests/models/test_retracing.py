@@ -9,7 +9,7 @@ import pytest
 
 import keras_reformer
 from keras_reformer.export.endpoints import endpoints
-from tests.models import tiny
+from tests.support import tiny
 
 IDS = tiny.make_ids(24, 20)
 

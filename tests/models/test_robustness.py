@@ -11,7 +11,7 @@ import keras_reformer
 from keras_reformer.ops.attention.local import local_attention
 from keras_reformer.ops.attention.window import Window
 from keras_reformer.ops.loops import tiling
-from tests.models.tiny import make_backbone, make_ids, make_model
+from tests.support.tiny import make_backbone, make_ids, make_model
 
 
 @pytest.mark.parametrize("recompute", [True, False])

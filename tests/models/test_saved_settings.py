@@ -24,8 +24,8 @@ from keras_reformer.models import (
     ReformerMaskedLM,
     ReformerQuestionAnswering,
 )
-from tests.layer_checks import sublayers
-from tests.models import tiny
+from tests.support import tiny
+from tests.support.layer_checks import sublayers
 
 FILES = Path(__file__).parent / "files"
 IDS = tiny.make_ids()

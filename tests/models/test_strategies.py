@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_reformer.metrics import BitsPerByte
 from keras_reformer.models import ReformerClassifier
-from tests.models import tiny
+from tests.support import tiny
 
 IDS = tiny.make_ids(5, 9)
 LABELS = tiny.make_ids(5, 9, seed=1)

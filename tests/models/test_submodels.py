@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_reformer.models import ReformerCausalLM
-from tests.models import tiny
+from tests.support import tiny
 
 SIZES = {**tiny.SIZES, **tiny.SMALLEST}
 IDS = tiny.make_ids()

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.models.targets import class_weights, targets
-from tests.models import tiny
+from tests.support import tiny
 
 SIZE = tiny.VOCABULARY
 IDS = tiny.make_ids(3, 5)

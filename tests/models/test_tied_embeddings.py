@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.models import ReformerCausalLM, ReformerMaskedLM
-from tests.models import tiny
+from tests.support import tiny
 
 IDS = tiny.make_ids()
 TIED = {"merge": "mean", "tie_embeddings": True, **tiny.SMALLEST}

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 import keras_reformer
-from tests.convert import published
 from tests.properties import strategies as some
 from tests.properties.holds import Case
+from tests.support import published
 
 _VOCABULARY, _LONGEST = 11, 24
 _SIZES = {

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import keras_reformer
-from tests.convert import published
-from tests.models.tiny import SIZES, SMALLEST
 from tests.properties.holds import Case, assert_holds
+from tests.support import published
+from tests.support.tiny import SIZES, SMALLEST
 
 HEADS = {"num_heads": 2, "key_dim": 2}
 X = np.ones((2, 5, 4), "float32")

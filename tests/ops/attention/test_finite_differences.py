@@ -21,7 +21,7 @@ from keras_reformer.ops.dropout import dropout
 from keras_reformer.ops.loops import tiling
 from keras_reformer.ops.loops.scan import ArraySpec
 from keras_reformer.ops.losses import chunked_cross_entropy
-from tests.finite_differences import check_finite_differences
+from tests.support.finite_differences import check_finite_differences
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, LENGTH, HASHES, BUCKETS = 2, 3, 5, 7, 19, 3, 4
 CHUNK = 4

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.ops.attention import hashing
-from tests import reference
+from tests.support import reference
 
 BATCH, HEADS, LENGTH, DIM, ROUNDS = 2, 3, 29, 7, 3
 

@@ -18,7 +18,7 @@ from keras_reformer.ops.attention.importance import (
 from keras_reformer.ops.attention.lsh import lsh_attention
 from keras_reformer.ops.attention.sorting import sort_by_bucket
 from keras_reformer.ops.attention.window import Window
-from tests import reference, reference_importance
+from tests.support import reference, reference_importance
 
 BATCH, HEADS, HASHES, CHUNK = 2, 3, 3, 4
 KEY_DIM, VALUE_DIM = 5, 7

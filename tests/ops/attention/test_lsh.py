@@ -9,8 +9,8 @@ from keras_reformer.ops.attention.sorting import sort_by_bucket
 from keras_reformer.ops.attention.window import Window
 from keras_reformer.ops.dropout import keep_scale
 from keras_reformer.ops.loops import tiling
-from tests import reference
-from tests.finite_differences import check_finite_differences
+from tests.support import reference
+from tests.support.finite_differences import check_finite_differences
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, CHUNK = 2, 3, 5, 7, 4
 

@@ -9,7 +9,7 @@ from keras_reformer.ops.attention.local import local_attention
 from keras_reformer.ops.attention.lsh import lsh_attention
 from keras_reformer.ops.attention.sorting import sort_by_bucket
 from keras_reformer.ops.attention.window import Window
-from tests import reference
+from tests.support import reference
 
 HEADS, KEY_DIM, VALUE_DIM, BUCKETS = 2, 3, 5, 6
 RANDOM = settings(max_examples=25, deadline=None, derandomize=True)

@@ -8,7 +8,7 @@ from keras_reformer.layers import (
     LSHSelfAttention,
     MultiHeadAttention,
 )
-from tests import reference
+from tests.support import reference
 
 BATCH, HEADS, KEY_DIM, VALUE_DIM, DIM, CHUNK, LENGTH = 2, 3, 6, 5, 7, 4, 23
 BUCKETS = 4
