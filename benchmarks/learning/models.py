@@ -250,8 +250,9 @@ def evaluate_rounds(
 
 def _attending(make_model, rounds, compiling):
     model = make_model()
-    attend(model.backbone, rounds)
-    model.compile(jit_compile=True, **compiling)
+    if model.backbone is not None:
+        attend(model.backbone, rounds)
+    model.compile(**{"jit_compile": True, **compiling})
     return model
 
 

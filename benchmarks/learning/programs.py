@@ -77,11 +77,11 @@ def _start(start, model, folder):
 
 
 def _shared(source, target, name):
-    """Numbers of the backbones' weights among the models' variables."""
+    """Numbers of what is pretrained among the models' variables."""
     found = []
     for model in (source, target):
         numbers = {id(x): i for i, x in enumerate(getattr(model, name))}
-        weights = [id(x) for x in model.backbone.weights]
+        weights = [id(x) for part in model.pretrained for x in part.weights]
         found.append([numbers[x] for x in weights if x in numbers])
     return list(zip(*found, strict=True))
 

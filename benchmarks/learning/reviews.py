@@ -8,7 +8,9 @@ Sentiment of movie reviews (Pang and Lee's polarity data set 2.0: 2,000 of
 them), byte by byte, from the first 4,096 bytes, as in Long Range Arena's Text
 task. The model first learns the training reviews themselves, as a masked or a
 causal language model (Amos et al. 2023, arXiv 2310.02980), then a classifier
-on its weights learns the labels.
+on its weights, the mean of all states and a dense layer, learns the labels.
+Embeddings of n-grams stand beside those of bytes (`ngrams.py`). `--kinds bag`
+is what they do alone, without any layer between them and the mean.
 
 A hash of each file's name says whether it is for training, validation or
 test (80, 10 and 10 in 100). The test set is read with `--test` alone, once
@@ -28,6 +30,7 @@ import zipfile
 import batches
 import keras
 import models
+import ngrams
 import numpy as np
 import reports
 import runs
@@ -39,24 +42,28 @@ VOCABULARY = batches.HIDDEN + 1
 PRETRAINING = {
     "objective": ("masked", "masked, causal, or none for no pretraining"),
     "mask_rate": (0.15, "share of bytes that are hidden"),
-    "pretrain_steps": (3000, "of pretraining"),
+    "pretrain_steps": (200, "of pretraining"),
     "pretrain_batch_size": (8, "reviews in a step of pretraining"),
-    "pretrain_learning_rate": (1e-3, "peak in pretraining"),
+    "pretrain_learning_rate": (3e-3, "peak in pretraining"),
+}
+NGRAMS = {
+    "ngrams": ("3,4,5,6", "lengths of n-grams, empty for bytes alone"),
+    "ngram_rows": (2**16, "rows of each length's table"),
+    "ngram_dim": (32, "width of each length's table"),
+    "ngram_dropout": (0.3, "of what comes out of the tables"),
 }
 OPTIONS = {
     "data": (runs.DATA / "movie_reviews.zip", "a file"),
     "length": (4096, "tokens of a review; what comes later is cut"),
-    "steps": (1000, "of training the classifier"),
+    "steps": (400, "of training the classifier"),
     "batch_size": (8, "reviews in a step"),
-    "learning_rate": (5e-4, runs.RATE_HELP),
-    "head_dropout": (0.1, "before the classifier's dense layers"),
+    "learning_rate": (3e-3, runs.RATE_HELP),
+    "head_dropout": (0.3, "before the classifier's dense layer"),
     "crop": (False, "train on a random part of long reviews, not the first"),
     "test": (False, "evaluate on the test set too"),
     **PRETRAINING,
+    **NGRAMS,
     **models.OPTIONS,
-    "layers": (4, "reversible blocks"),
-    "width": (128, "of embeddings and of each stream"),
-    "heads": (4, "of attention"),
     "chunk_length": (64, "tokens in a chunk of LSH attention"),
     "local_chunk_length": (32, "tokens in a chunk of local attention"),
 }
@@ -66,9 +73,8 @@ QUICK = {
     "steps": 40,
     "pretrain_steps": 40,
     "evaluate_every": 20,
-    "layers": 2,
+    "ngram_rows": 2**10,
     "width": 32,
-    "heads": 2,
 }
 
 
@@ -116,14 +122,17 @@ def run(options, kind, seed):
         )
     reviews = read(options.data, "train")
     model, start = make_classifier(options, kind, seed), None
-    if options.objective != "none":
+    if options.objective != "none" and kind != "bag":
         first = pretraining_of(options)
         pretrained = pretrain(first, reviews, kind, seed)
         if pretrained is None:
             return
-        model.backbone.set_weights(pretrained.backbone.get_weights())
+        for part, source in zip(
+            model.pretrained, pretrained.pretrained, strict=True
+        ):
+            part.set_weights(source.get_weights())
         start = runs.Start(runs.run_folder(first, kind, seed), pretrained)
-    runs.compile_model(model, options.steps, options, **scoring())
+    runs.compile_model(model, options.steps, options, **scoring(options))
     stage = labelled_stage(options, reviews, seed)
     if runs.train(model, [stage], options, kind, seed, start):
         for split in SPLITS[1 : 3 if options.test else 2]:
@@ -131,18 +140,80 @@ def run(options, kind, seed):
 
 
 def make_classifier(options, kind, seed):
-    backbone = models.backbone(
-        kind, options, VOCABULARY, options.length, seed, causal=False
+    inputs = ngrams.token_inputs(options.length)
+    mask = inputs["padding_mask"]
+    if kind == "bag":
+        if not options.ngrams:
+            raise ValueError(
+                "A bag of n-grams needs n-grams. Received: ngrams=''"
+            )
+        backbone, found = None, make_ngrams(options, seed)
+        hidden = found(inputs["token_ids"])
+    else:
+        backbone = make_backbone(options, kind, seed, causal=False)
+        found, hidden = with_ngrams(backbone, backbone, options, inputs, seed)
+    pooled = keras.layers.GlobalAveragePooling1D()(hidden, mask=mask)
+    pooled = keras.layers.Dropout(options.head_dropout, seed=seed)(pooled)
+    head = keras.layers.Dense(
+        2, kernel_initializer=keras.initializers.GlorotUniform(seed)
     )
-    return keras_reformer.ReformerClassifier(
-        backbone=backbone, num_classes=2, head_dropout=options.head_dropout
+    return finish(keras.Model(inputs, head(pooled)), backbone, found)
+
+
+def make_language_model(options, kind, seed):
+    causal = options.objective == "causal"
+    make = keras_reformer.ReformerMaskedLM
+    if causal:
+        make = keras_reformer.ReformerCausalLM
+    backbone = make_backbone(options, kind, seed, causal)
+    model = make(backbone=backbone, tie_embeddings=options.tie_embeddings)
+    inputs = ngrams.token_inputs(options.length)
+    found, logits = with_ngrams(model, backbone, options, inputs, seed)
+    return finish(keras.Model(inputs, logits), backbone, found)
+
+
+def make_backbone(options, kind, seed, causal):
+    return models.backbone(
+        kind, options, VOCABULARY, options.length, seed, causal=causal
     )
 
 
-def scoring():
-    """The loss and the metric of the classifier."""
+def with_ngrams(model, backbone, options, inputs, seed):
+    """The layer of n-grams, or None, and what the model makes of texts."""
+    if not options.ngrams:
+        return None, model(inputs)
+    found = make_ngrams(options, seed)
+    token_embedding = backbone.token_embedding
+    return found, ngrams.in_front(model, token_embedding, found, inputs)
+
+
+def make_ngrams(options, seed):
+    return ngrams.NgramEmbedding(
+        [int(size) for size in options.ngrams.split(",")],
+        options.ngram_rows,
+        options.ngram_dim,
+        options.width,
+        dropout=options.ngram_dropout,
+        seed=seed,
+    )
+
+
+def finish(model, backbone, found):
+    """Names what a classifier takes over from pretraining."""
+    model.backbone = backbone
+    model.pretrained = [part for part in (backbone, found) if part]
+    return model
+
+
+def scoring(options):
+    """How models of both kinds are compiled."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    return {"loss": loss, "weighted_metrics": ["accuracy"]}
+    # On a CPU XLA adds up a table's gradient row by row, in a loop.
+    return {
+        "loss": loss,
+        "weighted_metrics": ["accuracy"],
+        "jit_compile": not options.ngrams,
+    }
 
 
 def pretraining_of(options):
@@ -152,6 +223,7 @@ def pretraining_of(options):
         "kinds",
         "export",
         *PRETRAINING,
+        *NGRAMS,
         *models.OPTIONS,
         *runs.OPTIMIZER,
     )
@@ -168,16 +240,9 @@ def pretraining_of(options):
 
 def pretrain(options, reviews, kind, seed):
     """A model that knows texts, None if it diverged."""
-    causal = options.objective == "causal"
-    make = keras_reformer.ReformerMaskedLM
-    if causal:
-        make = keras_reformer.ReformerCausalLM
-    backbone = models.backbone(
-        kind, options, VOCABULARY, options.length, seed, causal=causal
-    )
-    model = make(backbone=backbone, tie_embeddings=options.tie_embeddings)
+    model = make_language_model(options, kind, seed)
     steps = options.pretrain_steps
-    runs.compile_model(model, steps, options, metrics=["accuracy"])
+    runs.compile_model(model, steps, options, **scoring(options))
     stage = language_stage(options, reviews, seed)
     return model if runs.train(model, [stage], options, kind, seed) else None
 
@@ -239,7 +304,8 @@ def evaluate(model, options, kind, seed, split):
         {"split": split, "reviews": int(batch[2].sum())},
         lambda: model,
         batches.parts(batch, options.batch_size),
-        scoring(),
+        scoring(options),
+        rounds=[0] if kind == "bag" else None,
     )
 
 

@@ -76,7 +76,7 @@ class Stage(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A run whose model's backbone has the weights to begin with."""
+    """A run that has the weights to begin with, those of `model.pretrained`."""
 
     folder: pathlib.Path
     model: keras.Model
@@ -227,7 +227,7 @@ def train(model, stages, options, kind, seed, start=None):
     """Trains a compiled model on what is left of the stages.
 
     With `export` it writes programs instead; then `start`, a `Start`, says
-    which run the backbone's weights are to come from.
+    which run the first weights are to come from.
 
     Returns whether all steps are done; not so if a loss or weights have
     become NaN or infinite.
