@@ -4,10 +4,19 @@ A byte says little, and a model of few steps and layers does not get from bytes
 to words. So a position's embedding is, beside its byte's, those of the n-grams
 that end there, from tables that they are hashed into (Pagnoni et al. 2024,
 "Byte Latent Transformer", arXiv 2412.09871, section 3.2.1).
+
+A row of a table is seen rarely and begins small, so that texts are not told
+apart by what their n-grams happen to begin with. Its factor `RATE` makes it
+learn as many times as fast as the rest; bytes begin as small as n-grams, or
+these would be lost beside them.
 """
 
 import keras
 from keras import ops
+
+RATE = 5.0
+BYTE_SCALE = 0.05
+INITIAL_STD = 0.02
 
 _PRIME = 2**31 - 1
 
@@ -49,7 +58,9 @@ class NgramEmbedding(keras.layers.Layer):
             keras.layers.Embedding(
                 rows,
                 table_dim,
-                keras.initializers.RandomNormal(stddev=0.02, seed=seed),
+                keras.initializers.RandomNormal(
+                    stddev=INITIAL_STD / RATE, seed=seed
+                ),
                 name=f"of_{size}",
             )
             for size in self.sizes
@@ -65,9 +76,8 @@ class NgramEmbedding(keras.layers.Layer):
             table(ops.cast(each % self.rows, "int32"))
             for table, each in zip(self.tables, hashes, strict=True)
         ]
-        return self.projection(
-            self.dropout(ops.concatenate(found, axis=-1), training=training)
-        )
+        found = RATE * ops.concatenate(found, axis=-1)
+        return self.projection(self.dropout(found, training=training))
 
 
 def _glorot(seed):
@@ -106,6 +116,6 @@ def token_inputs(length):
 def in_front(model, token_embedding, ngrams, inputs):
     """What a model of token embeddings makes of bytes and their n-grams."""
     token_ids = inputs["token_ids"]
-    embeddings = token_embedding(token_ids) + ngrams(token_ids)
+    embeddings = BYTE_SCALE * token_embedding(token_ids) + ngrams(token_ids)
     mask = inputs["padding_mask"]
     return model({"token_embeddings": embeddings, "padding_mask": mask})

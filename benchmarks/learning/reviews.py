@@ -44,7 +44,7 @@ PRETRAINING = {
     "mask_rate": (0.15, "share of bytes that are hidden"),
     "pretrain_steps": (200, "of pretraining"),
     "pretrain_batch_size": (8, "reviews in a step of pretraining"),
-    "pretrain_learning_rate": (3e-3, "peak in pretraining"),
+    "pretrain_learning_rate": (1e-3, "peak in pretraining"),
 }
 NGRAMS = {
     "ngrams": ("3,4,5,6", "lengths of n-grams, empty for bytes alone"),
@@ -57,7 +57,7 @@ OPTIONS = {
     "length": (4096, "tokens of a review; what comes later is cut"),
     "steps": (400, "of training the classifier"),
     "batch_size": (8, "reviews in a step"),
-    "learning_rate": (3e-3, runs.RATE_HELP),
+    "learning_rate": (1e-3, runs.RATE_HELP),
     "head_dropout": (0.3, "before the classifier's dense layer"),
     "crop": (False, "train on a random part of long reviews, not the first"),
     "test": (False, "evaluate on the test set too"),
@@ -154,10 +154,9 @@ def make_classifier(options, kind, seed):
         found, hidden = with_ngrams(backbone, backbone, options, inputs, seed)
     pooled = keras.layers.GlobalAveragePooling1D()(hidden, mask=mask)
     pooled = keras.layers.Dropout(options.head_dropout, seed=seed)(pooled)
-    head = keras.layers.Dense(
-        2, kernel_initializer=keras.initializers.GlorotUniform(seed)
-    )
-    return finish(keras.Model(inputs, head(pooled)), backbone, found)
+    logits = keras.layers.Dense(2, kernel_initializer="zeros")(pooled)
+    logits = keras.layers.Rescaling(ngrams.RATE)(logits)
+    return finish(keras.Model(inputs, logits), backbone, found)
 
 
 def make_language_model(options, kind, seed):
