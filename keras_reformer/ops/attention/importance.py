@@ -156,10 +156,10 @@ class Importance(NamedTuple):
         by_chance = self.shown_by_chance(window, lengths, dtype)
 
         def probability(scores, inverse_norms, rows):
-            here = None
+            of_rows = None
             if by_chance is not None:
-                here = tf.gather(by_chance, rows)[:, None, None, None]
-            return self.probability(scores, inverse_norms, here)
+                of_rows = tf.gather(by_chance, rows)[:, None, None, None]
+            return self.probability(scores, inverse_norms, of_rows)
 
         return probability
 

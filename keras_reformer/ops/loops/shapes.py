@@ -41,6 +41,23 @@ def pad_axis(
     return tf.pad(x, widths, constant_values=tf.cast(value, x.dtype))
 
 
+def split_into_chunks(
+    x: tf.Tensor, chunk_length: int, padding: int = 0
+) -> tf.Tensor:
+    """`(g, t, ...)` to `(g, n, c, ...)`, the last chunk padded."""
+    length, rest = size(x, 1), x.shape[2:].as_list()
+    chunks = ceil_div(length, chunk_length)
+    x = pad_axis(x, 1, 0, chunks * chunk_length - length, padding)
+    return tf.reshape(x, [size(x, 0), chunks, chunk_length, *rest])
+
+
+def join_chunks(x: tf.Tensor, length: Length) -> tf.Tensor:
+    """`(g, n, c, ...)` to `(g, length, ...)`, the padding cut off."""
+    rest = x.shape[3:].as_list()
+    joined = tf.reshape(x, [size(x, 0), size(x, 1) * size(x, 2), *rest])
+    return joined[:, :length]
+
+
 def pad_to_multiple(
     x: tf.Tensor, mask: tf.Tensor | None, multiple: int, above: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
