@@ -1,4 +1,4 @@
-"""Dropout masks made of a counter, so that they fuse into their use.
+"""Dropout with counter-based masks, which fuse into their use.
 
 A mask from a stateless random op depends on its seed alone. A compiler may
 therefore compute it early, or merge the forward pass's with the backward

@@ -1,6 +1,8 @@
 """Optimization barriers: data dependencies that a scheduler must obey.
 
-Control dependencies do not do: XLA drops them inside of a compiled function.
+Control dependencies do not do: XLA drops them. Nor does its own barrier
+(`XlaOptimizationBarrier`, which is no public op of TensorFlow's either): on a
+CPU the compiler removes it before it fuses and schedules.
 """
 
 from collections.abc import Sequence

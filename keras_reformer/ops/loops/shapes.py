@@ -1,4 +1,4 @@
-"""Lengths that may be known while tracing or only when running."""
+"""Shapes whose lengths are known while tracing or only when running."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ def at_least(least: int, length: Length) -> Length:
 def pad_axis(
     x: tf.Tensor, axis: int, before: Length, after: Length, value=0
 ) -> tf.Tensor:
-    """Puts `before` and `after` constant elements around an axis."""
+    """Pads an axis with `before` and `after` constant elements."""
     if (
         isinstance(before, int)
         and isinstance(after, int)
@@ -61,13 +61,13 @@ def join_chunks(x: tf.Tensor, length: Length) -> tf.Tensor:
 def pad_to_multiple(
     x: tf.Tensor, mask: tf.Tensor | None, multiple: int, above: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Zeros behind each row, and the mask that hides them.
+    """Pads rows with zeros, and the mask that hides them.
 
     Args:
         x: Tensor of shape `(batch, length, ...)`.
         mask: Boolean tensor `(batch, length)`, or None for all True.
         multiple: int. What the length becomes a multiple of.
-        above: int. Rows of at most this length get no zeros.
+        above: int. Rows of at most this length are not padded.
 
     Returns:
         Both, padded.
@@ -86,7 +86,7 @@ def softmax_dtype(dtype: tf.DType) -> tf.DType:
 
 
 def map_tensors(function: Callable[[tf.Tensor], tf.Tensor], structure: Any):
-    """Maps a function over a structure of tensors, leaving None alone."""
+    """Maps a function over the tensors of a structure; None stays None."""
     return tf.nest.map_structure(
         lambda x: None if x is None else function(x), structure
     )
@@ -97,8 +97,8 @@ def choose_by_length(
 ):
     """`short()` where `length <= longest`, else `otherwise()`.
 
-    Decided while tracing where the length is known, and where no length is
-    short; by the graph otherwise.
+    Decided while tracing where the length is known or `longest` is less than
+    1; by `tf.cond` otherwise.
     """
     if longest < 1:
         return otherwise()
