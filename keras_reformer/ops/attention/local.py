@@ -1,5 +1,7 @@
 """Local attention: each chunk of positions to itself and its neighbours."""
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from keras_reformer.ops.attention.bias import PositionBias, as_gradient
@@ -56,15 +58,44 @@ def local_attention(
     return tf.reshape(output, [batch, num_heads, length, value.shape[-1]])
 
 
-def _forward(vectors: Vectors, bias, positions, window, wrap, dropout) -> tuple:
+class _Residuals(NamedTuple):
+    """What lives between the passes.
+
+    Attributes:
+        engine: window, dropout and bias.
+        vectors: queries, keys and values, an argument.
+        positions: `(g, t)`, -1 where masked, an argument.
+        wrap: an argument.
+        output: `(g, t, value_dim)`.
+        log_sum_exp: `(g, t)`.
+    """
+
+    engine: WindowedAttention
+    vectors: Vectors
+    positions: tf.Tensor
+    wrap: bool
+    output: tf.Tensor
+    log_sum_exp: tf.Tensor
+
+
+def _forward(
+    vectors: Vectors,
+    bias: PositionBias | None,
+    positions: tf.Tensor,
+    window: Window,
+    wrap: bool,
+    dropout: AttentionDropout | None,
+) -> tuple[tf.Tensor, _Residuals]:
     dtype = softmax_dtype(vectors.query.dtype)
     engine = WindowedAttention(window, dtype, dropout, bias)
     layout = PositionLayout(positions, window, dtype, wrap)
     output, log_sum_exp = engine.forward(layout, vectors)
-    return output, (engine, vectors, positions, wrap, output, log_sum_exp)
+    return output, _Residuals(
+        engine, vectors, positions, wrap, output, log_sum_exp
+    )
 
 
-def _backward(residuals: tuple, d_output: tf.Tensor) -> tuple:
+def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
     engine, vectors, positions, wrap, output, log_sum_exp = residuals
     layout = PositionLayout(positions, engine.window, engine.dtype, wrap)
     d_query, d_key, d_value, *d_bias = engine.backward(

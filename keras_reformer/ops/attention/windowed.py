@@ -50,7 +50,7 @@ from keras_reformer.ops.loops.tiling import Tile, map_tiles, plan_tiles
 
 
 class Vectors(NamedTuple):
-    """What attends and is attended to, each `(g, t, dim)`.
+    """Queries, keys and values, each `(g, t, dim)`.
 
     Attributes:
         query: queries.
@@ -72,11 +72,11 @@ class WindowedAttention(NamedTuple):
         window: which keys a query sees.
         dtype: of scores, sums and results.
         dropout: of the weights, or None.
-        bias: what to add to scores, or None.
-        count: function of the tokens of queries and keys: what to divide
-            weights by, or None.
+        bias: added to the scores, or None.
+        count: function of the tokens of queries and keys that divides the
+            weights, or None.
         probability: function of scores, the queries' inverse lengths and
-            numbers of rows: what else to divide weights by, or None.
+            numbers of rows that divides the weights too, or None.
     """
 
     window: Window
