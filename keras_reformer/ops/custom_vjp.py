@@ -165,6 +165,8 @@ def _custom_gradient(function: Callable) -> Callable:
 
 def _owned_by_graph(gradient: Callable) -> Callable:
     """The same function, which lives as long as the graph being built."""
+    # A caller's tf.function may convert what its tape calls.
+    gradient = tf.autograph.experimental.do_not_convert(gradient)
     graph = tf.compat.v1.get_default_graph()
     graph.add_to_collection(_GRADIENTS, gradient)
     reference = weakref.ref(gradient)

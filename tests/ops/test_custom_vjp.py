@@ -1,4 +1,5 @@
 import gc
+import inspect
 import weakref
 from typing import NamedTuple
 
@@ -159,6 +160,23 @@ def test_gradients_inside_of_loops_and_conditions():
         return tape.gradient(y, x)
 
     assert run(tf.constant(1.0)) == 125.0
+
+
+def test_autograph_converts_neither_pass():
+    files = []
+
+    def forward(x):
+        files.append(inspect.currentframe().f_code.co_filename)
+        return 2.0 * x, None
+
+    def backward(residuals, d_y):
+        files.append(inspect.currentframe().f_code.co_filename)
+        return (2.0 * d_y,)
+
+    tf.function(lambda x: gradient_of(custom_vjp(forward, backward), x))(
+        tf.constant(1.0)
+    )
+    assert files == [__file__] * 2
 
 
 def second_derivative(function):
