@@ -136,7 +136,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
             self._window(),
             mask=mask,
             wrap=self.wrap,
-            dropping=dropping,
+            dropout=dropping,
             bias=self._bias(),
         )
 

@@ -250,7 +250,7 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
             orders,
             buckets,
             mask=mask,
-            dropping=dropping,
+            dropout=dropping,
             bias=self._bias(),
         )
         return self._merge_heads(attended)

@@ -1,6 +1,6 @@
 """Pure functions on tensors: the mathematics of the Reformer.
 
-Letters in shapes and einsums, the same everywhere:
+Axes in shapes and einsums:
 
 | letter | axis |
 |---|---|

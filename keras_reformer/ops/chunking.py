@@ -1,15 +1,15 @@
-"""Running a function of single positions over chunks of the sequence.
+"""Maps a function of single positions over chunks of the sequence.
 
-What is wide and works on each position alone (feed-forward, vocabulary) then
-takes memory for one chunk. The backward pass runs each chunk again, so that
-not even the loop's steps are kept.
+Wide functions of each position alone (feed-forward, vocabulary) then take
+memory for one chunk. The backward pass runs the function on each chunk again,
+so that no step's activations are residuals.
 """
 
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from keras_reformer.ops.custom_vjp import first_order_gradient
+from keras_reformer.ops.custom_vjp import custom_vjp
 from keras_reformer.ops.loops.barrier import zeros_after
 from keras_reformer.ops.loops.scan import ArraySpec, scan
 from keras_reformer.ops.loops.shapes import (
@@ -55,12 +55,13 @@ def map_positions(
     Args:
         function: `(chunk, first, weights) -> outputs`, with `chunk` of shape
             `(batch, chunk_length, dim)` and `first` its first position. It
-            must be pure: what gets gradients comes in by its arguments.
+            must be pure: gradients flow to its arguments alone.
         inputs: Tensor of shape `(batch, length, dim)`.
         weights: tensors that get gradients.
         chunk_length: Positions in a chunk. Where all are known to fit into
             one, the function is just called.
-        output: what a position's output is like. Defaults to as its input.
+        output: shape and dtype of a position's output. Defaults to those of
+            its input.
 
     Returns:
         Tensor of shape `(batch, length, output_dim)`.
@@ -69,23 +70,16 @@ def map_positions(
     if _is_static(length, chunk_length) and length <= chunk_length:
         return function(inputs, 0, list(weights))
     output = output or ArraySpec(inputs.shape[2:], inputs.dtype)
-    loop = _PositionLoop(function, length, chunk_length, output)
-
-    @first_order_gradient
-    def mapped(inputs, *weights):
-        def gradient(d_outputs):
-            return loop.gradient(inputs, weights, d_outputs)
-
-        return loop.outputs(inputs, weights), gradient
-
-    return mapped(inputs, *weights)
+    chunked = _ChunkedFunction(function, length, chunk_length, output)
+    mapped = custom_vjp(chunked.forward, chunked.backward)
+    return mapped(inputs, list(weights))
 
 
 def _is_static(*lengths: Length) -> bool:
     return all(isinstance(length, int) for length in lengths)
 
 
-class _PositionLoop:
+class _ChunkedFunction:
     """The two passes of `map_positions`, each a loop over chunks."""
 
     def __init__(self, function, length, chunk_length, output):
@@ -95,20 +89,21 @@ class _PositionLoop:
         self.chunks = ceil_div(length, chunk_length)
         self.output = output
 
-    def outputs(self, inputs, weights) -> tf.Tensor:
-        inputs = self._padded(inputs)
+    def forward(self, inputs, weights) -> tuple:
+        padded = self._padded(inputs)
         (stacked,), _ = scan(
             lambda index: (
-                self._run(self._chunk(inputs, index), index, weights),
+                self._run(self._chunk(padded, index), index, weights),
             ),
             self.chunks,
             [self._result(inputs, self.output)],
-            inputs,
+            padded,
         )
-        return self._join(stacked)
+        return self._join(stacked), (inputs, weights)
 
-    def gradient(self, inputs, weights, d_outputs) -> tuple:
-        """Gradients by the inputs and by the weights, which are summed."""
+    def backward(self, residuals, d_outputs) -> tuple:
+        """Gradients with respect to the inputs and, summed, the weights."""
+        inputs, weights = residuals
         inputs, d_outputs = self._padded(inputs), self._padded(d_outputs)
 
         def step(index, *totals):
@@ -121,14 +116,14 @@ class _PositionLoop:
             totals = (a + b for a, b in zip(totals, d_weights, strict=True))
             return d_chunk, *totals
 
-        (d_inputs,), totals = scan(
+        (d_inputs,), d_weights = scan(
             step,
             self.chunks,
             [self._result(inputs, ArraySpec(inputs.shape[2:], inputs.dtype))],
             d_outputs,
             [zeros_after(d_outputs, x.shape, x.dtype) for x in weights],
         )
-        return self._join(d_inputs), *totals
+        return self._join(d_inputs), d_weights
 
     def _result(self, inputs, position: ArraySpec) -> ArraySpec:
         shape = [size(inputs, 0), self.chunk_length, *position.shape]

@@ -1,4 +1,4 @@
-"""Dropout masks made of a counter, so that they fuse into their use.
+"""Dropout with counter-based masks, which fuse into their use.
 
 A mask from a stateless random op depends on its seed alone. A compiler may
 therefore compute it early, or merge the forward pass's with the backward
@@ -10,7 +10,7 @@ uses it, and is never stored.
 
 import tensorflow as tf
 
-from keras_reformer.ops.custom_vjp import custom_gradient
+from keras_reformer.ops.custom_vjp import custom_vjp
 from keras_reformer.ops.loops.shapes import size
 from keras_reformer.ops.random import grid, random_bits, u32
 
@@ -18,7 +18,7 @@ from keras_reformer.ops.random import grid, random_bits, u32
 def keep_scale(
     rate: float, seed: tf.Tensor, *coordinates: tf.Tensor, dtype=tf.float32
 ) -> tf.Tensor:
-    """What dropout multiplies by: `1 / (1 - rate)` or, at `rate`, zero.
+    """Dropout's factors: `1 / (1 - rate)` or, with probability `rate`, zero.
 
     Args:
         rate: float in `[0, 1)`. Share of zeros.
@@ -43,33 +43,34 @@ def dropout(
 ) -> tf.Tensor:
     """Sets a share `rate` of the elements to zero and scales up the others.
 
-    Neither pass stores a mask: the gradient makes it anew from the seed.
+    Neither pass stores a mask: the backward pass makes it anew from the seed.
 
     Args:
         inputs: Floating tensor of any shape.
         rate: float in `[0, 1)`. Share of zeros.
         seed: Integer tensor of shape `(2,)`. The same seed, the same mask.
         shared_axes: axes along which all elements share one draw.
-        first_position: where the inputs begin in the sequence, for inputs
-            `(batch, length, dim)` that are a chunk of it.
+        first_position: position of the first input in the sequence, for
+            inputs `(batch, length, dim)` that are a chunk of it.
 
     Returns:
         Tensor of the inputs' shape and dtype.
     """
-
-    def scale():
-        return keep_scale(rate, seed, *coordinates, dtype=inputs.dtype)
-
     coordinates = _coordinates(inputs, shared_axes, first_position)
+    # The mask depends on no argument that gets a gradient.
+    masked = custom_vjp(_forward, _backward, first_order=False)
+    return masked(inputs, rate, seed, coordinates)
 
-    @custom_gradient
-    def apply(x):
-        def gradient(upstream):
-            return upstream * scale()
 
-        return x * scale(), gradient
+def _forward(x, rate, seed, coordinates) -> tuple:
+    scale = keep_scale(rate, seed, *coordinates, dtype=x.dtype)
+    return x * scale, (rate, seed, coordinates)
 
-    return apply(inputs)
+
+def _backward(residuals, d_y) -> tuple:
+    rate, seed, coordinates = residuals
+    scale = keep_scale(rate, seed, *coordinates, dtype=d_y.dtype)
+    return d_y * scale, None, None, None
 
 
 def _coordinates(

@@ -55,10 +55,11 @@ def chunked_cross_entropy(
     def positions(chunk, first, weights):
         logits = tf.cast(head(chunk, weights), dtype)
         # A slice with a dynamic start has no static size under XLA.
-        here = tf.slice(padded, (0, first), (size(padded, 0), size(chunk, 1)))
-        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(here, logits)
+        sizes = (size(padded, 0), size(chunk, 1))
+        targets = tf.slice(padded, (0, first), sizes)
+        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
         losses = _smooth(nats, logits, label_smoothing)
-        correct = tf.argmax(logits, -1, tf.int32) == here
+        correct = tf.argmax(logits, -1, tf.int32) == targets
         return tf.stack([losses, nats, tf.cast(correct, dtype)], axis=-1)
 
     results = map_positions(
@@ -68,7 +69,7 @@ def chunked_cross_entropy(
 
 
 def _smooth(nats, logits, share) -> tf.Tensor:
-    """Cross-entropy where all tokens get an equal part of the `share`."""
+    """Cross-entropy with the `share` spread evenly over the vocabulary."""
     if not share:
         return nats
     uniform = tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(logits, -1)

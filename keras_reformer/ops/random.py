@@ -1,8 +1,9 @@
 """Random numbers that are a pure function of a seed and of coordinates.
 
-An integer hash, so the same everywhere: TensorFlow's own stateless floats
-differ between a graph and XLA, and an exported model must hash as it did
-here. Made of a few integer operations, they also fuse into their use.
+An integer hash, so the same on every device: TensorFlow's own stateless
+floats differ between a graph and XLA, and an exported model must hash as it
+did in training. A few integer operations also fuse into the op that uses
+them.
 """
 
 import math
@@ -14,7 +15,7 @@ from keras_reformer.ops.loops.shapes import Length
 
 
 def _mix(bits: tf.Tensor) -> tf.Tensor:
-    """A bijection of 32-bit integers in which each bit moves all others.
+    """A bijection of 32-bit integers in which each bit affects all others.
 
     The multipliers are those of the two-round hash with the least known bias
     (C. Wellons, "Prospecting for Hash Functions", 2018).
@@ -28,7 +29,7 @@ def _mix(bits: tf.Tensor) -> tf.Tensor:
 
 
 def u32(number: int) -> tf.Tensor:
-    """A constant among the bits."""
+    """A uint32 constant."""
     return tf.constant(number, tf.uint32)
 
 
@@ -38,8 +39,8 @@ def random_bits(seed: tf.Tensor, *coordinates: tf.Tensor) -> tf.Tensor:
     Args:
         seed: Integer tensor of shape `(2,)`, as a
             `keras.random.SeedGenerator` draws it.
-        *coordinates: Integer tensors that broadcast against each other. Put
-            those that vary least first: their share is hashed only once.
+        *coordinates: Integer tensors that broadcast against each other, the
+            smallest first: it is hashed before it is broadcast.
 
     Returns:
         uint32 tensor of the coordinates' common shape.
@@ -54,7 +55,7 @@ def random_bits(seed: tf.Tensor, *coordinates: tf.Tensor) -> tf.Tensor:
 
 
 def uniform(seed: tf.Tensor, *coordinates: tf.Tensor) -> tf.Tensor:
-    """Draws from between 0 and 1, both excluded; see `random_bits`."""
+    """Uniform draws from the open interval (0, 1); see `random_bits`."""
     # The centres of 2**23 intervals are exact in float32.
     bits = random_bits(seed, *coordinates)
     return (tf.cast(bits // u32(512), tf.float32) + 0.5) * 2.0**-23
@@ -75,7 +76,7 @@ def standard_normal(seed: tf.Tensor, shape: Sequence[Length]) -> tf.Tensor:
     Args:
         seed: Integer tensor of shape `(2,)`.
         shape: shape of the draws. Those with the same coordinates are the
-            same in a larger shape.
+            same in any shape that holds them.
 
     Returns:
         float32 tensor of that shape.

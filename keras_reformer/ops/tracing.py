@@ -1,4 +1,4 @@
-"""Functions that become graphs, and where these will run."""
+"""Tracing functions into graphs, and where these will run."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,11 @@ import tensorflow as tf
 
 
 def traced(function: Callable, jit_compile: bool = False) -> Callable:
-    """A function that runs as a graph, one for all sizes where it can.
+    """A function that runs as a graph, one for all shapes where it can.
 
     Args:
         function: takes and returns structures of tensors.
-        jit_compile: bool. XLA compiles it, for each combination of sizes.
+        jit_compile: bool. XLA compiles it, once for each set of shapes.
     """
     return tf.function(
         function,
@@ -23,12 +23,12 @@ def traced(function: Callable, jit_compile: bool = False) -> Callable:
 def for_tpu() -> bool:
     """Whether what is being traced will run on a TPU.
 
-    A TPU is used through its strategy alone, in which steps are traced.
+    A TPU is used through its strategy alone, within which steps are traced.
     """
     strategy = tf.distribute.get_strategy()
     return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def is_symbolic(x) -> bool:
-    """Whether it is a tensor of a graph, which has no value outside of it."""
+    """Whether it is a symbolic tensor, which has no value while tracing."""
     return tf.is_symbolic_tensor(x)

@@ -1,4 +1,4 @@
-"""Token ids and labels that are not in the vocabulary.
+"""Checks of token ids and labels that are not in the vocabulary.
 
 Eagerly they are a `ValueError`, in a graph an `InvalidArgumentError`. XLA
 drops assertions, so there an unknown id is read as 0 and an unknown label

@@ -161,7 +161,7 @@ def test_gradient_equals_finite_differences(rate):
     weights = rng.normal(size=(2, 2, 5, 4))
     options = {
         "attention_mask": tf.constant(rng.random((2, 5, 9)) < 0.7),
-        "dropping": AttentionDropout(rate, tf.constant([1, 2]))
+        "dropout": AttentionDropout(rate, tf.constant([1, 2]))
         if rate
         else None,
         "query_chunk_length": 4,

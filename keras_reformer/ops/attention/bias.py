@@ -1,8 +1,8 @@
 """Additive biases of attention scores, and their gradients.
 
-`softmax(q . k + bias) v`. A bias that follows from positions is evaluated for
-the pairs of each step and never for length by length; what it is made of
-takes part in the hand-written gradient as an input of its own.
+`softmax(q . k + bias) v`. A bias that is a function of positions is evaluated
+for the pairs of each tile and never for length by length; the tensors that it
+reads are arguments of the hand-written gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_reformer.ops.attention.kernel import TokenInfo
+from keras_reformer.ops.attention.tokens import TokenInfo
 from keras_reformer.ops.loops.scan import ArraySpec
 from keras_reformer.ops.loops.shapes import Length, ceil_div, pad_axis, size
 
@@ -21,8 +21,8 @@ class PositionBias(NamedTuple):
     Attributes:
         function: `(values, query_positions, key_positions, heads) -> bias`.
             Positions and heads are int32 and broadcast against each other;
-            each element of the bias depends on their elements alone. What
-            it says of position -1, which nobody sees, must be finite.
+            each element of the bias depends on their elements alone. At
+            position -1, which is masked, it must be finite.
         values: the tensors that get gradients.
         num_heads: int.
     """
@@ -52,7 +52,15 @@ class PositionBias(NamedTuple):
         rows: tf.Tensor,
         d_scores: tf.Tensor,
     ) -> list[tf.Tensor]:
-        """Gradients by the values, of scores that `of_rows` was added to."""
+        """Gradients with respect to the values.
+
+        Args:
+            query: as of `of_rows`.
+            key: as of `of_rows`.
+            rows: as of `of_rows`.
+            d_scores: gradient with respect to the scores that the bias was
+                added to.
+        """
         if not self.values:
             return []
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -68,27 +76,23 @@ class PositionBias(NamedTuple):
         )
 
 
-def values_of(bias: PositionBias | None) -> Sequence[tf.Tensor]:
-    """What a bias, if there is one, is made of."""
-    return () if bias is None else bias.values
+def gradient_specs(bias: PositionBias | None) -> list[ArraySpec]:
+    """Shapes and dtypes of the gradients with respect to the values."""
+    values = () if bias is None else bias.values
+    return [ArraySpec(x.shape, x.dtype) for x in values]
 
 
-def sums_of(bias: PositionBias | None) -> list[ArraySpec]:
-    """What the gradients by those values are like."""
-    return [ArraySpec(x.shape, x.dtype) for x in values_of(bias)]
-
-
-def with_values(
-    bias: PositionBias | None, values: Sequence[tf.Tensor]
+def as_gradient(
+    bias: PositionBias | None, d_values: Sequence[tf.Tensor]
 ) -> PositionBias | None:
-    """The same bias, made of other tensors."""
-    return None if bias is None else bias._replace(values=values)
+    """The gradient with respect to a bias, of its structure."""
+    return None if bias is None else bias._replace(values=list(d_values))
 
 
 class PairMatrix(NamedTuple):
-    """A matrix of pairs that somebody gave, a mask or a bias, or None.
+    """A mask or bias of all pairs that the caller gave, or None.
 
-    It is used a chunk of queries, or of keys, at a time.
+    It is read a chunk of queries, or of keys, at a time.
 
     Attributes:
         matrix: `(batch or 1, num_heads or 1, queries, keys)`, or None.
@@ -104,15 +108,15 @@ class PairMatrix(NamedTuple):
 
     def of_queries(self, index) -> tf.Tensor | None:
         """A chunk of queries: `(g, c, keys)`."""
-        return None if self.matrix is None else self._cut(index, 2)
+        return None if self.matrix is None else self._chunk(index, 2)
 
     def of_keys(self, index) -> tf.Tensor | None:
         """A chunk of keys, transposed: `(g, c, queries)`."""
         if self.matrix is None:
             return None
-        return tf.transpose(self._cut(index, 3), (0, 2, 1))
+        return tf.transpose(self._chunk(index, 3), (0, 2, 1))
 
-    def _cut(self, index, axis) -> tf.Tensor:
+    def _chunk(self, index, axis) -> tf.Tensor:
         length = size(self.matrix, axis)
         spare = ceil_div(length, self.chunk_length) * self.chunk_length - length
         padded = pad_axis(self.matrix, axis, 0, spare)
@@ -124,24 +128,24 @@ class PairMatrix(NamedTuple):
         return tf.reshape(part, [self.batch * self.num_heads, *shape[2:]])
 
     def results(self, dtype: tf.DType) -> list[ArraySpec]:
-        """What `gradient_of_keys` is like."""
+        """Shape and dtype of what `gradient_of_keys` returns."""
         if self.matrix is None:
             return []
         batch, heads, queries = (size(self.matrix, i) for i in range(3))
         return [ArraySpec([batch, heads, self.chunk_length, queries], dtype)]
 
     def gradient_of_keys(self, d_scores: tf.Tensor) -> list[tf.Tensor]:
-        """Gradient by the matrix of a chunk of keys, transposed as these."""
+        """Gradient with respect to a chunk of keys' part, transposed."""
         if self.matrix is None:
             return []
         shape = [size(d_scores, i) for i in (1, 2)]
-        found = tf.reshape(d_scores, [self.batch, self.num_heads, *shape])
+        d_scores = tf.reshape(d_scores, [self.batch, self.num_heads, *shape])
         shared = [axis for axis in (0, 1) if self.matrix.shape[axis] == 1]
-        return [tf.reduce_sum(found, axis=shared, keepdims=True)]
+        return [tf.reduce_sum(d_scores, axis=shared, keepdims=True)]
 
     def join(self, stacked: tf.Tensor) -> tf.Tensor:
         """`(n, batch, heads, c, queries)` to the matrix's shape."""
         turned = tf.transpose(stacked, (1, 2, 4, 0, 3))
-        *shape, chunks, own = (size(turned, i) for i in range(5))
-        joined = tf.reshape(turned, [*shape, chunks * own])
+        *shape, chunks, length = (size(turned, i) for i in range(5))
+        joined = tf.reshape(turned, [*shape, chunks * length])
         return joined[..., : size(self.matrix, 3)]

@@ -1,4 +1,4 @@
-"""How often hash rounds show a key to a query, and what comes of it."""
+"""Counts duplicate query-key pairs across hash rounds."""
 
 import tensorflow as tf
 
@@ -6,7 +6,8 @@ from keras_reformer.ops.attention import kernel
 from keras_reformer.ops.attention.bias import PositionBias
 from keras_reformer.ops.attention.importance import Importance
 from keras_reformer.ops.attention.sorting import invert_permutation
-from keras_reformer.ops.attention.window import Window
+from keras_reformer.ops.attention.tokens import TokenInfo
+from keras_reformer.ops.attention.window import Window, visible_by_position
 from keras_reformer.ops.loops.shapes import (
     Length,
     ceil_div,
@@ -19,14 +20,14 @@ from keras_reformer.ops.loops.shapes import (
 def window_coordinate(
     window: Window, ranks: tf.Tensor, buckets: tf.Tensor
 ) -> tf.Tensor:
-    """One number that tells whether a window shows a key to a query.
+    """One number a token, whose difference tells what a window shows.
 
-    It does where the query's place less the key's is in `_span(window)`:
-    places are chunks or, in a bucket, ranks, with a window's breadth between
-    one bucket and the next.
+    A query sees a key in a round where the query's coordinate minus the key's
+    is in `_span(window)`. Coordinates are numbers of chunks or, with windows
+    of buckets, ranks, with a window's width between one bucket and the next.
 
     Args:
-        window: what a round shows.
+        window: which keys a query sees in a round.
         ranks: int32 tensor, the ranks of tokens in a round's order.
         buckets: int32 tensor of the same shape.
 
@@ -38,49 +39,68 @@ def window_coordinate(
     return ranks // window.chunk_length
 
 
+def window_coordinates(
+    window: Window, orders: tf.Tensor, buckets: tf.Tensor
+) -> tf.Tensor:
+    """Every position's coordinates in all rounds.
+
+    Args:
+        window: which keys a query sees in a round.
+        orders: int32 `(g, num_hashes, t)`: at each rank, the position there.
+        buckets: int32 `(g, num_hashes, t)`: at each position, its bucket.
+
+    Returns:
+        int32 tensor of shape `(g, t, num_hashes)`.
+    """
+    flat = tf.reshape(orders, [-1, size(orders, 2)])
+    ranks = tf.reshape(invert_permutation(flat), tf.shape(orders))
+    coordinates = window_coordinate(window, ranks, buckets)
+    return tf.transpose(coordinates, (0, 2, 1))
+
+
 def _span(window: Window) -> tuple[int, int]:
-    """Least and greatest difference of places where a key is shown."""
+    """Least and greatest difference of coordinates where a key is shown."""
     unit = window.chunk_length if window.same_bucket else 1
     return -window.after * unit, window.before * unit
 
 
 def count_duplicates(
     window: Window,
-    query: kernel.TokenInfo,
-    key: kernel.TokenInfo,
+    query: TokenInfo,
+    key: TokenInfo,
     length: Length,
     wrap: bool,
 ) -> tf.Tensor:
-    """Number of times that all rounds' windows show a key to a query.
+    """Number of times that the windows of all rounds show a key to a query.
 
-    Computed from each token's places in all rounds. Without `wrap` a round
-    shows a key once or not at all; on a circle of rounds it may be met from
-    two sides.
+    Without `wrap` a round shows a key once or not at all; on a ring of rounds
+    its chunk may be a neighbour on both sides.
 
     Args:
-        window: what a round shows.
-        query: Tokens with `places`.
+        window: which keys a query sees in a round.
+        query: tokens with `coordinates`.
         key: the same for keys; the two broadcast against each other.
         length: Number of positions in the sequence.
-        wrap: bool. Whether rounds are one circle of chunks.
+        wrap: bool. Whether rounds are one ring of chunks.
 
     Returns:
         int32 tensor of the tokens' common shape.
     """
-    num_hashes = len(query.places)
+    num_hashes = len(query.coordinates)
     chunks = ceil_div(length, window.chunk_length)
     # A window of `before` chunks begins at most as many rounds before.
-    turns = window.offsets if wrap else range(1)
+    offsets = window.offsets if wrap else range(1)
     count = tf.zeros((), tf.int32)
-    for index, place in enumerate(query.places):
-        for turn in turns:
-            other = key.places[(index + turn) % num_hashes]
-            shown = _within(_span(window), place - turn * chunks - other)
+    for index, coordinate in enumerate(query.coordinates):
+        for offset in offsets:
+            other = key.coordinates[(index + offset) % num_hashes]
+            difference = coordinate - offset * chunks - other
+            shown = _is_within(_span(window), difference)
             count += tf.cast(shown, tf.int32)
     return count
 
 
-def _within(span: tuple[int, int], difference: tf.Tensor) -> tf.Tensor:
+def _is_within(span: tuple[int, int], difference: tf.Tensor) -> tf.Tensor:
     least, greatest = span
     # Below the least a difference becomes a huge number: one comparison.
     above = tf.bitcast(difference - least, tf.uint32)
@@ -123,14 +143,16 @@ def attention_of_rows(
     """
     dtype = softmax_dtype(query_key.dtype)
     query_key = tf.cast(query_key, dtype)
-    keys = _all_tokens(orders, buckets, window, mask)
+    keys = _token_info(orders, buckets, window, mask)
     queries = map_tensors(lambda x: tf.gather(x, rows, axis=2), keys)
     queries, keys = queries.along(-2), keys.along(-1)
     count = count_duplicates(window, queries, keys, size(query_key, 2), wrap)
     if discount_duplicates or importance is not None:
         count = tf.minimum(count, 1)
-    seen = kernel.allowed(window.causal, window.sees_itself, queries, keys)
-    count = tf.where(seen, count, 0)
+    visible = visible_by_position(
+        window.causal, window.sees_itself, queries, keys
+    )
+    count = tf.where(visible, count, 0)
     query = tf.gather(query_key, rows, axis=2)
     scores = tf.matmul(
         query, kernel.to_unit_length(query_key), transpose_b=True
@@ -143,9 +165,9 @@ def attention_of_rows(
     if bias is not None:
         heads = tf.range(bias.num_heads)[:, None, None]
         scores += tf.cast(bias.of(queries, keys, heads), dtype)
-    alone = tf.reduce_sum(count, axis=-1, keepdims=True) == 0
+    fully_masked = tf.reduce_sum(count, axis=-1, keepdims=True) == 0
     itself = queries.position == keys.position
-    count = tf.where(alone & itself & (keys.position >= 0), 1, count)
+    count = tf.where(fully_masked & itself & (keys.position >= 0), 1, count)
     shown = kernel.add_log(
         tf.zeros((), dtype), tf.cast(count, dtype) / probability
     )
@@ -164,16 +186,16 @@ def _probability(importance, window, scores, query, positions) -> tf.Tensor:
     )
 
 
-def _all_tokens(orders, buckets, window, mask) -> kernel.TokenInfo:
-    """Every position's tokens: `(batch, num_heads, length, ...)`."""
+def _token_info(orders, buckets, window, mask) -> TokenInfo:
+    """Every position's token: `(batch, num_heads, length)`."""
     shape = tf.shape(orders)
     flat = tf.reshape(orders, (-1, shape[3]))
     ranks = tf.reshape(invert_permutation(flat), shape)
-    places = window_coordinate(window, ranks, buckets)
+    coordinates = window_coordinate(window, ranks, buckets)
     positions = tf.broadcast_to(
         tf.range(shape[3]), [shape[0], shape[1], shape[3]]
     )
     if mask is not None:
         positions = tf.where(mask[:, None, :], positions, -1)
-    by_round = tf.unstack(places, orders.shape[2], axis=2)
-    return kernel.TokenInfo(positions, places=tuple(by_round))
+    by_round = tf.unstack(coordinates, orders.shape[2], axis=2)
+    return TokenInfo(positions, coordinates=tuple(by_round))

@@ -4,29 +4,34 @@ With shared queries and keys it is the function that LSH attention
 approximates, and the path that short sequences take.
 """
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from keras_reformer.ops.attention import kernel
 from keras_reformer.ops.attention.bias import (
     PairMatrix,
     PositionBias,
-    sums_of,
-    values_of,
-    with_values,
+    as_gradient,
+    gradient_specs,
 )
-from keras_reformer.ops.attention.local import (
-    join_chunks,
+from keras_reformer.ops.attention.kernel import AttentionDropout
+from keras_reformer.ops.attention.tokens import (
+    TokenInfo,
     merge_heads_into_batch,
-    split_into_chunks,
     token_positions,
 )
-from keras_reformer.ops.custom_vjp import first_order_gradient
+from keras_reformer.ops.attention.window import visible_by_position
+from keras_reformer.ops.custom_vjp import custom_vjp
 from keras_reformer.ops.loops.barrier import zeros_after
 from keras_reformer.ops.loops.scan import ArraySpec, scan
 from keras_reformer.ops.loops.shapes import (
+    Length,
     ceil_div,
+    join_chunks,
     size,
     softmax_dtype,
+    split_into_chunks,
 )
 
 QUERY_CHUNK_LENGTH = 128
@@ -41,13 +46,13 @@ def exact_shared_attention(
     attention_mask: tf.Tensor | None = None,
     attention_bias: tf.Tensor | None = None,
     bias: PositionBias | None = None,
-    dropping: kernel.AttentionDropout | None = None,
+    dropout: AttentionDropout | None = None,
     query_chunk_length: int = QUERY_CHUNK_LENGTH,
 ) -> tf.Tensor:
     """Softmax attention of shared query-keys to all tokens.
 
-    Keys are the queries at unit length. A token sees itself only when it
-    sees nothing else.
+    Keys are the queries at unit length. A token sees itself only where it
+    sees no other token.
 
     Args:
         query_key: Tensor of shape `(batch, num_heads, length, key_dim)`.
@@ -55,9 +60,9 @@ def exact_shared_attention(
         causal: bool. Later tokens are hidden.
         mask: Boolean tensor `(batch, length)`, True at valid positions.
         attention_mask: Boolean tensor `(batch, length, length)`.
-        attention_bias: what to add to the scores, as in `exact_attention`.
-        bias: what else to add to the scores.
-        dropping: dropout of the attention weights.
+        attention_bias: added to the scores, as in `exact_attention`.
+        bias: added to the scores too.
+        dropout: of the attention weights.
         query_chunk_length: int. Queries taken at a time: the largest tensor
             is `(batch * num_heads, query_chunk_length, length)`.
 
@@ -67,17 +72,12 @@ def exact_shared_attention(
     """
     shared = tf.cast(query_key, softmax_dtype(query_key.dtype))
     output, log_sum_exp = _attention(
-        query_key,
-        kernel.to_unit_length(shared),
-        value,
-        attention_bias,
+        _Vectors(
+            query_key, kernel.to_unit_length(shared), value, attention_bias
+        ),
         bias,
-        causal=causal,
-        sees_itself=False,
-        mask=mask,
-        attention_mask=attention_mask,
-        dropping=dropping,
-        chunk_length=query_chunk_length,
+        _Masks(mask, attention_mask, dropout),
+        _Options(causal, False, query_key.shape[1], query_chunk_length),
     )
     valid = tf.constant(True) if mask is None else mask[:, None, :]
     output = kernel.fill_fully_masked_rows(output, value, log_sum_exp, valid)
@@ -95,7 +95,7 @@ def exact_attention(
     attention_mask: tf.Tensor | None = None,
     attention_bias: tf.Tensor | None = None,
     bias: PositionBias | None = None,
-    dropping: kernel.AttentionDropout | None = None,
+    dropout: AttentionDropout | None = None,
     query_chunk_length: int = QUERY_CHUNK_LENGTH,
 ) -> tf.Tensor:
     """Softmax attention of queries to all keys, of the same sequence or not.
@@ -112,226 +112,262 @@ def exact_attention(
             query may see a key.
         attention_bias: Float tensor `(batch or 1, num_heads or 1, queries,
             keys)`, added to the scores.
-        bias: what else to add to the scores.
-        dropping: dropout of the attention weights.
+        bias: added to the scores too.
+        dropout: of the attention weights.
         query_chunk_length: int. Queries taken at a time; in the backward
             pass, keys.
 
     Returns:
         Tensor of shape `(batch, num_heads, queries, value_dim)` in float32 at
-        least; zero at masked queries and where nothing is visible.
+        least: zero at masked queries and where no key is visible.
     """
     output, _ = _attention(
-        query,
-        key,
-        value,
-        attention_bias,
+        _Vectors(query, key, value, attention_bias),
         bias,
-        causal=causal,
-        sees_itself=True,
-        mask=mask,
-        attention_mask=attention_mask,
-        dropping=dropping,
-        chunk_length=query_chunk_length,
+        _Masks(mask, attention_mask, dropout),
+        _Options(causal, True, query.shape[1], query_chunk_length),
     )
     if query_mask is None:
         return output
     return tf.where(query_mask[:, None, :, None], output, 0.0)
 
 
-def _attention(query, key, value, attention_bias, bias, **options):
+class _Vectors(NamedTuple):
+    """What gets gradients: vectors `(g, t, dim)`, and a bias of all pairs."""
+
+    query: tf.Tensor
+    key: tf.Tensor
+    value: tf.Tensor
+    attention_bias: tf.Tensor | None
+
+
+class _Masks(NamedTuple):
+    """What hides keys or drops weights; as of `exact_attention`."""
+
+    mask: tf.Tensor | None
+    attention_mask: tf.Tensor | None
+    dropout: AttentionDropout | None
+
+
+class _Options(NamedTuple):
+    """Static values.
+
+    Attributes:
+        causal: bool. Later positions are hidden.
+        sees_itself: bool. Whether a token's own key is visible.
+        num_heads: int.
+        chunk_length: int. Queries, or in the backward pass keys, in a step.
+    """
+
+    causal: bool
+    sees_itself: bool
+    num_heads: int
+    chunk_length: int
+
+
+def _attention(
+    vectors: _Vectors,
+    bias: PositionBias | None,
+    masks: _Masks,
+    options: _Options,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Output and log-sum-exp; the latter without a gradient."""
-    num_heads = query.shape[1]
-    given = () if attention_bias is None else (attention_bias,)
-
-    @first_order_gradient
-    def attention(query, key, value, *others):
-        loop = _ChunkLoop(
-            query,
-            key,
-            num_heads,
-            attention_bias=others[0] if given else None,
-            bias=with_values(bias, others[len(given) :]),
-            **options,
-        )
-        output, log_sum_exp = loop.attend(query, key, value)
-
-        def gradient(d_output, _):
-            upstream = kernel.output_gradient(d_output, output, log_sum_exp)
-            gradients = loop.gradient(query, key, value, upstream)
-            return kernel.cast_like(gradients, (query, key, value, *others))
-
-        return (output, log_sum_exp), gradient
-
-    output, log_sum_exp = attention(
-        *map(merge_heads_into_batch, (query, key, value)),
-        *given,
-        *values_of(bias),
-    )
-    shape = [size(query, 0), num_heads, size(query, 2)]
+    query, key, value, attention_bias = vectors
+    shape = [size(query, 0), options.num_heads, size(query, 2)]
+    rows = map(merge_heads_into_batch, (query, key, value))
+    vectors = _Vectors(*rows, attention_bias)
+    attention = custom_vjp(_forward, _backward)
+    output, log_sum_exp = attention(vectors, bias, masks, options)
     return (
         tf.reshape(output, [*shape, value.shape[-1]]),
         tf.stop_gradient(tf.reshape(log_sum_exp, shape)),
     )
 
 
-class _ChunkLoop:
+def _forward(*args) -> tuple:
+    vectors, *_ = args
+    output, log_sum_exp = _ExactAttention(*args).forward(vectors)
+    return (output, log_sum_exp), (args, output, log_sum_exp)
+
+
+def _backward(residuals: tuple, d_output: tf.Tensor, _) -> tuple:
+    args, output, log_sum_exp = residuals
+    vectors, bias, *_ = args
+    d_output = kernel.output_gradient(d_output, output, log_sum_exp)
+    d_vectors, d_bias = _ExactAttention(*args).backward(vectors, d_output)
+    return d_vectors, as_gradient(bias, d_bias), None, None
+
+
+class _ExactAttention:
     """All keys against a chunk of queries at a time, then the reverse."""
 
     def __init__(
         self,
-        query,
-        key,
-        num_heads,
-        *,
-        causal,
-        sees_itself,
-        mask,
-        attention_mask,
-        attention_bias,
-        bias,
-        dropping,
-        chunk_length,
+        vectors: _Vectors,
+        bias: PositionBias | None,
+        masks: _Masks,
+        options: _Options,
     ):
-        rows = size(query, 0)
-        self.queries = token_positions(None, rows, num_heads, size(query, 1))
-        self.keys = token_positions(mask, rows, num_heads, size(key, 1))
-        self.causal = causal
-        self.sees_itself = sees_itself
+        query, key, _, attention_bias = vectors
+        mask, attention_mask, self.dropout = masks
+        num_rows, num_heads = size(query, 0), options.num_heads
+        self.queries = token_positions(
+            None, num_rows, num_heads, size(query, 1)
+        )
+        self.keys = token_positions(mask, num_rows, num_heads, size(key, 1))
         if attention_mask is not None:
             attention_mask = attention_mask[:, None]
-        sizes = rows // num_heads, num_heads, chunk_length
-        self.mask = PairMatrix(attention_mask, *sizes)
-        self.matrix = PairMatrix(attention_bias, *sizes)
+        sizes = num_rows // num_heads, num_heads, options.chunk_length
+        self.attention_mask = PairMatrix(attention_mask, *sizes)
+        self.attention_bias = PairMatrix(attention_bias, *sizes)
         self.bias = bias
-        self.dropping = dropping
-        self.chunk_length = chunk_length
+        self.options = options
         self.dtype = softmax_dtype(query.dtype)
 
-    def attend(self, query, key, value):
-        key, value = self._cast(key), self._cast(value)
-        own = self._chunked(query), self._chunked(self.queries, -1)
-        everyone = kernel.TokenInfo(self.keys).along(-1)
+    def forward(self, vectors: _Vectors) -> tuple[tf.Tensor, ...]:
+        """Output `(g, t, value_dim)` and log-sum-exp `(g, t)`."""
+        key, value = self._cast(vectors.key), self._cast(vectors.value)
+        query_chunks = self._chunks(vectors.query)
+        position_chunks = self._chunks(self.queries, -1)
+        all_keys = TokenInfo(self.keys).along(-1)
 
-        def forward(index):
-            queries, positions = (x[:, index] for x in own)
-            here = kernel.TokenInfo(positions).along(-2)
-            pairs = self._pairs_of_queries(index, here, everyone)
-            return kernel.attend(self._cast(queries), key, value, pairs)
+        def step(index):
+            queries = query_chunks[:, index]
+            query_info = TokenInfo(position_chunks[:, index]).along(-2)
+            mask = self._mask_of_queries(index, query_info, all_keys)
+            return kernel.attend(self._cast(queries), key, value, mask)
 
-        shapes = [value.shape[-1:], []]
-        stacked, _ = self._over_chunks(
-            forward, self.queries, self._results(shapes), value
+        stacked, _ = scan(
+            step,
+            self._num_chunks(self.queries),
+            self._results([value.shape[-1:], []]),
+            value,
         )
-        length = size(query, 1)
+        length = size(vectors.query, 1)
         return tuple(self._join(x, length) for x in stacked)
 
-    def gradient(self, query, key, value, upstream):
-        """Gradients by query, key, value and what the biases are made of."""
-        query, after = self._cast(query), upstream.output
-        own = self._chunked(key), self._chunked(value)
-        own = *own, self._chunked(self.keys, -1)
-        everyone = kernel.TokenInfo(self.queries).along(-1)
+    def backward(
+        self, vectors: _Vectors, d_output: kernel.OutputGradient
+    ) -> tuple[_Vectors, list[tf.Tensor]]:
+        """Gradients with respect to the vectors and the bias's values."""
+        query, after = self._cast(vectors.query), d_output.output
+        key_chunks = self._chunks(vectors.key), self._chunks(vectors.value)
+        key_chunks = *key_chunks, self._chunks(self.keys, -1)
+        all_queries = TokenInfo(self.queries).along(-1)
 
-        def backward(index, d_queries, *sums):
-            keys, values, positions = (x[:, index] for x in own)
-            keys = self._cast(keys)
-            here = kernel.TokenInfo(positions).along(-2)
-            pairs = self._pairs_of_keys(index, everyone, here)
+        def step(index, d_query, *d_bias):
+            keys, values, positions = (x[:, index] for x in key_chunks)
+            keys, values = self._cast(keys), self._cast(values)
+            key_info = TokenInfo(positions).along(-2)
+            mask = self._mask_of_keys(index, all_queries, key_info)
             d_keys, d_values, d_scores = kernel.attend_gradient(
-                query, keys, self._cast(values), upstream, pairs
+                query, keys, values, d_output, mask
             )
-            d_queries += tf.matmul(d_scores, keys, transpose_a=True)
-            d_matrix = self.matrix.gradient_of_keys(d_scores)
-            sums = self._add_bias_gradient(sums, everyone, here, d_scores)
-            return d_keys, d_values, *d_matrix, d_queries, *sums
+            d_query += tf.matmul(d_scores, keys, transpose_a=True)
+            d_matrix = self.attention_bias.gradient_of_keys(d_scores)
+            d_bias = self._add_bias_gradient(
+                d_bias, all_queries, key_info, d_scores
+            )
+            return d_keys, d_values, *d_matrix, d_query, *d_bias
 
-        shapes = [key.shape[-1:], value.shape[-1:]]
-        stacked, (d_queries, *sums) = self._over_chunks(
-            backward,
-            self.keys,
-            [*self._results(shapes), *self.matrix.results(self.dtype)],
-            after,
-            [
-                zeros_after(after, tf.shape(query), self.dtype),
-                *(zeros_after(after, *x) for x in sums_of(self.bias)),
-            ],
+        shapes = [vectors.key.shape[-1:], vectors.value.shape[-1:]]
+        totals = [zeros_after(after, tf.shape(query), self.dtype)]
+        totals += [zeros_after(after, *x) for x in gradient_specs(self.bias)]
+        results = self._results(shapes)
+        results += self.attention_bias.results(self.dtype)
+        num_chunks = self._num_chunks(self.keys)
+        stacked, (d_query, *d_bias) = scan(
+            step, num_chunks, results, after, totals
         )
-        d_keys, d_values, *d_matrix = stacked
-        length = size(key, 1)
-        return (
-            d_queries,
-            self._join(d_keys, length),
-            self._join(d_values, length),
-            *(self.matrix.join(x) for x in d_matrix),
-            *sums,
-        )
+        d_key, d_value, *d_matrix = stacked
+        length = size(vectors.key, 1)
+        return _Vectors(
+            d_query,
+            self._join(d_key, length),
+            self._join(d_value, length),
+            self.attention_bias.join(*d_matrix) if d_matrix else None,
+        ), d_bias
 
-    def _add_bias_gradient(self, sums, query, key, d_scores):
+    def _add_bias_gradient(self, totals, query, key, d_scores):
         if self.bias is None:
-            return sums
+            return totals
         parts = self.bias.gradient(query, key, self._rows(), d_scores)
-        return [a + b for a, b in zip(sums, parts, strict=True)]
+        return [a + b for a, b in zip(totals, parts, strict=True)]
 
-    def _over_chunks(self, step, positions, results, after, totals=()):
-        count = ceil_div(size(positions, 1), self.chunk_length)
-        return scan(step, count, results, after, totals)
+    def _num_chunks(self, positions: tf.Tensor) -> Length:
+        return ceil_div(size(positions, 1), self.options.chunk_length)
 
-    def _results(self, shapes):
-        own = [size(self.keys, 0), self.chunk_length]
-        return [ArraySpec([*own, *shape], self.dtype) for shape in shapes]
+    def _results(self, shapes) -> list[ArraySpec]:
+        shape = [size(self.keys, 0), self.options.chunk_length]
+        return [ArraySpec([*shape, *rest], self.dtype) for rest in shapes]
 
-    def _pairs_of_queries(self, index, query, key):
-        return self._pairs(
+    def _mask_of_queries(self, index, query, key) -> kernel.PairMask:
+        """A chunk of queries by rows, all keys by columns."""
+        return self._mask(
             query,
             key,
-            self._ranks(index)[:, None],
-            tf.range(size(self.keys, 1)),
-            self.mask.of_queries(index),
-            self.matrix.of_queries(index),
+            query_rank=self._ranks(index)[:, None],
+            key_rank=tf.range(size(self.keys, 1)),
+            attention_mask=self.attention_mask.of_queries(index),
+            attention_bias=self.attention_bias.of_queries(index),
         )
 
-    def _pairs_of_keys(self, index, query, key):
-        return self._pairs(
+    def _mask_of_keys(self, index, query, key) -> kernel.PairMask:
+        """A chunk of keys by rows, all queries by columns."""
+        return self._mask(
             query,
             key,
-            tf.range(size(self.queries, 1)),
-            self._ranks(index)[:, None],
-            self.mask.of_keys(index),
-            self.matrix.of_keys(index),
+            query_rank=tf.range(size(self.queries, 1)),
+            key_rank=self._ranks(index)[:, None],
+            attention_mask=self.attention_mask.of_keys(index),
+            attention_bias=self.attention_bias.of_keys(index),
         )
 
-    def _pairs(self, query, key, query_rank, key_rank, seen, matrix):
-        visible = kernel.allowed(self.causal, self.sees_itself, query, key)
-        visible = visible if seen is None else visible & seen
-        bias = None if matrix is None else self._cast(matrix)
+    def _mask(
+        self,
+        query: TokenInfo,
+        key: TokenInfo,
+        *,
+        query_rank: tf.Tensor,
+        key_rank: tf.Tensor,
+        attention_mask: tf.Tensor | None,
+        attention_bias: tf.Tensor | None,
+    ) -> kernel.PairMask:
+        visible = visible_by_position(
+            self.options.causal, self.options.sees_itself, query, key
+        )
+        if attention_mask is not None:
+            visible &= attention_mask
+        bias, keep_scale = None, None
+        if attention_bias is not None:
+            bias = self._cast(attention_bias)
         if self.bias is not None:
-            added = self._cast(self.bias.of_rows(query, key, self._rows()))
-            bias = added if bias is None else bias + added
-        kept = None
-        if self.dropping is not None:
-            kept = self.dropping.kept(
-                self._rows()[:, None, None],
-                query_rank,
-                key_rank,
-                self.chunk_length,
-                self.dtype,
+            of_rows = self._cast(self.bias.of_rows(query, key, self._rows()))
+            bias = of_rows if bias is None else bias + of_rows
+        if self.dropout is not None:
+            keep_scale = self.dropout.keep_scale(
+                row=self._rows()[:, None, None],
+                rank=query_rank,
+                slot=key_rank,
+                chunk_length=self.options.chunk_length,
+                dtype=self.dtype,
             )
-        return kernel.PairMask(visible, bias, kept)
+        return kernel.PairMask(visible, bias=bias, keep_scale=keep_scale)
 
-    def _rows(self):
+    def _rows(self) -> tf.Tensor:
         return tf.range(size(self.keys, 0))
 
-    def _ranks(self, index):
-        return index * self.chunk_length + tf.range(self.chunk_length)
+    def _ranks(self, index) -> tf.Tensor:
+        length = self.options.chunk_length
+        return index * length + tf.range(length)
 
-    def _cast(self, x):
+    def _cast(self, x: tf.Tensor) -> tf.Tensor:
         return tf.cast(x, self.dtype)
 
-    def _chunked(self, x, padding=0):
-        return split_into_chunks(x, self.chunk_length, padding)
+    def _chunks(self, x: tf.Tensor, padding: int = 0) -> tf.Tensor:
+        return split_into_chunks(x, self.options.chunk_length, padding)
 
-    def _join(self, stacked, length):
+    def _join(self, stacked: tf.Tensor, length: Length) -> tf.Tensor:
         """`(n, g, c, ...)` to `(g, length, ...)`."""
         order = [1, 0, *range(2, stacked.shape.rank)]
         return join_chunks(tf.transpose(stacked, order), length)

@@ -14,7 +14,7 @@ from keras_reformer.ops.random import standard_normal
 
 Buckets = int | tuple[int, ...]
 
-# Above this many buckets one hash of them all costs more than two small ones.
+# With more buckets one hash of them all costs more than two small ones.
 _LARGEST_SINGLE_FACTOR = 128
 
 
@@ -89,9 +89,8 @@ def hash_vectors(
 ) -> tf.Tensor:
     """Bucket ids of vectors, one for every round.
 
-    With a center, what is hashed is `vector / |vector| - center`: directions
-    that share a component share buckets, whatever else they hold, and seen
-    from their mean they spread.
+    With a center, `vector / |vector| - center` is hashed. Vectors with a large
+    common component would share a few buckets; without it they spread.
 
     With several factors `f1, f2, ...` a bucket is `h1 + f1 * (h2 + ...)`,
     each `h` the hash by that factor's own columns of the rotations.
@@ -135,17 +134,21 @@ def hash_vectors(
 def common_direction(
     vectors: tf.Tensor, mask: tf.Tensor | None, otherwise: tf.Tensor
 ) -> tf.Tensor:
-    """The `c` of the least sum of `|v - |v| c|^2`, what vectors share.
+    """The common component of vectors: the `c` that minimises the sum of
+    `|v - |v| c|^2`.
 
-    That is the mean of unit vectors, each with the weight `|v|^2`: a long
-    query attends sharply and has to meet what it looks for, a short one
-    attends to all that it sees.
+    That is the mean of unit vectors, weighted by `|v|^2`: a long query attends
+    sharply and needs its keys in its bucket, a short one attends to all keys
+    that it sees.
 
     Args:
         vectors: Tensor of shape `(batch, num_heads, length, key_dim)`.
         mask: Boolean tensor of shape `(batch, length)`, or None.
         otherwise: Tensor of shape `(num_heads, key_dim)`: the result where
             no position is valid.
+
+    Returns:
+        Tensor of shape `(num_heads, key_dim)`.
     """
     vectors = tf.cast(vectors, otherwise.dtype)
     norms = norms_of(vectors)[..., None]

@@ -1,9 +1,9 @@
-"""How likely hash rounds are to show a pair, and weights that correct for it.
+"""Importance weights: pairs over the probability that rounds show them.
 
-Attention to what some rounds show is a sample of exact attention: a pair is
-in it with probability `1 - (1 - p)^R`, near one for vectors that point the
-same way and small for others. Divided by that probability (Horvitz and
-Thompson 1952), the sums of the softmax are what exact attention's are, in
+The pairs that hash rounds show are a sample of those of exact attention: a
+pair is in it with probability `1 - (1 - p)^R`, near one for vectors of the
+same direction and small for others. Divided by that probability (Horvitz and
+Thompson 1952), the sums of the softmax are those of exact attention in
 expectation over the rotations.
 """
 
@@ -20,7 +20,7 @@ from keras_reformer.ops.loops.shapes import Length, ceil_div
 
 _POINTS, _GREATEST = 241, 6.5
 _NODES, _DEGREES, _TOLERANCE = 24, range(3, 9), 0.02
-# Where two normals are so alike that the grid would be too coarse.
+# Of a larger cosine the density would be too narrow for the grid.
 _LARGEST_COSINE = 0.993
 
 
@@ -28,8 +28,8 @@ def same_bucket_probability(cosine: float, factors: tuple[int, ...]) -> float:
     """Probability that one round gives two vectors the same bucket.
 
     Each factor `n` has `n / 2` columns, in which the vectors' coordinates are
-    pairs of standard normals whose correlation is the cosine. A column wins
-    for both, with equal signs, where all others are smaller for both.
+    pairs of standard normals whose correlation is the cosine. The bucket is
+    the same where one column is the largest of both, with equal signs.
 
     Args:
         cosine: float in `(-1, 1)`, at most 0.993.
@@ -59,11 +59,11 @@ def _normal_density(x, y, correlation):
 
 
 def _integral_up_to(values, step, axis):
-    """By trapezoids, which add up to the whole of a normal density."""
+    """By the trapezoidal rule, which is exact for a whole normal density."""
     values = np.moveaxis(values, axis, 0)
-    found = np.zeros_like(values)
-    found[1:] = np.cumsum(values[1:] + values[:-1], axis=0) * (step / 2)
-    return np.moveaxis(found, 0, axis)
+    integral = np.zeros_like(values)
+    integral[1:] = np.cumsum(values[1:] + values[:-1], axis=0) * (step / 2)
+    return np.moveaxis(integral, 0, axis)
 
 
 @functools.lru_cache
@@ -86,16 +86,16 @@ def fit_probability(
     wanted = 1 - (1 - once) ** num_hashes
     for degree in _DEGREES:
         powers = cosines[:, None] ** np.arange(degree + 1)
-        # Relative errors are what sums of weights feel.
+        # Errors of the weights are relative errors of the probability.
         relative = powers / wanted[:, None]
-        found, *_ = np.linalg.lstsq(relative, np.ones_like(wanted), rcond=None)
-        if np.abs(relative @ found - 1).max() < _TOLERANCE:
+        fitted, *_ = np.linalg.lstsq(relative, np.ones_like(wanted), rcond=None)
+        if np.abs(relative @ fitted - 1).max() < _TOLERANCE:
             break
-    return tuple(found.tolist())
+    return tuple(fitted.tolist())
 
 
 class Importance(NamedTuple):
-    """Weights against the odds of being shown.
+    """Importance weights of shown pairs.
 
     Attributes:
         coefficients: of `fit_probability`.
@@ -125,7 +125,7 @@ class Importance(NamedTuple):
             scores: products of queries and keys of unit length.
             inverse_norms: one over the queries' lengths; broadcasts to the
                 scores.
-            by_chance: what `shown_by_chance` returned, broadcasts too.
+            by_chance: from `shown_by_chance`; broadcasts too.
 
         Returns:
             Tensor of the scores' shape.
@@ -141,10 +141,10 @@ class Importance(NamedTuple):
     def by_rows(
         self, window: Window, positions: tf.Tensor, dtype: tf.DType
     ) -> Callable[..., tf.Tensor]:
-        """`probability` of numbered rows.
+        """`probability` as a function of the numbers of rows.
 
         Args:
-            window: what a round shows.
+            window: which keys a query sees in a round.
             positions: int32 `(rows, length)`, -1 where masked.
             dtype: of scores.
 
@@ -156,10 +156,10 @@ class Importance(NamedTuple):
         by_chance = self.shown_by_chance(window, lengths, dtype)
 
         def probability(scores, inverse_norms, rows):
-            here = None
+            of_rows = None
             if by_chance is not None:
-                here = tf.gather(by_chance, rows)[:, None, None, None]
-            return self.probability(scores, inverse_norms, here)
+                of_rows = tf.gather(by_chance, rows)[:, None, None, None]
+            return self.probability(scores, inverse_norms, of_rows)
 
         return probability
 
@@ -168,11 +168,12 @@ class Importance(NamedTuple):
     ) -> tf.Tensor | None:
         """Probability that some round shows a pair of different buckets.
 
-        Windows of chunks show other buckets too: in a round any key, whatever
-        its vector, with a probability that is their share of the sequence.
+        Windows of chunks show other buckets too: a round shows any key,
+        whatever its vector, with a probability that is the window's share of
+        the sequence.
 
         Args:
-            window: what a round shows.
+            window: which keys a query sees in a round.
             lengths: Numbers of valid tokens.
             dtype: of the result.
 

@@ -1,23 +1,23 @@
 """Softmax attention of blocks of queries to blocks of keys.
 
-Everything in this package that attends does it here. The forward pass takes
-queries with the keys around them and returns the normalised output and the
-log-sum-exp of the scores, which is all that several such passes need to
-become one softmax. The backward pass takes the log-sum-exp of that whole
-softmax and recomputes the scores (Dao et al. 2022, "FlashAttention",
-appendix B.4):
+Every softmax of attention in this package is here. The forward pass takes
+queries with the keys they may see and returns the normalised output and the
+log-sum-exp of the scores, from which several such outputs are merged into
+one softmax. The backward pass takes the log-sum-exp of that whole softmax and
+recomputes the scores (Dao et al. 2022, "FlashAttention", appendix B.4):
 
     p = exp(s - lse)      ds = p * (m * (do . v) - rowsum(do * o))
 
 with `m` the dropout mask over its keep probability. It takes keys with the
-queries around them, so its scores are transposed: the gradients of keys and
-values are then plain products and whole at once, and only the queries' needs
-a transposed factor, which a CPU multiplies at half the speed.
+queries that may see them, so its scores are transposed: gradients with
+respect to keys and values are then complete and plain products, and only that
+with respect to queries needs a transposed factor, which a CPU multiplies at
+half the speed.
 
-No score outlives its step. Scores, softmax and sums are float32 at least,
-whatever comes in. What is masked has a score of `log_of_zero`, finite, so that
-a tool that stops at infinities, such as `tf.debugging.enable_check_numerics`,
-stops at those of a model alone.
+No score outlives its call. Scores, softmax and sums are float32 at least,
+whatever the inputs are. A masked pair's score is `log_of_zero`, which is
+finite, so that a tool that stops at infinities, such as
+`tf.debugging.enable_check_numerics`, stops at those of a model alone.
 """
 
 from collections.abc import Callable
@@ -26,29 +26,6 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_reformer.ops.dropout import keep_scale
-from keras_reformer.ops.loops.shapes import map_tensors
-
-
-class TokenInfo(NamedTuple):
-    """What masks need to know of tokens, each field `(..., slots)`.
-
-    Attributes:
-        position: int32. Place in the sequence; -1 hides a key. None where
-            buckets and ranks tell all.
-        bucket: int32. Bucket in this round; None where buckets do not matter.
-        places: tuple of int32, one a round, from
-            `duplicates.window_coordinate`. None
-            where pairs that meet twice count twice.
-    """
-
-    position: tf.Tensor | None = None
-    bucket: tf.Tensor | None = None
-    places: tuple[tf.Tensor, ...] | None = None
-
-    def along(self, axis: int) -> "TokenInfo":
-        """Lies along one of a matrix's last two axes: -2 rows, -1 columns."""
-        other = -3 - axis
-        return map_tensors(lambda x: tf.expand_dims(x, other), self)
 
 
 class AttentionDropout(NamedTuple):
@@ -68,8 +45,26 @@ class AttentionDropout(NamedTuple):
     seed: tf.Tensor
     shared: bool = False
 
-    def kept(self, row, rank, slot, chunk_length, dtype) -> tf.Tensor:
-        """Factors of the weights of these rows, query ranks and key slots."""
+    def keep_scale(
+        self,
+        row: tf.Tensor,
+        rank: tf.Tensor,
+        slot: tf.Tensor,
+        chunk_length: int,
+        dtype: tf.DType,
+    ) -> tf.Tensor:
+        """Factors of the weights of these rows, query ranks and key slots.
+
+        Args:
+            row: int32. Numbers of the rows.
+            rank: int32. Ranks of the queries in their row.
+            slot: int32. Indices of the keys in the queries' windows.
+            chunk_length: int. Tokens in a chunk.
+            dtype: of the result.
+
+        Returns:
+            Tensor of the common shape of rows, ranks and slots.
+        """
         if self.shared:
             row, rank = tf.zeros((), tf.int32), rank % chunk_length
         return keep_scale(self.rate, self.seed, row, rank, slot, dtype=dtype)
@@ -79,35 +74,35 @@ class PairMask(NamedTuple):
     """What is known of pairs besides their vectors; broadcasts to scores.
 
     Attributes:
-        seen: bool. Whether the query sees the key.
-        bias: what to add to the score, or None.
-        kept: dropout's factor of the weight, or None.
+        visible: bool. Whether the query sees the key.
+        bias: added to the score, or None.
+        keep_scale: factor of the weight, from dropout, or None.
         scale: factor of the score, or None.
-        count: what to divide the weight by, or None.
-        probability: function of the scaled score, before the bias: what else
-            to divide the weight by, a constant for gradients; or None.
+        count: divides the weight, or None.
+        probability: function of the scaled score, before the bias, that
+            divides the weight too, a constant for gradients; or None.
     """
 
-    seen: tf.Tensor
+    visible: tf.Tensor
     bias: tf.Tensor | None = None
-    kept: tf.Tensor | None = None
+    keep_scale: tf.Tensor | None = None
     scale: tf.Tensor | None = None
     count: tf.Tensor | None = None
     probability: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     def mask(self, scores: tf.Tensor) -> tf.Tensor:
-        """Scaled and biased scores, masked where the key is not seen."""
+        """Scaled and biased scores, masked where the key is not visible."""
         if self.scale is not None:
             scores *= self.scale
         if self.bias is not None:
             scores += self.bias
-        return tf.where(self.seen, scores, log_of_zero(scores.dtype))
+        return tf.where(self.visible, scores, log_of_zero(scores.dtype))
 
     def divide(self, weights: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        """Weights over what they are divided by.
+        """Weights divided by the count and the probability.
 
-        A division, where the logarithm of what divides could be subtracted
-        from the score: it takes a CPU less time.
+        Subtracting their logarithms from the scores would do the same and
+        take a CPU more time.
 
         Args:
             weights: exponentials of masked scores.
@@ -123,19 +118,9 @@ class PairMask(NamedTuple):
 
     def drop(self, weights: tf.Tensor) -> tf.Tensor:
         """Weights after dropout."""
-        return weights if self.kept is None else weights * self.kept
-
-
-def allowed(
-    causal: bool, sees_itself: bool, query: TokenInfo, key: TokenInfo
-) -> tf.Tensor:
-    """Whether positions alone let a query see a key."""
-    seen = key.position >= 0
-    if causal and sees_itself:
-        return seen & (key.position <= query.position)
-    if causal:
-        return seen & (key.position < query.position)
-    return seen if sees_itself else seen & (key.position != query.position)
+        if self.keep_scale is None:
+            return weights
+        return weights * self.keep_scale
 
 
 def attend(
@@ -152,7 +137,7 @@ def attend(
     Returns:
         output: `(..., num_queries, value_dim)`.
         log_sum_exp: `(..., num_queries)`, `log_of_zero` for a query that
-            sees nothing, whose output is zero.
+            sees no key, whose output is zero.
     """
     products = tf.matmul(queries, keys, transpose_b=True)
     scores = pairs.mask(products)
@@ -166,7 +151,7 @@ def attend(
 
 
 def merge(total: tuple, part: tuple) -> tuple[tf.Tensor, tf.Tensor]:
-    """One softmax from two of disjoint keys."""
+    """Outputs and log-sum-exps of one softmax from two of disjoint keys."""
     (output, log_sum_exp), (output_part, log_sum_exp_part) = total, part
     largest = tf.maximum(log_sum_exp, log_sum_exp_part)
     largest = tf.where(~is_log_of_zero(largest), largest, 0.0)
@@ -200,12 +185,12 @@ def add_log(largest: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
 
 
 class OutputGradient(NamedTuple):
-    """What the backward pass of a step knows of the whole softmax.
+    """What the backward pass reads of the whole softmax of each query.
 
     Attributes:
-        output: gradient of the output, zero where the query does not count.
-        log_sum_exp: of all that the query saw; so large where it saw nothing
-            that its weights are zero.
+        output: gradient with respect to the output.
+        log_sum_exp: of the scores of all keys that the query saw; so large
+            where it saw none that its weights are zero.
         row_sum: `rowsum(do * o)`.
     """
 
@@ -213,10 +198,10 @@ class OutputGradient(NamedTuple):
     log_sum_exp: tf.Tensor
     row_sum: tf.Tensor
 
-    def where(self, there: tf.Tensor) -> "OutputGradient":
-        """Other queries must not count: `exp(score - lse)` is zero."""
+    def where(self, exists: tf.Tensor) -> "OutputGradient":
+        """Weights of other queries, `exp(score - lse)`, become zero."""
         huge = -log_of_zero(self.log_sum_exp.dtype)
-        log_sum_exp = tf.where(there, self.log_sum_exp, huge)
+        log_sum_exp = tf.where(exists, self.log_sum_exp, huge)
         return self._replace(log_sum_exp=log_sum_exp)
 
 
@@ -224,38 +209,38 @@ def attend_gradient(
     queries: tf.Tensor,
     keys: tf.Tensor,
     values: tf.Tensor,
-    upstream: OutputGradient,
+    d_output: OutputGradient,
     pairs: PairMask,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Gradients of `attend` by keys, values and scores.
+    """Gradients of `attend` with respect to keys, values and scores.
 
     Args:
         queries: Tensor of shape `(..., num_queries, key_dim)`.
         keys: Tensor of shape `(..., num_keys, key_dim)`.
         values: Tensor of shape `(..., num_keys, value_dim)`.
-        upstream: of the queries.
+        d_output: of the queries.
         pairs: of shape `(..., num_keys, num_queries)`: transposed.
 
     Returns:
         The gradients, shaped as keys and values and `(..., num_keys,
-        num_queries)`. That of the queries is the last one's transpose times
-        the keys.
+        num_queries)`. With respect to queries it is the last one's transpose
+        times the keys.
     """
     products = tf.matmul(keys, queries, transpose_b=True)
     scores = pairs.mask(products)
-    weights = tf.exp(scores - upstream.log_sum_exp[..., None, :])
+    weights = tf.exp(scores - d_output.log_sum_exp[..., None, :])
     weights = pairs.divide(weights, products)
-    d_weights = tf.matmul(values, upstream.output, transpose_b=True)
+    d_weights = tf.matmul(values, d_output.output, transpose_b=True)
     d_weights = pairs.drop(d_weights)
-    d_scores = weights * (d_weights - upstream.row_sum[..., None, :])
-    d_values = tf.matmul(pairs.drop(weights), upstream.output)
+    d_scores = weights * (d_weights - d_output.row_sum[..., None, :])
+    d_values = tf.matmul(pairs.drop(weights), d_output.output)
     return tf.matmul(d_scores, queries), d_values, d_scores
 
 
 def output_gradient(
     d_output: tf.Tensor, output: tf.Tensor, log_sum_exp: tf.Tensor
 ) -> OutputGradient:
-    """Prepares the gradient of an output for `attend_gradient`."""
+    """What `attend_gradient` reads, from what the forward pass returned."""
     d_output = tf.cast(d_output, output.dtype)
     huge = -log_of_zero(log_sum_exp.dtype)
     return OutputGradient(
@@ -265,15 +250,8 @@ def output_gradient(
     )
 
 
-def cast_like(tensors: tuple, likes: tuple) -> tuple:
-    """Casts each tensor to the dtype of its counterpart."""
-    return tuple(
-        tf.cast(x, like.dtype) for x, like in zip(tensors, likes, strict=True)
-    )
-
-
 def norms_of(vectors: tf.Tensor) -> tf.Tensor:
-    """What shared queries are divided by to be keys of unit length.
+    """The lengths by which shared queries are divided to be keys.
 
     `sqrt(mean(k**2) + 1e-6) * sqrt(d)`, with the published constant.
 
@@ -293,11 +271,11 @@ def to_unit_length(vectors: tf.Tensor) -> tf.Tensor:
 
 
 def unit_length_gradient(
-    unit: tf.Tensor, norms: tf.Tensor, upstream: tf.Tensor
+    unit: tf.Tensor, norms: tf.Tensor, d_unit: tf.Tensor
 ) -> tf.Tensor:
-    """Gradient of `unit = to_unit_length(vectors)` by the vectors."""
-    along = tf.reduce_sum(upstream * unit, axis=-1, keepdims=True)
-    return (upstream - unit * along) / norms[..., None]
+    """Gradient with respect to the vectors of `to_unit_length`."""
+    along = tf.reduce_sum(d_unit * unit, axis=-1, keepdims=True)
+    return (d_unit - unit * along) / norms[..., None]
 
 
 def fill_fully_masked_rows(
@@ -306,19 +284,20 @@ def fill_fully_masked_rows(
     log_sum_exp: tf.Tensor,
     valid: tf.Tensor,
 ) -> tf.Tensor:
-    """A valid token that saw nothing at all attends to itself alone.
+    """A valid token that saw no key attends to itself alone.
 
     No score of its own would do: a token's key is its query at unit length,
     so self has the largest score of all, and a large constant in its place
     would destroy the log-sum-exp.
     """
-    lonely = valid & is_log_of_zero(log_sum_exp)
-    return tf.where(lonely[..., None], tf.cast(value, output.dtype), output)
+    fully_masked = valid & is_log_of_zero(log_sum_exp)
+    value = tf.cast(value, output.dtype)
+    return tf.where(fully_masked[..., None], value, output)
 
 
 def fully_masked_rows_gradient(
     d_output: tf.Tensor, log_sum_exp: tf.Tensor, valid: tf.Tensor
 ) -> tf.Tensor:
-    """Gradient of `fill_fully_masked_rows` by the values."""
-    lonely = valid & is_log_of_zero(log_sum_exp)
-    return tf.where(lonely[..., None], d_output, 0.0)
+    """Gradient of `fill_fully_masked_rows` with respect to the values."""
+    fully_masked = valid & is_log_of_zero(log_sum_exp)
+    return tf.where(fully_masked[..., None], d_output, 0.0)

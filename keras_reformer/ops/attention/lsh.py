@@ -2,17 +2,16 @@
 
 Combining rounds by their log-sum-exps is one softmax over the union of the
 keys that all rounds show (Kitaev et al. 2020, section 2, equations 3 to 6).
-So the forward pass loops over rounds with a running output and log-sum-exp,
-and the backward pass loops again, recomputing scores against the total.
+So the forward pass folds over rounds with a running output and log-sum-exp,
+and the backward pass folds again, recomputing scores against the total.
 Between the passes live the output, the log-sum-exp, the orders and the
 buckets: a round adds 4 to 8 bytes a token and head, and no scores.
 
-One round, to be followed with a finger: `_fetch` takes a group of chunks'
-vectors in the round's order, `WindowAttention` attends, `map_tiles` puts
-the groups' results together and `take` puts them back by position;
-`kernel.merge` joins them with the rounds before.
+A round is windowed attention (`windowed.py`) in the layout of its sorted
+order (`layouts.HashLayout`); `kernel.merge` joins it with the rounds before.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -20,69 +19,26 @@ import tensorflow as tf
 from keras_reformer.ops.attention import kernel
 from keras_reformer.ops.attention.bias import (
     PositionBias,
-    sums_of,
-    values_of,
-    with_values,
+    as_gradient,
+    gradient_specs,
 )
 from keras_reformer.ops.attention.duplicates import (
     count_duplicates,
-    window_coordinate,
+    window_coordinates,
 )
 from keras_reformer.ops.attention.importance import Importance
-from keras_reformer.ops.attention.local import (
-    join_chunks,
+from keras_reformer.ops.attention.kernel import AttentionDropout
+from keras_reformer.ops.attention.layouts import HashLayout, HashRounds
+from keras_reformer.ops.attention.tokens import (
+    TokenInfo,
     merge_heads_into_batch,
-    rows_at,
-    split_into_chunks,
-    take_from_circle,
     token_positions,
-    zero_absent,
 )
-from keras_reformer.ops.attention.sorting import (
-    flatten_rows,
-    invert_permutation,
-    take,
-)
-from keras_reformer.ops.attention.window import (
-    Window,
-    WindowAttention,
-    crop_chunks,
-    windows,
-)
-from keras_reformer.ops.custom_vjp import first_order_gradient
+from keras_reformer.ops.attention.window import Window
+from keras_reformer.ops.attention.windowed import Vectors, WindowedAttention
+from keras_reformer.ops.custom_vjp import custom_vjp
 from keras_reformer.ops.loops.barrier import zeros_after
-from keras_reformer.ops.loops.scan import ArraySpec
-from keras_reformer.ops.loops.shapes import (
-    ceil_div,
-    pad_axis,
-    size,
-    softmax_dtype,
-)
-from keras_reformer.ops.loops.tiling import map_tiles, plan_tiles
-
-
-class _Hashes(NamedTuple):
-    """What all rounds decided: `(g, num_hashes, t)`, and the tokens.
-
-    Attributes:
-        orders: at each rank, the position there.
-        buckets: at each position, its bucket.
-        positions: `(g, t)`, -1 where masked.
-        wrap: bool. Rounds are one circle of chunks.
-        discount: bool. A key shown N times counts `1 / N` each time.
-        importance: what corrects for the odds of being shown, or None.
-    """
-
-    orders: tf.Tensor
-    buckets: tf.Tensor
-    positions: tf.Tensor
-    wrap: bool
-    discount: bool
-    importance: Importance | None
-
-    @property
-    def num_hashes(self) -> int:
-        return self.orders.shape[1]
+from keras_reformer.ops.loops.shapes import size, softmax_dtype
 
 
 def lsh_attention(
@@ -96,10 +52,10 @@ def lsh_attention(
     wrap: bool = False,
     discount_duplicates: bool = False,
     importance: Importance | None = None,
-    dropping: kernel.AttentionDropout | None = None,
+    dropout: AttentionDropout | None = None,
     bias: PositionBias | None = None,
 ) -> tf.Tensor:
-    """Shared-query-key attention within the windows that sorting brings.
+    """Shared-query-key attention within windows of the sorted orders.
 
     Args:
         query_key: Tensor of shape `(batch, num_heads, length, key_dim)`:
@@ -108,288 +64,185 @@ def lsh_attention(
         orders: int32 tensor `(batch, num_heads, num_hashes, length)`: the
             position at each rank of each round, from `sort_rounds`.
         buckets: int32 tensor of the same shape: the bucket of each position.
-        window: which keys a query may see.
+        window: which keys a query sees.
         mask: Boolean tensor `(batch, length)`, True at valid positions.
             Masked ones must have a bucket that sorts last.
         wrap: bool. The first chunk of a round sees the last chunk of the
-            round before, as published; else it sees nothing before itself.
+            round before, as published; else it sees no chunk before itself.
         discount_duplicates: bool. Subtract `log N` from the score of a pair
             that N rounds show (section 2, equation 16 of the appendix).
-        importance: subtract this too, and `log N`: a pair counts once, over
-            the probability that it is shown.
-        dropping: dropout of the attention weights.
-        bias: what to add to the scores.
+        importance: subtract the logarithm of the probability that a pair is
+            shown, and `log N`: a pair counts once.
+        dropout: of the attention weights.
+        bias: added to the scores.
 
     Returns:
         Tensor of shape `(batch, num_heads, length, value_dim)` in float32 at
-        least: zero at masked positions, the own value where a token saw
-        nothing in any round.
+        least: zero at masked positions, the token's own value where it saw
+        no key in any round.
     """
     batch, num_heads, length = size(value, 0), value.shape[1], size(value, 2)
-    rows = batch * num_heads
-    num_hashes = orders.shape[2]
-    hashes = _Hashes(
+    rows, num_hashes = batch * num_heads, orders.shape[2]
+    rounds = HashRounds(
         tf.reshape(orders, [rows, num_hashes, length]),
         tf.reshape(buckets, [rows, num_hashes, length]),
         token_positions(mask, rows, num_heads, length),
-        wrap,
-        discount_duplicates or importance is not None,
-        importance,
     )
-    output = _attention(
+    discount = discount_duplicates or importance is not None
+    options = _Options(window, wrap, discount, importance, dropout)
+    output = custom_vjp(_forward, _backward)(
         merge_heads_into_batch(query_key),
         merge_heads_into_batch(value),
         bias,
-        hashes,
-        window,
-        dropping,
+        rounds,
+        options,
     )
-    output = tf.where(hashes.positions[..., None] >= 0, output, 0.0)
+    output = tf.where(rounds.positions[..., None] >= 0, output, 0.0)
     return tf.reshape(output, [batch, num_heads, length, value.shape[-1]])
 
 
-def _attention(query_key, value, bias, hashes, window, dropping) -> tf.Tensor:
+class _Options(NamedTuple):
+    """How rounds attend; as of `lsh_attention`.
+
+    Attributes:
+        window: which keys a query sees.
+        wrap: bool. Rounds are one ring of chunks.
+        discount: bool. A key shown N times counts `1 / N` each time.
+        importance: divides by the probability that a pair is shown, or None.
+        dropout: of the attention weights, or None.
+    """
+
+    window: Window
+    wrap: bool
+    discount: bool
+    importance: Importance | None
+    dropout: AttentionDropout | None
+
+
+class _Residuals(NamedTuple):
+    """What lives between the passes.
+
+    Attributes:
+        query_key: `(g, t, key_dim)`, an argument.
+        value: `(g, t, value_dim)`, an argument.
+        bias: an argument.
+        rounds: orders, buckets and positions, an argument.
+        options: an argument.
+        output: `(g, t, value_dim)`, of all rounds.
+        log_sum_exp: `(g, t)`, of all rounds.
+    """
+
+    query_key: tf.Tensor
+    value: tf.Tensor
+    bias: PositionBias | None
+    rounds: HashRounds
+    options: _Options
+    output: tf.Tensor
+    log_sum_exp: tf.Tensor
+
+
+def _forward(query_key, value, bias, rounds, options) -> tuple:
     dtype = softmax_dtype(query_key.dtype)
-    valid = hashes.positions >= 0
+    engine, layout_of = _round_attention(rounds, options, bias, dtype)
+    vectors = _shared_vectors(query_key, value, dtype)
 
-    def make_loop(bias_values):
-        here = with_values(bias, bias_values)
-        return _RoundLoop(hashes, window, dropping, dtype, here)
+    def merge_round(index, output, log_sum_exp):
+        part = engine.forward(layout_of(index), vectors)
+        return kernel.merge((output, log_sum_exp), part)
 
-    @first_order_gradient
-    def attention(query_key, value, *bias_values):
-        loop = make_loop(bias_values)
-        output, log_sum_exp = loop.attend_all(query_key, value)
-
-        def gradient(d_output):
-            # Anew, so that nothing a loop knows outlives its pass.
-            loop = make_loop(bias_values)
-            upstream = kernel.output_gradient(d_output, output, log_sum_exp)
-            alone = kernel.fully_masked_rows_gradient(
-                upstream.output, log_sum_exp, valid
-            )
-            totals = loop.gradient_all(query_key, value, upstream, alone)
-            inputs = (query_key, value, *bias_values)
-            return kernel.cast_like(totals, inputs)
-
-        return kernel.fill_fully_masked_rows(
-            output, value, log_sum_exp, valid
-        ), gradient
-
-    return attention(query_key, value, *values_of(bias))
+    output = zeros_after(value, _shape_like(value), dtype)
+    log_sum_exp = output[..., 0] + kernel.log_of_zero(dtype)
+    output, log_sum_exp = _fold(
+        merge_round, (output, log_sum_exp), rounds.num_hashes
+    )
+    filled = kernel.fill_fully_masked_rows(
+        output, value, log_sum_exp, rounds.positions >= 0
+    )
+    return filled, _Residuals(
+        query_key, value, bias, rounds, options, output, log_sum_exp
+    )
 
 
-class _RoundLoop:
-    """The two passes of one round, and the loop over rounds."""
+def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
+    query_key, value, bias, rounds, options, output, log_sum_exp = residuals
+    dtype = output.dtype
+    engine, layout_of = _round_attention(rounds, options, bias, dtype)
+    vectors = _shared_vectors(query_key, value, dtype)
+    d_output = kernel.output_gradient(d_output, output, log_sum_exp)
 
-    def __init__(self, hashes, window, dropping, dtype, bias):
-        self.hashes = hashes
-        self.window = window
-        self.dtype = dtype
-        self.rows, _, self.length = (size(hashes.orders, i) for i in range(3))
-        self.chunks = ceil_div(self.length, window.chunk_length)
-        self.circle = self.chunks * hashes.num_hashes
-        self.bias = bias
-        self.places = self._places() if hashes.discount else None
-        importance = hashes.importance
-        self.attention = WindowAttention(
+    def add_round(index, *totals):
+        parts = engine.backward(layout_of(index), vectors, d_output)
+        return tuple(a + b for a, b in zip(totals, parts, strict=True))
+
+    after = d_output.output
+    d_query_key = zeros_after(after, _shape_like(query_key), dtype)
+    d_value = kernel.fully_masked_rows_gradient(
+        after, log_sum_exp, rounds.positions >= 0
+    )
+    d_bias = [zeros_after(after, *spec) for spec in gradient_specs(bias)]
+    d_query_key, d_value, *d_bias = _fold(
+        add_round, (d_query_key, d_value, *d_bias), rounds.num_hashes
+    )
+    return d_query_key, d_value, as_gradient(bias, d_bias), None, None
+
+
+def _round_attention(
+    rounds: HashRounds,
+    options: _Options,
+    bias: PositionBias | None,
+    dtype: tf.DType,
+) -> tuple[WindowedAttention, Callable[[tf.Tensor], HashLayout]]:
+    """The engine of all rounds, and the layout of each by its number."""
+    window, wrap, discount, importance, dropout = options
+    length = size(rounds.orders, 2)
+
+    def count(query: TokenInfo, key: TokenInfo) -> tf.Tensor:
+        return tf.maximum(count_duplicates(window, query, key, length, wrap), 1)
+
+    engine = WindowedAttention(
+        window,
+        dtype,
+        dropout,
+        bias,
+        count if discount else None,
+        importance and importance.by_rows(window, rounds.positions, dtype),
+    )
+    coordinates = window_coordinates(window, *rounds[:2]) if discount else None
+
+    def layout_of(index: tf.Tensor) -> HashLayout:
+        return HashLayout(
+            rounds,
+            index,
             window,
-            self.circle * window.chunk_length,
-            dropping,
-            self._times_shown if hashes.discount else None,
-            bias,
-            importance and importance.by_rows(window, hashes.positions, dtype),
+            dtype,
+            wrap=wrap,
+            needs_positions=bias is not None,
+            coordinates=coordinates,
         )
 
-    def attend_all(self, query_key, value):
-        """Output and log-sum-exp of all rounds, by position."""
-        norms = kernel.norms_of(tf.cast(query_key, self.dtype))
-
-        def merge_round(index, output, log_sum_exp):
-            part = self.attend(index, query_key, value, norms)
-            return kernel.merge((output, log_sum_exp), part)
-
-        nothing = self._zeros_like(value, value)
-        log_sum_exp = nothing[..., 0] + kernel.log_of_zero(self.dtype)
-        return self._over_rounds(merge_round, (nothing, log_sum_exp))
-
-    def gradient_all(self, query_key, value, upstream, d_value):
-        """Gradients by query-key, value and bias, added to one by value."""
-        norms = kernel.norms_of(tf.cast(query_key, self.dtype))
-
-        def add_round(index, *totals):
-            parts = self.gradient(index, query_key, value, norms, upstream)
-            return tuple(a + b for a, b in zip(totals, parts, strict=True))
-
-        after = upstream.output
-        nothing = self._zeros_like(query_key, after)
-        zeros = (zeros_after(after, *result) for result in sums_of(self.bias))
-        return self._over_rounds(add_round, (nothing, d_value, *zeros))
-
-    def _zeros_like(self, x, after):
-        shape = [self.rows, self.length, x.shape[-1]]
-        return zeros_after(after, shape, self.dtype)
-
-    def _over_rounds(self, function, start: tuple) -> tuple:
-        """Folds `function(index, *state)` over the rounds."""
-        num_hashes = self.hashes.num_hashes
-        if num_hashes == 1:
-            return function(tf.constant(0), *start)
-        _, *state = tf.while_loop(
-            lambda index, *state: index < num_hashes,
-            lambda index, *state: (index + 1, *function(index, *state)),
-            (tf.constant(0), *start),
-            parallel_iterations=1,
-            maximum_iterations=num_hashes,
-        )
-        return tuple(state)
-
-    def attend(self, index, query_key, value, norms):
-        """Output and log-sum-exp of one round, by position."""
-        window = self.window
-
-        def forward(order, tokens, place):
-            wide = windows(order, window)
-            own = crop_chunks(order, window.before, size(wide, 1))
-            # Apart from the keys, among which they lie: with another reader
-            # of these the gather would be a slow loop of its own.
-            (queries,) = self._fetch((query_key,), own, place)
-            keys, values, key_norms = self._fetch(
-                (query_key, value, norms), wide, place
-            )
-            return self.attention.attend(
-                queries,
-                keys / key_norms[..., None],
-                values,
-                tokens,
-                rows_at(place, order),
-                index * self.chunks + place.chunk,
-                self._inverse_norms(norms, own, place),
-            )
-
-        halo = (window.before, window.after)
-        return self._over_groups(forward, index, halo, [value.shape[-1:], []])
-
-    def gradient(self, index, query_key, value, norms, upstream):
-        """Gradients of one round: by query-key, value and bias."""
-        window = self.window
-
-        def backward(order, tokens, place):
-            wide = windows(order, window)
-            queries, *here = self._fetch((query_key, *upstream), wide, place)
-            own = crop_chunks(order, window.after, size(wide, 1))
-            keys, values, key_norms = self._fetch(
-                (query_key, value, norms), own, place
-            )
-            # Divided, not multiplied by an inverse: a product XLA moves into
-            # each reader, which leaves the gather a slow loop of its own.
-            keys /= key_norms[..., None]
-            d_queries, d_keys, *d_others = self.attention.gradient(
-                queries,
-                keys,
-                values,
-                kernel.OutputGradient(*here).where(wide >= 0),
-                tokens,
-                rows_at(place, order),
-                index * self.chunks + place.chunk,
-                place.count,
-                self._inverse_norms(norms, wide, place),
-            )
-            units = crop_chunks(
-                (keys, key_norms), window.before, size(d_keys, 1)
-            )
-            d_queries += kernel.unit_length_gradient(*units, d_keys)
-            return d_queries, *d_others
-
-        halo = (window.reach, window.reach)
-        shapes = [query_key.shape[-1:], value.shape[-1:]]
-        return self._over_groups(
-            backward, index, halo, shapes, sums_of(self.bias)
-        )
-
-    def _over_groups(self, step, index, halo, shapes, sums=()):
-        plan = plan_tiles(
-            self.rows, self.chunks, self.window.chunk_length, max(halo)
-        )
-        order = self._order(index, halo)
-        found = map_tiles(
-            lambda around, place: step(*around, place),
-            (order, self._tokens(index, order)),
-            plan,
-            halo,
-            [ArraySpec(shape, self.dtype) for shape in shapes],
-            order,
-            sums,
-        )
-        results, totals = found[: len(shapes)], found[len(shapes) :]
-        ranks = invert_permutation(self.hashes.orders[:, index])
-        return *(take(_join(x), ranks) for x in results), *totals
-
-    def _order(self, index, halo) -> tf.Tensor:
-        """A round's order in chunks, with those around; -1 is no token."""
-        orders, length = self.hashes.orders, self.window.chunk_length
-        if not self.hashes.wrap:
-            chunks = split_into_chunks(orders[:, index], length, -1)
-            return pad_axis(chunks, 1, *halo, -1)
-        chunks = split_into_chunks(flatten_rows(orders), length, -1)
-        circle = tf.reshape(chunks, [self.rows, self.circle, length])
-        first = index * self.chunks
-        return take_from_circle(circle, first, self.chunks, halo)
-
-    def _tokens(self, index, order) -> kernel.TokenInfo:
-        """What masks need of the tokens in an order."""
-        hashes = self.hashes
-        position, bucket, places = None, None, None
-        if self.window.same_bucket:
-            bucket = _take(hashes.buckets[:, index], order, -1)
-        if self.bias is not None or not self.window.same_bucket:
-            position = _take(hashes.positions, order, -1)
-        if hashes.discount:
-            found = take(self.places, tf.maximum(order, 0))
-            places = tuple(tf.unstack(found, hashes.num_hashes, axis=-1))
-        return kernel.TokenInfo(position, bucket, places)
-
-    def _places(self) -> tf.Tensor:
-        """Every position's places in all rounds, side by side."""
-        orders, buckets = self.hashes[:2]
-        flat = tf.reshape(orders, [-1, self.length])
-        ranks = tf.reshape(invert_permutation(flat), tf.shape(orders))
-        places = window_coordinate(self.window, ranks, buckets)
-        return tf.transpose(places, (0, 2, 1))
-
-    def _fetch(self, tensors, order, place):
-        """Takes `(g, t, ...)` of a group's rows at `(r, n, c)` positions.
-
-        Straight from where they lie: a copy of the whole sequence in the
-        round's order is never made.
-        """
-        first = (place.row + tf.range(size(order, 0))) * self.length
-        index = tf.maximum(order, 0) + first[:, None, None]
-        found = []
-        for x in tensors:
-            taken = tf.cast(tf.gather(flatten_rows(x), index), self.dtype)
-            found.append(zero_absent(taken, order))
-        return found
-
-    def _inverse_norms(self, norms, order, place):
-        """Of queries, zero where there is none; None where not needed."""
-        if self.hashes.importance is None:
-            return None
-        return self._fetch((1 / norms,), order, place)[0]
-
-    def _times_shown(self, query, key):
-        """The number of times that rounds show a key, one at least."""
-        count = count_duplicates(
-            self.window, query, key, self.length, self.hashes.wrap
-        )
-        return tf.maximum(count, 1)
+    return engine, layout_of
 
 
-def _take(x: tf.Tensor, order: tf.Tensor, padding: int) -> tf.Tensor:
-    """Takes `(g, t)` at `(g, n, c)` positions; `padding` at -1."""
-    return tf.where(order >= 0, take(x, tf.maximum(order, 0)), padding)
+def _shared_vectors(query_key, value, dtype) -> Vectors:
+    norms = kernel.norms_of(tf.cast(query_key, dtype))
+    return Vectors(query_key, value, norms=norms)
 
 
-def _join(x: tf.Tensor) -> tf.Tensor:
-    """`(g, n, c, ...)` to `(g, n * c, ...)`."""
-    return join_chunks(x, size(x, 1) * size(x, 2))
+def _shape_like(x: tf.Tensor) -> list:
+    return [size(x, axis) for axis in range(3)]
+
+
+def _fold(
+    function: Callable[..., tuple], state: tuple, num_hashes: int
+) -> tuple:
+    """Folds `function(index, *state) -> state` over the rounds."""
+    if num_hashes == 1:
+        return function(tf.constant(0), *state)
+    _, *state = tf.while_loop(
+        lambda index, *state: index < num_hashes,
+        lambda index, *state: (index + 1, *function(index, *state)),
+        (tf.constant(0), *state),
+        parallel_iterations=1,
+        maximum_iterations=num_hashes,
+    )
+    return tuple(state)

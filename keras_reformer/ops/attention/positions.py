@@ -1,4 +1,4 @@
-"""Positions: rows of tables, one for each axis of a grid, and waves."""
+"""Position encodings: axial tables, sinusoids and rotary angles."""
 
 import math
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ def axial_positions(
 ) -> tf.Tensor:
     """Joins each position's rows of all tables, the last axis fastest.
 
-    From position 0 on this is broadcasting, whose gradient is a sum; a
-    gather's would scatter-add something as long as the sequence.
+    From position 0 on this is broadcasting, whose gradient is a sum; that of
+    a gather would be a scatter-add as long as the sequence.
 
     Args:
         tables: Tensors of shape `(size, dim)`, one for each axis.
@@ -40,18 +40,18 @@ def axial_positions(
     rows = ceil_div(length, inner)
     parts = [tables[0][:rows], *tables[1:]]
     grid = [rows, *sizes[1:]]
-    spread = []
+    broadcast = []
     for axis, part in enumerate(parts):
         shape = [1] * len(grid)
         shape[axis] = grid[axis]
         part = tf.reshape(part, [*shape, part.shape[-1]])
-        spread.append(tf.broadcast_to(part, [*grid, part.shape[-1]]))
-    joined = tf.concat(spread, axis=-1)
+        broadcast.append(tf.broadcast_to(part, [*grid, part.shape[-1]]))
+    joined = tf.concat(broadcast, axis=-1)
     return tf.reshape(joined, [rows * inner, joined.shape[-1]])[:length]
 
 
 def _within_tables(length: tf.Tensor, most: int) -> tf.Tensor:
-    """The length, known only after the check, so that the check speaks first.
+    """The length, with a data dependency on the check that it fits.
 
     XLA drops the check, but knows all lengths while tracing.
     """
@@ -89,10 +89,10 @@ def angles(
 ) -> tf.Tensor:
     """Angles of positions in the planes of `dim` coordinates.
 
-    `position * max_wavelength ** (-2 i / dim)`, modulo whole turns. Taken a
-    digit of the position at a time, each digit's turn reduced in float64: a
-    float32 product with a position near a million is off by 0.06 radians,
-    this sum by less than 1e-4.
+    `position * max_wavelength ** (-2 i / dim)`, modulo `2 pi`. A sum over the
+    position's digits, the angle of each reduced in float64: a float32 product
+    with a position near a million is off by 0.06 radians, this sum by less
+    than 1e-4.
 
     Args:
         positions: int32 tensor of any shape.
@@ -107,17 +107,17 @@ def angles(
     frequency = float(max_wavelength) ** (-2 * planes / dim)
     total = tf.zeros((), dtype)
     for power in range(_DIGITS):
-        # From -pi to pi: the smaller the turn, the less its product rounds.
-        turn = (_DIGIT**power * frequency + math.pi) % (2 * math.pi) - math.pi
+        # From -pi to pi: the smaller the angle, the less its product rounds.
+        angle = (_DIGIT**power * frequency + math.pi) % (2 * math.pi) - math.pi
         digit = positions // _DIGIT**power % _DIGIT
-        total += tf.cast(digit[..., None], dtype) * tf.constant(turn, dtype)
+        total += tf.cast(digit[..., None], dtype) * tf.constant(angle, dtype)
     return total
 
 
 def rotate(
     vectors: tf.Tensor, max_wavelength: float, start_index=0
 ) -> tf.Tensor:
-    """Turns coordinates `i` and `dim / 2 + i` by the position's angle `i`.
+    """Rotates coordinates `i` and `dim / 2 + i` by the position's angle `i`.
 
     Args:
         vectors: Tensor of shape `(..., length, dim)`.
@@ -133,8 +133,8 @@ def rotate(
     angle = angles(positions, vectors.shape[-1], max_wavelength, dtype)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     first, second = tf.split(tf.cast(vectors, dtype), 2, axis=-1)
-    turned = first * cosine - second * sine, first * sine + second * cosine
-    return tf.cast(tf.concat(turned, axis=-1), vectors.dtype)
+    rotated = first * cosine - second * sine, first * sine + second * cosine
+    return tf.cast(tf.concat(rotated, axis=-1), vectors.dtype)
 
 
 def sine_positions(
@@ -144,7 +144,7 @@ def sine_positions(
     start_index=0,
     dtype: tf.DType = tf.float32,
 ) -> tf.Tensor:
-    """Sine and cosine of each angle of each position, side by side.
+    """Sine and cosine of each angle of each position, interleaved.
 
     Args:
         length: Number of positions.

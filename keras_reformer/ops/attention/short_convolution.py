@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_reformer.ops.custom_vjp import first_order_gradient
+from keras_reformer.ops.custom_vjp import custom_vjp
 from keras_reformer.ops.loops.shapes import (
     Length,
     pad_axis,
@@ -21,7 +21,7 @@ from keras_reformer.ops.loops.shapes import (
 def short_convolution(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """`y[t] = sum_i kernel[i] * x[t - i]`, zeros before the first position.
 
-    Between the passes it keeps x, and no shifted copies.
+    The residuals are x and the kernel, and no shifted copies.
 
     Args:
         x: Tensor of shape `(batch, length, channels)`.
@@ -31,15 +31,17 @@ def short_convolution(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         Tensor of x's shape.
     """
 
-    @first_order_gradient
-    def convolve(x, kernel):
-        def gradient(d_y):
-            d_x = _sum_of_shifts(d_y, kernel, -1)
-            return d_x, _kernel_gradient(x, d_y, kernel)
+    return custom_vjp(_forward, _backward)(x, kernel)
 
-        return _sum_of_shifts(x, kernel, 1), gradient
 
-    return convolve(x, kernel)
+def _forward(x, kernel) -> tuple:
+    return _sum_of_shifts(x, kernel, 1), (x, kernel)
+
+
+def _backward(residuals, d_y) -> tuple:
+    x, kernel = residuals
+    d_x = _sum_of_shifts(d_y, kernel, -1)
+    return d_x, _kernel_gradient(x, d_y, kernel)
 
 
 def _kernel_gradient(x, d_y, kernel) -> tf.Tensor:
@@ -69,7 +71,7 @@ def _shift(x, by: int) -> tf.Tensor:
 
 
 class ConvolutionCache(NamedTuple):
-    """The inputs that the next position still sees.
+    """The inputs that the next position still reads.
 
     Attributes:
         recent: `(batch, kernel_size - 1, channels)`, the latest last.
@@ -88,7 +90,7 @@ class ConvolutionCache(NamedTuple):
         return cls(tf.gather(pad_axis(x, 1, back, 0), index, batch_dims=1))
 
     def grown(self, capacity: Length) -> "ConvolutionCache":
-        """What is seen does not grow with the sequence."""
+        """The cache itself: its size does not depend on the capacity."""
         return self
 
     def convolve(

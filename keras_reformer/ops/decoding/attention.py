@@ -7,20 +7,22 @@ import tensorflow as tf
 from keras_reformer.ops.attention import kernel
 from keras_reformer.ops.attention.bias import PositionBias
 from keras_reformer.ops.attention.importance import Importance
+from keras_reformer.ops.attention.tokens import TokenInfo
+from keras_reformer.ops.attention.window import visible_by_position
 from keras_reformer.ops.loops.shapes import size, softmax_dtype
 
 
 class Step(NamedTuple):
-    """What one new token of each row brings to an attention layer.
+    """One new token of each row, as an attention layer sees it.
 
     Attributes:
         query: `(batch, num_heads, 1, key_dim)`.
         key: of the same shape. For shared query-keys it is the query.
         value: `(batch, num_heads, 1, value_dim)`.
         position: int32 `(batch,)`.
-        shared: bool. Keys are brought to unit length, and a token sees itself
-            only where it sees nothing else.
-        bias: what to add to scores, or None.
+        shared: bool. Keys are scaled to unit length, and a token sees itself
+            only where it sees no other token.
+        bias: added to the scores, or None.
         discount: bool. A key that N rounds show counts once, not N times.
         importance: divides by the probability that rounds show a key, or
             None.
@@ -53,11 +55,11 @@ def attend_to_positions(
     """Attention to some of the cached tokens.
 
     Args:
-        step: the query, among others.
+        step: the new tokens.
         key: `(batch, num_heads, capacity, key_dim)`.
         value: `(batch, num_heads, capacity, value_dim)`.
-        positions: int32 `(batch, num_heads, num_hashes, n)`: which ones, -1
-            for none. One that is there twice counts twice, but for
+        positions: int32 `(batch, num_heads, num_hashes, n)`: of the keys, -1
+            for none. One that occurs twice counts twice, but for
             `step.discount`.
 
     Returns:
@@ -65,8 +67,8 @@ def attend_to_positions(
     """
     shape = [size(positions, 0), positions.shape[1], -1]
     positions = tf.reshape(positions, shape)
-    there = tf.maximum(positions, 0)
-    key, value = (tf.gather(x, there, batch_dims=2) for x in (key, value))
+    index = tf.maximum(positions, 0)
+    key, value = (tf.gather(x, index, batch_dims=2) for x in (key, value))
     return attend(step, key, value, positions)
 
 
@@ -76,7 +78,7 @@ def attend(
     """Softmax attention of one query a row and head.
 
     Args:
-        step: the query, among others.
+        step: the new tokens.
         key: `(batch, num_heads, n, key_dim)`.
         value: `(batch, num_heads, n, value_dim)`.
         positions: int32, of the keys, -1 for none. Broadcasts to `(batch,
@@ -87,17 +89,17 @@ def attend(
     """
     dtype = softmax_dtype(step.query.dtype)
     query, key, value = (tf.cast(x, dtype) for x in (step.query, key, value))
-    here = kernel.TokenInfo(step.position[:, None, None, None])
-    there = kernel.TokenInfo(positions[:, :, None])
-    seen = kernel.allowed(True, not step.shared, here, there)
+    query_info = TokenInfo(step.position[:, None, None, None])
+    key_info = TokenInfo(positions[:, :, None])
+    visible = visible_by_position(True, not step.shared, query_info, key_info)
     scale = None
     if step.shared:
         scale = 1 / kernel.norms_of(key)[..., None, :]
     pairs = kernel.PairMask(
-        seen,
-        _bias(step, here, there, dtype),
+        visible,
+        bias=_bias(step, query_info, key_info, dtype),
         scale=scale,
-        count=_times_shown(there, seen) if step.discount else None,
+        count=_count_duplicates(key_info, visible) if step.discount else None,
         probability=step.probability if step.importance else None,
     )
     output, log_sum_exp = kernel.attend(query, key, value, pairs)
@@ -107,15 +109,15 @@ def attend(
     return kernel.fill_fully_masked_rows(output, step.value, log_sum_exp, valid)
 
 
-def _bias(step, here, there, dtype):
+def _bias(step, query_info, key_info, dtype) -> tf.Tensor | None:
     if step.bias is None:
         return None
     heads = tf.range(step.bias.num_heads)[:, None, None]
-    return tf.cast(step.bias.of(here, there, heads), dtype)
+    return tf.cast(step.bias.of(query_info, key_info, heads), dtype)
 
 
-def _times_shown(there, seen) -> tf.Tensor:
-    """How often each of the keys is among them, once at least."""
-    position = tf.where(seen, there.position, -1)
+def _count_duplicates(key_info, visible) -> tf.Tensor:
+    """Number of times that each key occurs among the keys, at least one."""
+    position = tf.where(visible, key_info.position, -1)
     same = position[..., :, None] == position[..., None, :]
     return tf.math.count_nonzero(same, axis=-1, dtype=tf.int32)

@@ -1,45 +1,54 @@
-"""Dependencies of data, which order what a scheduler would do too early."""
+"""Optimization barriers: data dependencies that a scheduler must obey.
+
+Control dependencies do not do: XLA drops them. Nor does its own barrier
+(`XlaOptimizationBarrier`, which is no public op of TensorFlow's either): on a
+CPU the compiler removes it before it fuses and schedules.
+"""
 
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_reformer.ops.custom_vjp import custom_gradient
+from keras_reformer.ops.custom_vjp import custom_vjp
 from keras_reformer.ops.loops.shapes import Length
 
 
 def optimization_barrier(
     tensors: Sequence[tf.Tensor], others: Sequence[tf.Tensor] = ()
 ) -> list[tf.Tensor]:
-    """Tensors as they are, computed once, and not before the others.
+    """The identity: computed once, and not before the others.
 
     Two things that XLA does with sums undo what reversible blocks save, and
-    the loop, of one turn, stops both. A stream is a sum of all branches'
+    the loop, of one step, stops both. A stream is a sum of all branches'
     outputs: fused into whatever reads the stream, it keeps all outputs alive
-    and is added up again for every reader. And rebuilding needs no gradients
-    of the blocks above: a scheduler may rebuild all blocks first and keep
-    what their gradients need alive at once.
+    and is added up again for every reader. And reconstructing inputs needs no
+    gradients of the blocks above: a scheduler may reconstruct those of all
+    blocks first and keep what their gradients need alive at once.
     """
+    identity = custom_vjp(_forward, _backward, first_order=False)
+    return identity(list(tensors), list(others))
 
-    @custom_gradient
-    def identity(*tensors):
-        _, *settled = tf.while_loop(
-            lambda turn, *xs: turn < 1,
-            lambda turn, *xs: (
-                turn + 1,
-                *(x + tf.cast(turn, x.dtype) for x in xs),
-            ),
-            (tf.cast(~_always((*tensors, *others)), tf.int32), *tensors),
-        )
-        return settled, lambda *upstream: upstream
 
-    return identity(*tensors)
+def _forward(tensors, others) -> tuple:
+    _, *outputs = tf.while_loop(
+        lambda step, *xs: step < 1,
+        lambda step, *xs: (
+            step + 1,
+            *(x + tf.cast(step, x.dtype) for x in xs),
+        ),
+        (tf.cast(~_always((*tensors, *others)), tf.int32), *tensors),
+    )
+    return outputs, None
+
+
+def _backward(residuals, *d_outputs) -> tuple:
+    return d_outputs, None
 
 
 def zero_after(other: tf.Tensor) -> tf.Tensor:
-    """An integer zero that is not there before another tensor is.
+    """An integer zero that is computed after another tensor.
 
-    What it is added to stays the same, and waits.
+    Adding it changes nothing and creates a data dependency.
     """
     (zero,) = optimization_barrier([tf.constant(0)], [other])
     return zero
@@ -48,16 +57,16 @@ def zero_after(other: tf.Tensor) -> tf.Tensor:
 def zeros_after(
     other: tf.Tensor, shape: Sequence[Length], dtype: tf.DType
 ) -> tf.Tensor:
-    """Zeros that are not there before another tensor is.
+    """Zeros that are computed after another tensor.
 
-    What a loop begins with needs nothing, so XLA fills it for the loops of
-    all blocks before the first block runs, and memory grows with depth.
+    A loop's initial values depend on nothing, so XLA fills those of the loops
+    of all blocks before the first block runs, and memory grows with depth.
     """
     return tf.broadcast_to(tf.cast(~_always((other,)), dtype), shape)
 
 
 def _always(others: Sequence[tf.Tensor]) -> tf.Tensor:
-    """True, which is not there before the others are.
+    """True, computed after the others.
 
     A number whose sign bit is cleared is not negative; XLA sees as much of
     the `abs` of a float, but not of its bits.

@@ -1,4 +1,4 @@
-"""A loop whose steps' results are stacked."""
+"""A loop that carries state and stacks its steps' results."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from keras_reformer.ops.loops.shapes import Length
 
 
 class ArraySpec(NamedTuple):
-    """What one step returns."""
+    """Shape and dtype of an array."""
 
     shape: Sequence[Length]
     dtype: tf.DType
@@ -25,15 +25,15 @@ def scan(
 ) -> tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]:
     """Runs `step(index, *totals)` for each index, one at a time.
 
-    As `tf.map_fn`, but the stacks' memory is taken when the loop's inputs
-    are there and not before (`zeros_after`), and totals pass through.
+    As `jax.lax.scan`: totals are carried from step to step. The stacks'
+    memory is taken after the loop's inputs are computed (`zeros_after`).
 
     Args:
         step: returns a tuple of one array for each of `results`, then the
             totals' new values.
         count: Number of steps.
-        results: what the arrays are like.
-        after: Tensor that the loop waits for.
+        results: shape and dtype of each array.
+        after: the loop takes its memory once this tensor is computed.
         totals: tensors that the first step gets.
 
     Returns:
@@ -48,10 +48,11 @@ def scan(
     ]
 
     def body(index, stacks, totals):
-        found = step(index, *totals)
-        here, totals = found[: len(stacks)], found[len(stacks) :]
+        returned = step(index, *totals)
+        arrays, totals = returned[: len(stacks)], returned[len(stacks) :]
         stacks = [
-            stack.write(index, x) for stack, x in zip(stacks, here, strict=True)
+            stack.write(index, x)
+            for stack, x in zip(stacks, arrays, strict=True)
         ]
         return index + 1, stacks, list(totals)
 

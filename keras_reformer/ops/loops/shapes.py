@@ -1,4 +1,4 @@
-"""Lengths that may be known while tracing or only when running."""
+"""Shapes whose lengths are known while tracing or only when running."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ def at_least(least: int, length: Length) -> Length:
 def pad_axis(
     x: tf.Tensor, axis: int, before: Length, after: Length, value=0
 ) -> tf.Tensor:
-    """Puts `before` and `after` constant elements around an axis."""
+    """Pads an axis with `before` and `after` constant elements."""
     if (
         isinstance(before, int)
         and isinstance(after, int)
@@ -41,16 +41,33 @@ def pad_axis(
     return tf.pad(x, widths, constant_values=tf.cast(value, x.dtype))
 
 
+def split_into_chunks(
+    x: tf.Tensor, chunk_length: int, padding: int = 0
+) -> tf.Tensor:
+    """`(g, t, ...)` to `(g, n, c, ...)`, the last chunk padded."""
+    length, rest = size(x, 1), x.shape[2:].as_list()
+    chunks = ceil_div(length, chunk_length)
+    x = pad_axis(x, 1, 0, chunks * chunk_length - length, padding)
+    return tf.reshape(x, [size(x, 0), chunks, chunk_length, *rest])
+
+
+def join_chunks(x: tf.Tensor, length: Length) -> tf.Tensor:
+    """`(g, n, c, ...)` to `(g, length, ...)`, the padding cut off."""
+    rest = x.shape[3:].as_list()
+    joined = tf.reshape(x, [size(x, 0), size(x, 1) * size(x, 2), *rest])
+    return joined[:, :length]
+
+
 def pad_to_multiple(
     x: tf.Tensor, mask: tf.Tensor | None, multiple: int, above: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Zeros behind each row, and the mask that hides them.
+    """Pads rows with zeros, and the mask that hides them.
 
     Args:
         x: Tensor of shape `(batch, length, ...)`.
         mask: Boolean tensor `(batch, length)`, or None for all True.
         multiple: int. What the length becomes a multiple of.
-        above: int. Rows of at most this length get no zeros.
+        above: int. Rows of at most this length are not padded.
 
     Returns:
         Both, padded.
@@ -69,7 +86,7 @@ def softmax_dtype(dtype: tf.DType) -> tf.DType:
 
 
 def map_tensors(function: Callable[[tf.Tensor], tf.Tensor], structure: Any):
-    """Maps a function over a structure of tensors, leaving None alone."""
+    """Maps a function over the tensors of a structure; None stays None."""
     return tf.nest.map_structure(
         lambda x: None if x is None else function(x), structure
     )
@@ -80,8 +97,8 @@ def choose_by_length(
 ):
     """`short()` where `length <= longest`, else `otherwise()`.
 
-    Decided while tracing where the length is known, and where no length is
-    short; by the graph otherwise.
+    Decided while tracing where the length is known or `longest` is less than
+    1; by `tf.cond` otherwise.
     """
     if longest < 1:
         return otherwise()

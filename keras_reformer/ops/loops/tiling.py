@@ -1,9 +1,10 @@
-"""A loop over groups of chunks, so that scores of a whole row never exist.
+"""A loop over tiles, so that scores of a whole row never exist.
 
-Arrays of chunks are `(rows, chunks, chunk_length, ...)`. A step gets a group
-with the chunks around it, `before + chunks + after` of them, and returns what
-belongs to its own chunks. What it needs of a neighbour it computes again: a
-share of `1 / chunks in the group`, and nothing is left to be added up.
+Arrays of chunks are `(rows, chunks, chunk_length, ...)`. A tile is a group of
+neighbouring chunks, in one row or in several. A step reads a tile with its
+halo, `before + chunks + after` chunks, and returns results of the tile's own
+chunks. What it needs of the halo it computes again, and no result is
+scatter-added to those of other tiles.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,19 +23,19 @@ from keras_reformer.ops.loops.shapes import (
     size,
 )
 
-# Tokens in a step, over all of its rows: a step's scores and vectors then
-# take a few MiB at the usual widths, near a core's share of the cache.
+# Tokens in a tile, over all of its rows: its scores and vectors then take a
+# few MiB at the usual widths, near a core's share of the cache.
 TOKENS_IN_TILE = 4096
 
 
 class Tile(NamedTuple):
-    """Where a group lies.
+    """Where a tile lies.
 
     Attributes:
         row: Number of its first row.
         chunk: Number of its first chunk.
-        count: Number of its chunks that exist; more may fill up the last
-            group, whose results are cut off but for sums.
+        count: Number of its chunks that exist; padding may fill up the last
+            tile, whose results are cut off but for sums.
     """
 
     row: Length
@@ -43,51 +44,62 @@ class Tile(NamedTuple):
 
 
 class TilePlan(NamedTuple):
-    """How rows and chunks are grouped; a pure function of their numbers.
+    """How rows and chunks are tiled; a pure function of their numbers.
 
-    Rows are put together only where a group holds them whole, so that the
-    steps' results lie in order as they come.
+    A tile holds several rows only where it holds them whole, so that the
+    steps' results are in order.
+
+    Attributes:
+        rows: Number of rows.
+        chunks: Number of chunks in a row.
+        rows_in_tile: Number of rows in a tile.
+        chunks_in_tile: Number of chunks of a row in a tile.
+        tiles_in_row: Number of tiles that a row is cut into.
     """
 
     rows: Length
     chunks: Length
-    rows_in_step: Length
-    chunks_in_step: Length
-    groups_in_row: Length
+    rows_in_tile: Length
+    chunks_in_tile: Length
+    tiles_in_row: Length
 
     @property
-    def num_steps(self) -> Length:
-        return self.rows // self.rows_in_step * self.groups_in_row
+    def num_tiles(self) -> Length:
+        return self.rows // self.rows_in_tile * self.tiles_in_row
 
     @property
-    def is_one_step(self) -> bool:
-        steps = self.num_steps
-        return isinstance(steps, int) and steps == 1
+    def is_one_tile(self) -> bool:
+        tiles = self.num_tiles
+        return isinstance(tiles, int) and tiles == 1
 
 
 def plan_tiles(
     rows: Length, chunks: Length, chunk_length: int, halo: int
 ) -> TilePlan:
-    """Groups of about `TOKENS_IN_TILE` tokens, as equal as can be.
+    """Tiles of about `TOKENS_IN_TILE` tokens, as equal as can be.
 
     Args:
         rows: Number of rows.
         chunks: Number of chunks in a row.
-        chunk_length: int. Positions in a chunk.
-        halo: int. Most chunks that a window reaches to either side. There
-            are not more groups than if each had so many, or most of a step
-            would be neighbours.
+        chunk_length: int. Tokens in a chunk.
+        halo: int. Greatest number of chunks that a window reaches to either
+            side. A tile has at least so many, or most of a step would be
+            halo.
     """
     most = max(TOKENS_IN_TILE // chunk_length, halo, 1)
-    in_step = ceil_div(chunks, at_least(1, ceil_div(chunks, most)))
-    in_step = at_least(1, in_step)
-    groups = ceil_div(chunks, in_step)
-    rows_in_step = 1
-    if isinstance(groups, int) and groups == 1 and isinstance(rows, int):
-        rows_in_step = _largest_divisor(
-            rows, TOKENS_IN_TILE // (in_step * chunk_length)
+    in_tile = ceil_div(chunks, at_least(1, ceil_div(chunks, most)))
+    in_tile = at_least(1, in_tile)
+    tiles_in_row = ceil_div(chunks, in_tile)
+    rows_in_tile = 1
+    if (
+        isinstance(tiles_in_row, int)
+        and tiles_in_row == 1
+        and isinstance(rows, int)
+    ):
+        rows_in_tile = _largest_divisor(
+            rows, TOKENS_IN_TILE // (in_tile * chunk_length)
         )
-    return TilePlan(rows, chunks, rows_in_step, in_step, groups)
+    return TilePlan(rows, chunks, rows_in_tile, in_tile, tiles_in_row)
 
 
 def _largest_divisor(number: int, most: int) -> int:
@@ -96,73 +108,77 @@ def _largest_divisor(number: int, most: int) -> int:
 
 def map_tiles(
     function: Callable[[Any, Tile], tuple],
-    around: Any,
+    chunks: Any,
     plan: TilePlan,
+    *,
     halo: tuple[int, int],
     results: Sequence[ArraySpec],
     after: tf.Tensor,
     sums: Sequence[ArraySpec] = (),
 ) -> tuple[tf.Tensor, ...]:
-    """Maps a function over groups of chunks and puts its results together.
+    """Maps a function over tiles and joins its results.
 
     Args:
-        function: takes a group of `around` with its neighbours and the
-            group's `Tile`; returns a tuple of arrays of the group's own
-            chunks, then of those that are to be summed, to which only the
-            `count` first chunks may contribute.
-        around: structure of tensors `(rows, before + chunks + after,
+        function: takes a tile of `chunks` with its halo, and its `Tile`;
+            returns a tuple of arrays of the tile's own chunks, then of those
+            that are summed, to which only the `count` first chunks may
+            contribute.
+        chunks: structure of tensors `(rows, before + chunks + after,
             chunk_length, ...)`.
-        plan: how to group.
-        halo: Pair of ints. Neighbouring chunks before and after a group.
-        results: what the function's results are like, of a position.
-        after: Tensor that the loop waits for.
-        sums: what the arrays are like that are summed over groups.
+        plan: of `plan_tiles`.
+        halo: Pair of ints. Neighbouring chunks before and after a tile.
+        results: shape, of a token, and dtype of each result.
+        after: the loop takes its memory once this tensor is computed.
+        sums: shape and dtype of each array that is summed over tiles.
 
     Returns:
-        The results, with the chunks of all groups, then the sums.
+        The results, with the chunks of all tiles, then the sums.
     """
-    if plan.is_one_step:
-        return function(around, Tile(0, 0, plan.chunks))
-    spare = plan.groups_in_row * plan.chunks_in_step - plan.chunks
-    around = map_tensors(lambda x: pad_axis(x, 1, 0, spare), around)
+    if plan.is_one_tile:
+        return function(chunks, Tile(0, 0, plan.chunks))
+    padding = plan.tiles_in_row * plan.chunks_in_tile - plan.chunks
+    chunks = map_tensors(lambda x: pad_axis(x, 1, 0, padding), chunks)
 
     def step(index, *totals):
-        row = index // plan.groups_in_row * plan.rows_in_step
-        chunk = index % plan.groups_in_row * plan.chunks_in_step
+        row = index // plan.tiles_in_row * plan.rows_in_tile
+        chunk = index % plan.tiles_in_row * plan.chunks_in_tile
 
-        count = plan.chunks_in_step + sum(halo)
-        group = map_tensors(
-            lambda x: _cut(x, row, plan.rows_in_step, chunk, count), around
+        size_with_halo = plan.chunks_in_tile + sum(halo)
+        tile_chunks = map_tensors(
+            lambda x: _slice(
+                x, (row, chunk), (plan.rows_in_tile, size_with_halo)
+            ),
+            chunks,
         )
-        left = tf.minimum(plan.chunks_in_step, plan.chunks - chunk)
-        found = function(group, Tile(row, chunk, left))
-        parts = found[len(results) :]
+        count = tf.minimum(plan.chunks_in_tile, plan.chunks - chunk)
+        arrays = function(tile_chunks, Tile(row, chunk, count))
+        parts = arrays[len(results) :]
         totals = (a + b for a, b in zip(totals, parts, strict=True))
-        return *found[: len(results)], *totals
+        return *arrays[: len(results)], *totals
 
-    first = tf.nest.flatten(around)[0]
-    own = [plan.rows_in_step, plan.chunks_in_step, size(first, 2)]
+    chunk_length = size(tf.nest.flatten(chunks)[0], 2)
+    shape = [plan.rows_in_tile, plan.chunks_in_tile, chunk_length]
     stacked, totals = scan(
         step,
-        plan.num_steps,
-        [ArraySpec([*own, *shape], dtype) for shape, dtype in results],
+        plan.num_tiles,
+        [ArraySpec([*shape, *rest], dtype) for rest, dtype in results],
         after,
-        [zeros_after(after, shape, dtype) for shape, dtype in sums],
+        [zeros_after(after, *spec) for spec in sums],
     )
     return *(_join(x, plan) for x in stacked), *totals
 
 
-def _cut(x: tf.Tensor, row, rows, chunk, chunks) -> tf.Tensor:
+def _slice(x: tf.Tensor, begin: tuple, sizes: tuple) -> tf.Tensor:
+    """A slice of the first two axes, whose sizes stay static where known."""
     rest = x.shape[2:].as_list()
-    begin = [row, chunk] + [0] * len(rest)
-    cut = tf.slice(x, begin, [rows, chunks, *rest])
-    static = [n if isinstance(n, int) else None for n in (rows, chunks)]
-    return tf.ensure_shape(cut, [*static, *rest])
+    part = tf.slice(x, [*begin] + [0] * len(rest), [*sizes, *rest])
+    static = [n if isinstance(n, int) else None for n in sizes]
+    return tf.ensure_shape(part, [*static, *rest])
 
 
 def _join(stacked: tf.Tensor, plan: TilePlan) -> tf.Tensor:
-    """`(steps, rows, chunks, ...)` to `(all rows, all chunks, ...)`."""
+    """`(tiles, rows, chunks, ...)` to `(all rows, all chunks, ...)`."""
     rest = stacked.shape[3:].as_list()
-    chunks = plan.groups_in_row * plan.chunks_in_step
+    chunks = plan.tiles_in_row * plan.chunks_in_tile
     joined = tf.reshape(stacked, [plan.rows, chunks, *rest])
     return joined[:, : plan.chunks]

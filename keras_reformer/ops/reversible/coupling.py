@@ -1,4 +1,4 @@
-"""A walk through a reversible stack's branches, forward and back.
+"""Additive coupling of reversible blocks, and its inverse.
 
 A block takes two streams and returns two (Gomez et al. 2017; Kitaev et al.
 2020, section 3, equations 8 and 9):
@@ -6,10 +6,10 @@ A block takes two streams and returns two (Gomez et al. 2017; Kitaev et al.
     y1 = x1 + f(x2)        x2 = y2 - g(y1)
     y2 = x2 + g(y1)        x1 = y1 - f(x2)
 
-The way back rebuilds a block's input by the right column, and on the way
+The backward pass reconstructs a block's input by the right column, and
 differentiates `f` and `g` at the points where they were evaluated. All a
-branch reads comes in as arguments, and discrete choices are replayed
-(`ops/reversible/recompute.py`).
+branch reads comes in as arguments, and discrete decisions are replayed
+(`recompute.py`).
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -45,11 +45,15 @@ class PureFunction(NamedTuple):
 
 
 class StackOutput(NamedTuple):
-    """Both streams, and of each branch, in order: the state that it read,
-    what it changed of it, and its losses."""
+    """Both streams, and of each branch what it changed and added.
+
+    Attributes:
+        streams: `(y1, y2)` of the last block.
+        changes: of each branch, new values of its state by index.
+        losses: of each branch, a list of them.
+    """
 
     streams: Streams
-    states: list[Tensors]
     changes: list[dict[int, tf.Tensor]]
     losses: list[Tensors]
 
@@ -75,11 +79,14 @@ def stack_forward(
     trainable: Sequence[Tensors],
     decisions_by_branch: Sequence[SavedDecisions],
     streams: Streams,
-) -> StackOutput:
-    """The forward pass, each branch's decisions kept in its memory.
+) -> tuple[StackOutput, list[Tensors]]:
+    """The forward pass; each branch's decisions are recorded.
 
-    A layer that stands at several places of the stack reads at each what it
-    changed at the one before, so that it draws anew.
+    A layer that is used several times in the stack reads what it changed the
+    time before, so that it draws anew.
+
+    Returns:
+        The output, and the state that each branch read.
     """
     states, changes, losses, latest = [], [], [], {}
     for branch, values, decisions in zip(
@@ -92,7 +99,7 @@ def stack_forward(
         states.append(branch.state)
         changes.append(change)
         losses.append(loss)
-    return StackOutput(streams, states, changes, losses)
+    return StackOutput(streams, changes, losses), states
 
 
 def _with_latest_state(branch: PureFunction, latest: dict) -> PureFunction:
@@ -103,21 +110,26 @@ def _with_latest_state(branch: PureFunction, latest: dict) -> PureFunction:
 def with_states(
     branches: Sequence[PureFunction], states: Sequence[Tensors]
 ) -> list[PureFunction]:
-    """The branches, with what they read in a run."""
+    """The branches, with the state that they read in a run."""
     return [
         branch._replace(state=state)
         for branch, state in zip(branches, states, strict=True)
     ]
 
 
+def without_tensors(branches: Sequence[PureFunction]) -> list[PureFunction]:
+    """The branches, without the tensors that they read."""
+    return [branch._replace(trainable=[], state=[]) for branch in branches]
+
+
 def shares_state(branches: Sequence[PureFunction]) -> bool:
-    """Whether a value of one branch's state is that of another's too."""
+    """Whether branches share a value of their state."""
     keys = [key for branch in branches for key in branch.keys]
     return len(set(keys)) < len(keys)
 
 
 def _forward(branch: PureFunction, trainable: Tensors, streams) -> tuple:
-    """One half of a block: the streams change places after it."""
+    """One half of a block, after which the streams are swapped."""
     x1, x2 = streams
     y, changes, losses = branch.run(trainable, _state(branch, x2), x2)
     (sum_,) = optimization_barrier([couple(y, x1)])
@@ -132,12 +144,12 @@ def stack_backward(
     d_streams: Streams,
     d_losses: Sequence[Tensors],
 ) -> tuple[Streams, Streams, list[Tensors]]:
-    """The halves in reverse, from what `stack_forward` returned.
+    """The backward pass, from the streams that `stack_forward` returned.
 
     Returns:
-        streams: those at the beginning, rebuilt.
-        d_streams: their gradients.
-        d_trainable: those of each branch's trainable values.
+        streams: the first block's input, reconstructed.
+        d_streams: gradients with respect to it.
+        d_trainable: gradients with respect to each branch's trainable values.
     """
     gradients = []
     for branch, values, decisions, d_loss in zip(
@@ -161,14 +173,14 @@ def stack_backward(
 
 
 def _half_backward(branch, trainable, x2, sum_, d_sum, d_losses) -> tuple:
-    """Rebuilds one half's input and differentiates it there.
+    """Reconstructs one half's input and differentiates at it.
 
-    Forward was `(x1, x2) -> (x2, x1 + f(x2))`.
+    The forward pass was `(x1, x2) -> (x2, x1 + f(x2))`.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch((x2, *trainable))
         y, _, losses = branch.run(trainable, _state(branch, x2), x2)
-    # The rebuilt stream first: then the sum and the branch's output are gone.
+    # The reconstructed stream first: it frees the sum and the branch's output.
     x1, d_sum = optimization_barrier((uncouple(y, sum_), d_sum))
     d_x2, *d_trainable = tape.gradient(
         (y, *losses),
@@ -180,11 +192,11 @@ def _half_backward(branch, trainable, x2, sum_, d_sum, d_losses) -> tuple:
 
 
 def _state(branch: PureFunction, x: tf.Tensor) -> Tensors:
-    """A branch's state, its seeds not before the branch's input.
+    """A branch's state, with seeds that depend on the branch's input.
 
-    A mask needs its seed alone, so an executor would make the masks of all
-    blocks at once; and it is one expression in both passes, so a compiler
-    that merges the two would keep it alive in between.
+    A dropout mask needs its seed alone, so an executor would compute the
+    masks of all blocks at once; and it is one expression in both passes, so a
+    compiler that merges the two would keep it alive in between.
     """
     zero = zero_after(x)
     return [

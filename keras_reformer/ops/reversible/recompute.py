@@ -42,12 +42,12 @@ class SavedDecisions:
 
     @contextlib.contextmanager
     def _as_running(self):
-        outer = getattr(_running, "memory", None)
-        _running.memory = self
+        outer = getattr(_running, "decisions", None)
+        _running.decisions = self
         try:
             yield
         finally:
-            _running.memory = outer
+            _running.decisions = outer
 
     def _next(self, decide):
         if self._replayed is None:
@@ -65,10 +65,10 @@ class SavedDecisions:
 
 
 def save_for_backward(decide: Callable[[], Any]) -> Any:
-    """Decides, or recalls what was decided in the forward pass.
+    """Decides, or returns what was decided in the forward pass.
 
     Outside a reversible stack it just calls `decide`. Do not call it inside
-    the body of a loop: what a loop step makes does not outlive the step.
+    the body of a loop: a step's tensors do not outlive the step.
 
     Args:
         decide: function without arguments that returns tensors, a structure
@@ -77,5 +77,5 @@ def save_for_backward(decide: Callable[[], Any]) -> Any:
     Returns:
         What `decide` returned, now or then.
     """
-    memory = getattr(_running, "memory", None)
-    return decide() if memory is None else memory._next(decide)
+    decisions = getattr(_running, "decisions", None)
+    return decide() if decisions is None else decisions._next(decide)

@@ -1,14 +1,14 @@
-"""A stack of equal blocks, as a loop whose body is traced once.
+"""Scan over layers: a stack of equal blocks as a loop, traced once.
 
-A graph that spells out every block takes tracing time, compiling time and
-memory for each of them, at any length of the sequence. Blocks of one signature
-differ in their values alone, so a loop over turns, each turn a period of the
-stack, takes the turn's values out of stacks. What a turn decides, draws and
-adds to the losses is stacked likewise; the backward pass reads it in reverse.
+An unrolled graph takes tracing time, compiling time and memory for each
+block, at any length of the sequence. Blocks of one signature differ in their
+values alone, so each step of the loop, one period of the stack, takes its
+values out of stacked tensors. Decisions, changes and losses of the steps are
+stacked likewise; the backward pass reads them in reverse.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -21,6 +21,7 @@ from keras_reformer.ops.reversible.coupling import (
     stack_backward,
     stack_forward,
     with_states,
+    without_tensors,
 )
 from keras_reformer.ops.reversible.recompute import SavedDecisions
 
@@ -30,9 +31,9 @@ _TENSOR = object()
 def num_scan_steps(branches: Sequence[PureFunction]) -> int:
     """How often the shortest period of the branches' signatures is repeated.
 
-    A stack is cut into whole blocks, of two branches each. A layer at several
-    places hands its state on from one to the next, which a loop over values
-    from stacks does not.
+    A stack is cut into whole blocks, of two branches each. A layer that is
+    used several times hands its state on from one use to the next, which a
+    scan over stacked values does not.
     """
     if shares_state(branches):
         return 1
@@ -45,71 +46,89 @@ def num_scan_steps(branches: Sequence[PureFunction]) -> int:
     return 1
 
 
+class _Residuals(NamedTuple):
+    """What lives between the passes.
+
+    Attributes:
+        streams: the last block's output.
+        trainable: of each branch, arguments.
+        states: of each branch of a step, stacked over steps.
+        decisions: of each branch of a step, stacked over steps.
+    """
+
+    streams: Streams
+    trainable: Sequence[Tensors]
+    states: Sequence[Tensors]
+    decisions: Sequence[Sequence]
+
+
 class ScannedStack:
     """The two passes of a stack, each a loop over its periods.
 
     Args:
-        branches: those of all turns.
-        count: int. Number of turns.
+        branches: of all steps: their functions; the tensors they read are
+            arguments.
+        count: int. Number of steps.
     """
 
     def __init__(self, branches: Sequence[PureFunction], count: int):
         self.count = count
-        self.period = list(branches[: len(branches) // count])
-        self.states = self._stack([branch.state for branch in branches])
-        self.decisions: list[Any] = []
+        self.period = without_tensors(branches[: len(branches) // count])
 
     def forward(
-        self, trainable: Sequence[Tensors], streams: Streams
-    ) -> StackOutput:
-        stacked = self._stack(trainable)
-        turn, template = self._trace(stacked, streams)
+        self,
+        streams: Streams,
+        trainable: Sequence[Tensors],
+        states: Sequence[Tensors],
+    ) -> tuple[StackOutput, _Residuals]:
+        stacked = self._stack(trainable), self._stack(states)
+        step, template = self._trace(stacked, streams)
 
         def body(index, streams, arrays):
-            values = tf.nest.flatten(_at((stacked, self.states), index))
-            *streams, found = turn(*streams, *values)
+            values = tf.nest.flatten(_at(stacked, index))
+            *streams, tensors = step(*streams, *values)
             arrays = [
                 array.write(index, x)
-                for array, x in zip(arrays, found, strict=True)
+                for array, x in zip(arrays, tensors, strict=True)
             ]
             return index + 1, tuple(streams), arrays
 
-        *_, specs = turn.structured_outputs
-        _, streams, arrays = self._loop(
-            body,
-            streams,
-            [
-                tf.TensorArray(x.dtype, self.count, element_shape=x.shape)
-                for x in specs
-            ],
+        *_, specs = step.structured_outputs
+        arrays = [
+            tf.TensorArray(x.dtype, self.count, element_shape=x.shape)
+            for x in specs
+        ]
+        _, streams, arrays = self._loop(body, streams, arrays)
+        changes, losses, decisions = _fill(
+            template, [array.stack() for array in arrays]
         )
-        found = _fill(template, [array.stack() for array in arrays])
-        changes, losses, self.decisions = found
-        return StackOutput(
-            streams, [], self._unstack(changes), self._unstack(losses)
+        output = StackOutput(
+            streams, self._unstack(changes), self._unstack(losses)
         )
+        return output, _Residuals(streams, trainable, stacked[1], decisions)
 
     def backward(
         self,
-        trainable: Sequence[Tensors],
-        streams: Streams,
+        residuals: _Residuals,
         d_streams: Streams,
+        d_changes: Sequence,
         d_losses: Sequence[Tensors],
-    ) -> tuple[Streams, list[Tensors]]:
-        """Gradients by the streams and by each branch's trainable values."""
+    ) -> tuple:
+        """Gradients with respect to streams and trainable values."""
+        streams, trainable, states, decisions = residuals
         d_losses = self._stack(d_losses)
-        # A value is not read again once its turn has its gradient, which
-        # takes its place.
+        # A value is not read again once its step has computed its gradient,
+        # which is written in its place.
         arrays = tf.nest.map_structure(_array_of, self._stack(trainable))
 
-        def body(turn, state, arrays):
-            index = self.count - 1 - turn
+        def body(step, state, arrays):
+            index = self.count - 1 - step
             streams, d_streams = state
-            states, d_loss = _at((self.states, d_losses), index)
+            step_states, d_loss = _at((states, d_losses), index)
             streams, d_streams, d_values = stack_backward(
-                with_states(self.period, states),
+                with_states(self.period, step_states),
                 tf.nest.map_structure(lambda x: x.read(index), arrays),
-                [SavedDecisions(x) for x in _at(self.decisions, index)],
+                [SavedDecisions(x) for x in _at(decisions, index)],
                 streams,
                 d_streams,
                 d_loss,
@@ -117,17 +136,17 @@ class ScannedStack:
             arrays = tf.nest.map_structure(
                 lambda array, x: array.write(index, x), arrays, d_values
             )
-            return turn + 1, (streams, d_streams), arrays
+            return step + 1, (streams, d_streams), arrays
 
         _, (_, d_streams), arrays = self._loop(
             body, (tuple(streams), tuple(d_streams)), arrays
         )
-        gradients = tf.nest.map_structure(lambda array: array.stack(), arrays)
-        return d_streams, self._unstack(gradients)
+        d_stacked = tf.nest.map_structure(lambda array: array.stack(), arrays)
+        return d_streams, self._unstack(d_stacked), None
 
     def _loop(self, body, state, arrays):
         return tf.while_loop(
-            lambda turn, *state: turn < self.count,
+            lambda step, *state: step < self.count,
             body,
             (tf.constant(0), state, arrays),
             parallel_iterations=1,
@@ -135,60 +154,57 @@ class ScannedStack:
         )
 
     def _trace(self, stacked, streams) -> tuple:
-        """A turn as a graph, and the structure of what it returns.
+        """A step as a graph, and the structure of what it returns.
 
         A loop must know how many arrays it fills before its body is traced.
         """
         templates = []
 
-        def turn(x1, x2, *flat):
-            values, states = tf.nest.pack_sequence_as(
-                (stacked, self.states), flat
+        def step(x1, x2, *flat):
+            trainable, states = tf.nest.pack_sequence_as(stacked, flat)
+            decisions = [SavedDecisions() for _ in self.period]
+            output, _ = stack_forward(
+                with_states(self.period, states),
+                trainable,
+                decisions,
+                (x1, x2),
             )
-            decisions_by_branch = [SavedDecisions() for _ in self.period]
-            branches = with_states(self.period, states)
-            output = stack_forward(
-                branches, values, decisions_by_branch, (x1, x2)
+            tensors, template = _tensors_of(
+                (output.changes, output.losses, [x.values for x in decisions])
             )
-            found = (
-                output.changes,
-                output.losses,
-                [decisions.values for decisions in decisions_by_branch],
-            )
-            tensors, template = _tensors_of(found)
             templates.append(template)
             return *output.streams, tensors
 
         specs = [
             tf.TensorSpec(x.shape[1:], x.dtype)
-            for x in tf.nest.flatten((stacked, self.states))
+            for x in tf.nest.flatten(stacked)
         ]
-        graph = tf.function(turn, autograph=False).get_concrete_function(
+        graph = tf.function(step, autograph=False).get_concrete_function(
             *(tf.TensorSpec(x.shape, x.dtype) for x in streams), *specs
         )
         return graph, templates[-1]
 
     def _stack(self, parts: Sequence) -> list:
         """From a list over all branches to one over a period's, stacked."""
-        turns = [
+        steps = [
             list(parts[first : first + len(self.period)])
             for first in range(0, len(parts), len(self.period))
         ]
-        return tf.nest.map_structure(lambda *xs: tf.stack(xs), *turns)
+        return tf.nest.map_structure(lambda *xs: tf.stack(xs), *steps)
 
     def _unstack(self, stacked: Sequence) -> list:
-        """The other way round; what is no tensor is the same in all turns."""
+        """The inverse of `_stack`; static values are the same in all steps."""
         columns = [
             tf.unstack(x, self.count) if tf.is_tensor(x) else [x] * self.count
             for x in tf.nest.flatten(stacked)
         ]
-        turns = (
+        steps = (
             [column[index] for column in columns] for index in range(self.count)
         )
         return [
             part
-            for turn in turns
-            for part in tf.nest.pack_sequence_as(stacked, turn)
+            for step in steps
+            for part in tf.nest.pack_sequence_as(stacked, step)
         ]
 
 
@@ -203,14 +219,14 @@ def _array_of(stacked: tf.Tensor) -> tf.TensorArray:
 
 
 def _at(stacked, index):
-    """One turn's part of a structure; what is no tensor is the same in all."""
+    """One step's part of a structure; static values are the same in all."""
     return tf.nest.map_structure(
         lambda x: x[index] if tf.is_tensor(x) else x, stacked
     )
 
 
 def _tensors_of(structure) -> tuple[list, Any]:
-    """The tensors in a structure, and what else it is made of."""
+    """The tensors in a structure, and the structure without them."""
     leaves = tf.nest.flatten(structure)
     template = tf.nest.map_structure(
         lambda x: _TENSOR if tf.is_tensor(x) else x, structure

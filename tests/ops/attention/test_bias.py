@@ -204,14 +204,14 @@ def test_gradient_equals_finite_differences(
 ):
     monkeypatch.setattr(tiling, "TOKENS_IN_TILE", tokens_in_step)
     case = make_case()
-    dropping = AttentionDropout(0.2, tf.constant([1, 2]), shared_dropout)
+    dropout = AttentionDropout(0.2, tf.constant([1, 2]), shared_dropout)
     rng = np.random.default_rng(1)
     weights = rng.normal(size=case[2].shape)
     arguments = [*tensors(case), *make_bias().values]
 
     def loss(arguments):
         output = KINDS[kind](
-            case, make_bias(arguments[3:]), arguments[:3], dropping=dropping
+            case, make_bias(arguments[3:]), arguments[:3], dropout=dropout
         )
         return tf.reduce_sum(weights * output)
 
@@ -277,7 +277,7 @@ def test_gradient_of_a_matrix_equals_finite_differences(batch, heads):
             make_bias(arguments[4:]),
             arguments[:3],
             attention_bias=arguments[3],
-            dropping=AttentionDropout(0.2, tf.constant([1, 2])),
+            dropout=AttentionDropout(0.2, tf.constant([1, 2])),
         )
         return tf.reduce_sum(weights * output)
 

@@ -101,7 +101,7 @@ def test_lsh_attention(kind, reach, causal):
             mask=mask,
             wrap=kind == "wrap",
             discount_duplicates=True,
-            dropping=AttentionDropout(0.3, tf.constant(SEED), shared=False),
+            dropout=AttentionDropout(0.3, tf.constant(SEED), shared=False),
             bias=make_bias(values),
         )
 
@@ -124,7 +124,7 @@ def test_local_attention(wrap, reach, causal):
             Window(CHUNK, *reach, causal, True, False),
             mask=mask,
             wrap=wrap,
-            dropping=AttentionDropout(0.3, tf.constant(SEED), shared=True),
+            dropout=AttentionDropout(0.3, tf.constant(SEED), shared=True),
             bias=make_bias(values),
         )
 
@@ -142,7 +142,7 @@ def test_exact_attention(shared, causal):
         "causal": causal,
         "mask": mask,
         "attention_mask": tf.constant(rng.random((BATCH, LENGTH, keys)) < 0.7),
-        "dropping": AttentionDropout(0.3, tf.constant(SEED)),
+        "dropout": AttentionDropout(0.3, tf.constant(SEED)),
         "query_chunk_length": 5,
     }
 

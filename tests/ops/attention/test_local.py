@@ -67,11 +67,11 @@ def test_gradient_equals_finite_differences(wrap, tokens_in_step, monkeypatch):
     arguments = [tf.constant(x) for x in arguments]
     rng = np.random.default_rng(1)
     weights = rng.normal(size=arguments[2].shape)
-    dropping = AttentionDropout(0.2, tf.constant([1, 2]))
+    dropout = AttentionDropout(0.2, tf.constant([1, 2]))
 
     def loss(arguments):
         output = attend(
-            *arguments, window(False), mask, wrap=wrap, dropping=dropping
+            *arguments, window(False), mask, wrap=wrap, dropout=dropout
         )
         return tf.reduce_sum(weights * output)
 

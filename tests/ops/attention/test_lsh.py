@@ -110,7 +110,7 @@ def test_grouping_changes_nothing(
     tokens_in_step, scope, wrap, monkeypatch, execution
 ):
     query_key, value, buckets, mask = make_case(37, masked=True)
-    dropping = AttentionDropout(0.3, tf.constant([3, 5]))
+    dropout = AttentionDropout(0.3, tf.constant([3, 5]))
     weights = np.random.default_rng(1).normal(size=value.shape)
 
     def run(query_key, value):
@@ -123,7 +123,7 @@ def test_grouping_changes_nothing(
                 window(scope, False, 1, 2),
                 mask,
                 wrap=wrap,
-                dropping=dropping,
+                dropout=dropout,
             )
             loss = tf.reduce_sum(output * weights)
         return output, *tape.gradient(loss, (query_key, value))
@@ -172,7 +172,7 @@ def test_dropout_equals_the_reference(scope, wrap):
         window(scope, False),
         mask,
         wrap=wrap,
-        dropping=AttentionDropout(rate, tf.constant(seed)),
+        dropout=AttentionDropout(rate, tf.constant(seed)),
     )
     np.testing.assert_allclose(output, expected, atol=1e-12)
 
@@ -222,9 +222,7 @@ def test_gradient_equals_finite_differences(
     rng = np.random.default_rng(2)
     weights = rng.normal(size=value.shape)
     options = (
-        {"dropping": AttentionDropout(rate, tf.constant([1, 2]))}
-        if rate
-        else {}
+        {"dropout": AttentionDropout(rate, tf.constant([1, 2]))} if rate else {}
     )
 
     def loss(arguments):
