@@ -20,9 +20,8 @@ RANKS = {
     "distribute": 4,
     "export": 4,
     "visualize": 4,
-    "loaders": 5,
-    "commands": 6,
-    "cli": 7,
+    "commands": 5,
+    "cli": 6,
 }
 # The same for the rooms and single files of `ops/`.
 OPS_RANKS = {
@@ -46,7 +45,6 @@ TENSORFLOW_PLACES = (
     "keras_reformer/models/feeding.py",
     "keras_reformer/models/training.py",
     "keras_reformer/export/",
-    "keras_reformer/loaders/",
     "keras_reformer/distribute.py",
 )
 MAX_FILE_LINES = 400

@@ -1,22 +1,19 @@
 """SavedModels with named signatures, in the layout of TensorFlow Serving."""
 
 import itertools
-import json
 import os
-import platform
 import tempfile
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_reformer.export import endpoints, warmup
 from keras_reformer.export.compact import shorten_names
+from keras_reformer.export.metadata import write_metadata
 from keras_reformer.generation import Sampler
 
-_METADATA_FILE = "metadata.json"
 _VARIABLES = ("variables", "trainable_variables", "non_trainable_variables")
 # What a warm-up request holds where there are no buckets.
 _WARM_UP_LENGTH = 64
@@ -144,18 +141,8 @@ def export_saved_model(
             "length_buckets": buckets,
             "jit_compile": jit_compile,
         }
-        _write_metadata(model, written, {**serving, **(metadata or {})})
+        write_metadata(written, model, {**serving, **(metadata or {})})
         return _move_to_next_version(written, path)
-
-
-def runtime_versions() -> dict[str, str]:
-    """Returns the versions of Python, Keras, TensorFlow and NumPy."""
-    return {
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def _checked_buckets(model, length_buckets, limits) -> tuple[int, ...]:
@@ -271,19 +258,6 @@ def _describe(tensors) -> dict:
         }
         for name in sorted(tensors)
     }
-
-
-def _write_metadata(model, folder, metadata):
-    content = {
-        "name": model.name,
-        "config": model.get_config(),
-        "versions": runtime_versions(),
-        **metadata,
-    }
-    path = os.path.join(folder, _METADATA_FILE)
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
 
 
 def _move_to_next_version(written, path):

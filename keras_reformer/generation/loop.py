@@ -38,8 +38,8 @@ class Decoder(NamedTuple):
     padding_matters: bool = False
 
 
-class Rows(NamedTuple):
-    """The loop's state.
+class DecodingState(NamedTuple):
+    """What one step of the loop hands to the next.
 
     Attributes:
         tokens: int32 `(rows, columns)`.
@@ -61,21 +61,6 @@ class Rows(NamedTuple):
     seen: Any
     cache: Any
     sampler: Any
-
-
-class Request(NamedTuple):
-    """What each row asks for, so that its text depends on no other row.
-
-    Attributes:
-        max_length: int32 `(rows,)`. Length at which the row is finished.
-        seed: int32 `(rows,)`.
-        temperature: float32 `(rows,)`. Logits are divided by it before the
-            sampler sees them.
-    """
-
-    max_length: Any
-    seed: Any
-    temperature: Any
 
 
 class Loop:
@@ -106,19 +91,20 @@ class Loop:
         return [], cache
 
     def start_rows(self, token_ids, lengths, columns, cache, request):
-        """The state before the first step.
+        """The `DecodingState` before the first step.
 
         Args:
             token_ids: int32 `(batch, length)`. Prompts, padded behind.
             lengths: int32 `(batch,)`.
-            columns: int32 scalar, at least `length`. Width of `Rows.tokens`.
+            columns: int32 scalar, at least `length`. Width of the state's
+                `tokens`.
             cache: of all of the prompts but their last tokens.
             request: `Request`.
         """
         ops = keras.ops
         width = ops.shape(token_ids)[1]
         tokens, offset = align(token_ids, lengths, columns)
-        rows = Rows(
+        state = DecodingState(
             tokens=tokens,
             offset=offset,
             column=ops.cast(width, "int32"),
@@ -128,8 +114,8 @@ class Loop:
             cache=cache,
             sampler=(),
         )
-        rows = _take_rows(rows, self._copies(ops.shape(lengths)[0]))
-        return rows._replace(sampler=self.sampler.start(ops.shape(lengths)[0]))
+        state = _take_rows(state, self._copies(ops.shape(lengths)[0]))
+        return state._replace(sampler=self.sampler.start(ops.shape(lengths)[0]))
 
     def _copies(self, batch):
         """Each row as often as the sampler wants it, or None."""
@@ -174,76 +160,78 @@ class Loop:
         known = ops.arange(width)[None] < lengths[:, None] - 1
         _, cache = self.prefill_rows(token_ids, known, longest)
         columns = ops.cast(width, "int32") + longest - ops.min(lengths)
-        rows = self.start_rows(token_ids, lengths, columns, cache, request)
-        rows = self.advance_rows(rows, columns, longest)
+        state = self.start_rows(token_ids, lengths, columns, cache, request)
+        state = self.advance_rows(state, columns, longest)
         best = ops.arange(ops.shape(lengths)[0], dtype="int32")
-        rows = _take_rows(
-            rows._replace(cache=(), sampler=()), best * self.sampler.copies
+        state = _take_rows(
+            state._replace(cache=(), sampler=()), best * self.sampler.copies
         )
-        return self._texts(rows, lengths, longest)
+        return self._texts(state, lengths, longest)
 
-    def _texts(self, rows, lengths, longest):
+    def _texts(self, state, lengths, longest):
         """Tokens from each row's first on, zero behind its end; and lengths."""
         ops = keras.ops
         place = ops.arange(longest, dtype="int32")
-        last = ops.shape(rows.tokens)[1] - 1
-        index = ops.minimum(rows.offset[:, None] + place, last)
-        texts = ops.take_along_axis(rows.tokens, index, axis=1)
+        last = ops.shape(state.tokens)[1] - 1
+        index = ops.minimum(state.offset[:, None] + place, last)
+        texts = ops.take_along_axis(state.tokens, index, axis=1)
         ends = _is_any(texts, self.stop_token_ids) & (place >= lengths[:, None])
         first = ops.cast(ops.argmax(ends, axis=1), "int32") + 1
-        limit = ops.maximum(rows.request.max_length, lengths)
+        limit = ops.maximum(state.request.max_length, lengths)
         found = ops.where(ops.any(ends, axis=1), first, limit)
         return ops.where(place < found[:, None], texts, 0), found
 
-    def advance_rows(self, rows, until, capacity):
+    def advance_rows(self, state, until, capacity):
         """Fills columns up to `until`, or until all rows are finished.
 
         Args:
-            rows: `Rows`.
+            state: `DecodingState`.
             until: int32 scalar.
             capacity: int32 scalar. Positions that the cache has room for.
 
         Returns:
-            `Rows`.
+            `DecodingState`.
         """
         constants = self.decoder.constants()
 
-        def unfinished(*rows):
-            rows = Rows(*rows)
-            return (rows.column < until) & ~keras.ops.all(rows.finished)
+        def unfinished(*state):
+            state = DecodingState(*state)
+            return (state.column < until) & ~keras.ops.all(state.finished)
 
-        def step(*rows):
-            return tuple(self._step(Rows(*rows), capacity, constants))
+        def step(*state):
+            return tuple(self._step(DecodingState(*state), capacity, constants))
 
-        return Rows(*keras.ops.while_loop(unfinished, step, tuple(rows)))
+        return DecodingState(
+            *keras.ops.while_loop(unfinished, step, tuple(state))
+        )
 
-    def _step(self, rows, capacity, constants):
-        ops, request = keras.ops, rows.request
-        last = ops.take(rows.tokens, rows.column - 1, axis=1)
-        position = rows.column - 1 - rows.offset
+    def _step(self, state, capacity, constants):
+        ops, request = keras.ops, state.request
+        last = ops.take(state.tokens, state.column - 1, axis=1)
+        position = state.column - 1 - state.offset
         logits, _, cache = self.decoder.decode(
             # Rows that are finished may have left the cache.
             last[:, None],
-            rows.cache,
+            state.cache,
             ops.minimum(position, capacity - 1),
             constants,
         )
         logits = self._penalized(
-            logits / request.temperature[:, None], rows.seen
+            logits / request.temperature[:, None], state.seen
         )
         choice = self.sampler.choose(
-            logits, request.seed, position + 1, rows.finished, rows.sampler
+            logits, request.seed, position + 1, state.finished, state.sampler
         )
-        rows = _take_rows(rows._replace(cache=cache), choice.parents)
-        tokens = ops.where(rows.finished, 0, choice.tokens)
+        state = _take_rows(state._replace(cache=cache), choice.parents)
+        tokens = ops.where(state.finished, 0, choice.tokens)
         ended = _is_any(tokens, self.stop_token_ids)
-        position = rows.column - 1 - rows.offset
-        ended = ended | (position + 2 >= rows.request.max_length)
-        return rows._replace(
-            tokens=with_column(rows.tokens, rows.column, tokens),
-            column=rows.column + 1,
-            finished=rows.finished | ended,
-            seen=self._with_tokens(rows.seen, tokens),
+        position = state.column - 1 - state.offset
+        ended = ended | (position + 2 >= state.request.max_length)
+        return state._replace(
+            tokens=with_column(state.tokens, state.column, tokens),
+            column=state.column + 1,
+            finished=state.finished | ended,
+            seen=self._with_tokens(state.seen, tokens),
             sampler=choice.state,
         )
 
@@ -299,16 +287,16 @@ def with_column(x, column, values):
     return keras.ops.scatter_update(x, index, values)
 
 
-def _take_rows(rows, index):
-    """Rows with their caches by number; all in order where that is None."""
+def _take_rows(state, index):
+    """The state of some rows, by index; of all where that is None."""
     if index is None:
-        return rows
+        return state
 
     def taken(x):
         return keras.ops.take(x, index, axis=0) if len(x.shape) else x
 
-    moved = keras.tree.map_structure(taken, rows._replace(sampler=()))
-    return moved._replace(sampler=rows.sampler)
+    moved = keras.tree.map_structure(taken, state._replace(sampler=()))
+    return moved._replace(sampler=state.sampler)
 
 
 def _is_any(tokens, candidates):

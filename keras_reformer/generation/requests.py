@@ -2,13 +2,13 @@
 
 import numbers
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_reformer.generation.hub import HubLoop
-from keras_reformer.generation.loop import Loop, Request
+from keras_reformer.generation.loop import Loop
 from keras_reformer.generation.prompts import check
 from keras_reformer.generation.samplers import Sampler
 from keras_reformer.ops.decoding.caches import grow, with_capacity
@@ -20,6 +20,21 @@ _SHORTEST = 64
 _SEGMENT = 64
 # Fewer new tokens are there before a bar could be read.
 _TOKENS_WORTH_A_BAR = 512
+
+
+class Request(NamedTuple):
+    """What each row asks for, so that its text depends on no other row.
+
+    Attributes:
+        max_length: int32 `(rows,)`. Length at which the row is finished.
+        seed: int32 `(rows,)`.
+        temperature: float32 `(rows,)`. Logits are divided by it before the
+            sampler sees them.
+    """
+
+    max_length: Any
+    seed: Any
+    temperature: Any
 
 
 def generate(
@@ -141,34 +156,34 @@ class _Run:
         return self.loop.prefill(token_ids, mask, np.int32(self.capacity))
 
     def _align(self, states, cache):
-        self.rows = self.loop.start(
+        self.state = self.loop.start(
             self.prompts,
             np.array(self.lengths, "int32"),
             np.int32(self.columns),
             cache,
             self.request,
         )
-        self._look()
+        self._follow_state()
 
     def advance(self, count):
         """Fills up to `count` columns, fewer where the cache is full."""
         room = self.width - max(self.lengths) + self.capacity
         if self.column >= room and self.capacity < self.max_length:
             self.capacity = min(2 * self.capacity, self.max_length)
-            grown = grow(self.rows.cache, self.capacity)
-            self.rows = self.rows._replace(cache=grown)
+            grown = grow(self.state.cache, self.capacity)
+            self.state = self.state._replace(cache=grown)
             return self.advance(count)
         until = min(self.column + count, self.columns)
         if self.capacity < self.max_length:
             until = min(until, room)
-        self.rows = self.loop.advance(
-            self.rows, np.int32(until), np.int32(self.capacity)
+        self.state = self.loop.advance(
+            self.state, np.int32(until), np.int32(self.capacity)
         )
-        self._look()
+        self._follow_state()
 
-    def _look(self):
-        self.column = int(self.rows.column)
-        self.finished = bool(np.all(self.rows.finished))
+    def _follow_state(self):
+        self.column = int(self.state.column)
+        self.finished = bool(np.all(self.state.finished))
 
     def texts(self):
         """Each prompt's text so far, up to its stop token."""
@@ -179,7 +194,7 @@ class _Run:
         ]
 
     def _tokens(self):
-        return np.asarray(self.rows.tokens)[:: self.loop.sampler.copies]
+        return np.asarray(self.state.tokens)[:: self.loop.sampler.copies]
 
     def _text(self, row, length):
         first = self.width - length
@@ -198,26 +213,26 @@ class _HubRun(_Run):
 
     def _align(self, states, cache):
         (hidden_states,) = states
-        self.rows = self.loop.start(
+        self.aligned = self.loop.start(
             self.prompts,
             np.array(self.lengths, "int32"),
             np.int32(self.columns),
             hidden_states,
         )
-        self.cache, self.tokens = cache, self.rows[0]
+        self.cache, self.tokens = cache, self.aligned[0]
         self.finished = self.columns == self.width
 
     def advance(self, count):
         self.tokens = self.loop.run(
-            *self.rows,
+            *self.aligned,
             self.cache,
             np.int32(self.width),
             np.int32(self.capacity),
         )
-        if tuple(self.tokens.shape) != tuple(self.rows[0].shape):
+        if tuple(self.tokens.shape) != tuple(self.aligned[0].shape):
             raise ValueError(
                 "A sampler must return tokens of the prompt's shape. Expected "
-                f"{tuple(self.rows[0].shape)}. Received: "
+                f"{tuple(self.aligned[0].shape)}. Received: "
                 f"{tuple(self.tokens.shape)}"
             )
         self.column, self.finished = self.columns, True

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reformer.export import warmup
+from keras_reformer.export.check import prediction_service, runner, signatures
+from keras_reformer.export.check.engines import ENGINES
 from keras_reformer.files import reading
-from keras_reformer.loaders import prediction_service, runner, signatures
-from keras_reformer.loaders.engines import ENGINES
 
 TOLERANCE = 1e-5
 _DEFAULT = "serving_default"

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from keras_reformer.loaders.signatures import Signature, read_signatures
+from keras_reformer.export.check.signatures import Signature, read_signatures
 
 _SOURCE = os.path.join(os.path.dirname(__file__), "saved_model_runner.c")
 _LIBRARY = "libtensorflow_cc.so.2"

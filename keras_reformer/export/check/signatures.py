@@ -1,6 +1,5 @@
 """What a SavedModel says about itself, read without loading it."""
 
-import json
 import os
 from typing import NamedTuple
 
@@ -56,19 +55,3 @@ def _signature(definition) -> Signature:
             for key, info in definition.inputs.items()
         },
     )
-
-
-def read_metadata(path: str) -> dict:
-    """Reads the `metadata.json` of an export; empty if there is none.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
-    path = os.path.join(path, "metadata.json")
-    if not os.path.exists(path):
-        return {}
-    with (
-        reading(path, "an export's metadata"),
-        open(path, encoding="utf-8") as file,
-    ):
-        return dict(json.load(file))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from keras_reformer.loaders.runner import RequestError, Runner
+from keras_reformer.export.check.runner import RequestError, Runner
 
 _SERVICE = "tensorflow.serving.PredictionService"
 _DEFAULT = "serving_default"
