@@ -6,7 +6,6 @@ from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
     pure_function,
-    recipe_of,
 )
 from keras_reformer.layers.sublayers import adopt
 from keras_reformer.ops.reversible.coupling import couple, uncouple
@@ -131,14 +130,21 @@ class ReversibleBlock(CompositeLayer):
         """What the branches' steps have in common."""
         return tuple(map(decoding.constants, self.branches))
 
-    def pure_branches(self, mask, training):
-        """The branches as pure functions, for `ops.reversible`."""
+    def pure_branches(self, mask, training, signature_of=None):
+        """The branches as pure functions, for `ops.reversible`.
+
+        Args:
+            mask: as of `call`.
+            training: as of `call`.
+            signature_of: function `(layer, training)` to what is equal where
+                layers run the same function. Defaults to `None`: not known.
+        """
 
         def pure(layer):
             return pure_function(
                 layer,
                 lambda x: call_branch(layer, x, mask, training),
-                recipe_of(layer, training) if training else None,
+                signature_of and signature_of(layer, training),
             )
 
         return list(map(pure, self.branches))

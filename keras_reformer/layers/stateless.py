@@ -1,5 +1,4 @@
 import inspect
-import json
 
 import keras
 
@@ -71,55 +70,6 @@ def pure_outputs(layers, function):
         return outputs
 
     return run, branch.trainable
-
-
-def recipe_of(layer, *options):
-    """What a call of the layer depends on, besides its variables' values.
-
-    Keras builds an equal layer from an equal config, so layers of equal
-    signatures run the same function. Names do not matter, and seeds are in the
-    state of `keras.random.SeedGenerator`.
-
-    Args:
-        layer: a built Keras layer.
-        *options: hashable arguments of the call.
-
-    Returns:
-        A hashable value, or None for a layer without a config.
-    """
-    try:
-        config = keras.saving.serialize_keras_object(layer)
-        text = json.dumps(_anonymous(config), sort_keys=True)
-    except Exception:  # A layer that cannot be saved can still be trained.
-        return None
-    signature = [
-        (tuple(v.shape), v.dtype, v.trainable) for v in layer.variables
-    ]
-    # A config holds functions and classes by their names alone.
-    kinds = [
-        (type(part), getattr(part, "activation", None))
-        for part in layer._flatten_layers()
-    ]
-    return text, tuple(signature), tuple(kinds), options
-
-
-def _anonymous(config):
-    """A config without the names and seeds of layers.
-
-    Nor rotations: training draws new ones.
-    """
-    if isinstance(config, dict):
-        # What else has a name, such as a dtype policy, is what it is called.
-        named = "trainable" in config
-        return {
-            key: _anonymous(value)
-            for key, value in config.items()
-            if not key.endswith(("seed", "rotations"))
-            and not (named and key == "name")
-        }
-    if isinstance(config, (list, tuple)):
-        return [_anonymous(value) for value in config]
-    return config
 
 
 def _values(variables):

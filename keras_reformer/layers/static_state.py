@@ -41,6 +41,26 @@ class StaticState:
         )
 
 
+def attributes_of(layer):
+    """A layer's own attributes by name, without those of every Keras layer."""
+    kept = _attributes_of_all_layers()
+    return {k: v for k, v in vars(layer).items() if k not in kept}
+
+
+def sublayers_of(layer):
+    """The layer and all inside of it, in an order that follows from them."""
+    found, waiting, seen = [], [layer], set()
+    while waiting:
+        parent = waiting.pop()
+        if id(parent) in seen:
+            continue
+        seen.add(id(parent))
+        if isinstance(parent, keras.Layer):
+            found.append(parent)
+        waiting += [x for x in _children(parent) if isinstance(x, _PARENTS)]
+    return found
+
+
 def _values(watched):
     """All that is found, in an order that follows from the objects alone."""
     found, waiting, seen = [], [watched], set()
@@ -66,9 +86,7 @@ def _children(parent):
         state = (keras.Layer, keras.Variable)
         own = [x for x in vars(parent).values() if isinstance(x, state)]
         return [*own, *parent.layers]
-    kept = _attributes_of_all_layers()
-    own = [x for name, x in vars(parent).items() if name not in kept]
-    return [parent.dtype_policy, *own]
+    return [parent.dtype_policy, *attributes_of(parent).values()]
 
 
 def _is_equal(one, two):
