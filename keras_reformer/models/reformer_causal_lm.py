@@ -184,7 +184,7 @@ class ReformerCausalLM(LanguageModel):
         stops = generation.stop_ids(stop_token_ids)
         options = [*generation.settings_of(sampler), stops, jit_compile]
         loop = self._loops.get(
-            self,
+            self.trace_version,
             options,
             lambda: self._make_loop(sampler, stops, jit_compile),
         )
