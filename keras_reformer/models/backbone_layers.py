@@ -90,8 +90,8 @@ def make_layers(config, policy):
     pad = _pad_layer(config, streams)
     return BackboneLayers(
         keras.layers.ReversibleEmbedding(
-            config["vocabulary_size"],
-            config["hidden_dim"],
+            config.vocabulary_size,
+            config.hidden_dim,
             embeddings_initializer=keras.initializers.RandomNormal(0.0, 1.0),
             reverse_dtype=keras.dtype_policies.get(policy).compute_dtype,
             dtype=streams,
@@ -100,9 +100,9 @@ def make_layers(config, policy):
         positions,
         positions and keras.layers.Add(dtype=streams, name="embedding"),
         Dropout(
-            config["dropout"],
-            shared_axes=1 if config["shared_dropout"] else None,
-            seed=_seed(config["seed"], 0),
+            config.dropout,
+            shared_axes=1 if config.shared_dropout else None,
+            seed=_seed(config.seed, 0),
             dtype=streams,
             name="dropout",
         ),
@@ -111,28 +111,28 @@ def make_layers(config, policy):
         ReversibleSequence(
             [
                 _block(config, index, policy)
-                for index in range(config["num_layers"])
+                for index in range(config.num_layers)
             ],
-            merge=config["merge"],
-            recompute=config["recompute"],
+            merge=config.merge,
+            recompute=config.recompute,
             dtype=policy,
             name="sequence",
         ),
-        make_normalization(config["normalization"], config["epsilon"], streams),
+        make_normalization(config.normalization, config.epsilon, streams),
     )
 
 
 def _position_layer(config, dtype):
     """What makes positions to add to embeddings, or None."""
-    kind, name = config["position_embedding"], "position_embedding"
+    kind, name = config.position_embedding, "position_embedding"
     if kind == "sinusoidal":
         return SinePositionEncoding(dtype=dtype, name=name)
     if kind not in ("axial", "learned"):
         return None
-    shape, dims = config["axial_shape"], config["axial_dims"]
+    shape, dims = config.axial_shape, config.axial_dims
     if kind == "learned":
         # A learned table is a grid of one axis.
-        shape, dims = [config["max_sequence_length"]], [config["hidden_dim"]]
+        shape, dims = [config.max_sequence_length], [config.hidden_dim]
     return AxialPositionEmbedding(
         shape,
         dims,
@@ -153,15 +153,15 @@ def _pad_layer(config, dtype):
 
 def _block(config, index, policy):
     """One reversible block; each of its layers gets a seed of its own."""
-    kinds = config["attention_layers"]
+    kinds = config.attention_layers
     kind = kinds[index % len(kinds)]
-    seeds = [_seed(config["seed"], 4 * index + step) for step in range(1, 5)]
+    seeds = [_seed(config.seed, 4 * index + step) for step in range(1, 5)]
     make = _lsh_layer if kind == "lsh" else _local_layer
     feed_forward = FeedForward(
-        config["intermediate_dim"],
-        activation=config["activation"],
-        dropout=config["dropout"],
-        chunk_length=config["feed_forward_chunk_length"],
+        config.intermediate_dim,
+        activation=config.activation,
+        dropout=config.dropout,
+        chunk_length=config.feed_forward_chunk_length,
         name="feed_forward",
         **_common_arguments(config, seeds[1], policy),
     )
@@ -171,12 +171,12 @@ def _block(config, index, policy):
     def branch(layer, seed, name):
         return PreNormalization(
             layer,
-            epsilon=config["epsilon"],
-            dropout=config["dropout"],
+            epsilon=config.epsilon,
+            dropout=config.dropout,
             seed=seed,
-            normalization=config["normalization"],
-            shared_dropout=config["shared_dropout"],
-            stochastic_depth=config["stochastic_depth"],
+            normalization=config.normalization,
+            shared_dropout=config.shared_dropout,
+            stochastic_depth=config.stochastic_depth,
             stochastic_depth_seed=depth_seed,
             dtype=policy,
             name=name,
@@ -192,15 +192,15 @@ def _block(config, index, policy):
 
 def _lsh_layer(config, seed, policy):
     return LSHSelfAttention(
-        num_hashes=config["num_hashes"],
-        num_buckets=config["num_buckets"],
-        chunk_length=config["chunk_length"],
-        num_chunks_before=config["lsh_num_chunks_before"],
-        num_chunks_after=config["lsh_num_chunks_after"],
-        scope=config["scope"],
-        query_key_kernel_size=config["query_key_kernel_size"],
-        center_hashes=config["center_hashes"],
-        duplicates=config["duplicates"],
+        num_hashes=config.num_hashes,
+        num_buckets=config.num_buckets,
+        chunk_length=config.chunk_length,
+        num_chunks_before=config.lsh_num_chunks_before,
+        num_chunks_after=config.lsh_num_chunks_after,
+        scope=config.scope,
+        query_key_kernel_size=config.query_key_kernel_size,
+        center_hashes=config.center_hashes,
+        duplicates=config.duplicates,
         name="lsh_self_attention",
         **_attention_arguments(config, "lsh", seed, policy),
     )
@@ -208,22 +208,22 @@ def _lsh_layer(config, seed, policy):
 
 def _local_layer(config, seed, policy):
     return LocalSelfAttention(
-        chunk_length=config["local_chunk_length"],
-        num_chunks_before=config["local_num_chunks_before"],
-        num_chunks_after=config["local_num_chunks_after"],
+        chunk_length=config.local_chunk_length,
+        num_chunks_before=config.local_num_chunks_before,
+        num_chunks_after=config.local_num_chunks_after,
         name="local_self_attention",
         **_attention_arguments(config, "local", seed, policy),
     )
 
 
 def _attention_arguments(config, kind, seed, policy):
-    dropout = config[f"{kind}_dropout"]
+    dropout = getattr(config, f"{kind}_dropout")
     return {
-        "num_heads": config["num_heads"],
-        "key_dim": config["key_dim"],
-        "causal": config["causal"],
-        "wrap": config["wrap"],
-        "dropout": config["dropout"] if dropout is None else dropout,
+        "num_heads": config.num_heads,
+        "key_dim": config.key_dim,
+        "causal": config.causal,
+        "wrap": config.wrap,
+        "dropout": config.dropout if dropout is None else dropout,
         "position_bias": _bias_layer(config, policy),
         "rotary_embedding": _rotary_layer(config, kind, policy),
         **_common_arguments(config, seed, policy),
@@ -233,29 +233,29 @@ def _attention_arguments(config, kind, seed, policy):
 def _common_arguments(config, seed, policy):
     """What layers made of projections take."""
     return {
-        "shared_dropout": config["shared_dropout"],
-        "kernel_initializer": config["kernel_initializer"],
-        "kernel_regularizer": config["kernel_regularizer"],
+        "shared_dropout": config.shared_dropout,
+        "kernel_initializer": config.kernel_initializer,
+        "kernel_regularizer": config.kernel_regularizer,
         "seed": seed,
         "dtype": policy,
     }
 
 
 def _bias_layer(config, policy):
-    if config["position_bias"] is None:
+    if config.position_bias is None:
         return None
     options = {"dtype": policy, "name": "position_bias"}
-    if config["position_bias"] == "alibi":
-        return AlibiBias(config["num_heads"], **options)
+    if config.position_bias == "alibi":
+        return AlibiBias(config.num_heads, **options)
     return RelativePositionBias(
-        config["num_heads"], causal=config["causal"], **options
+        config.num_heads, causal=config.causal, **options
     )
 
 
 def _rotary_layer(config, kind, policy):
-    if config["position_embedding"] != "rotary":
+    if config.position_embedding != "rotary":
         return None
-    if config["rotary_layers"] == "local" and kind == "lsh":
+    if config.rotary_layers == "local" and kind == "lsh":
         return None
     return RotaryEmbedding(dtype=policy, name="rotary_embedding")
 

@@ -92,6 +92,39 @@ def tokens_of(inputs):
     return inputs["token_embeddings"] if tokens is None else tokens
 
 
+def check_sizes(inputs, max_sequence_length, hidden_dim):
+    """Refuses complete inputs that a backbone of these sizes cannot take.
+
+    Args:
+        inputs: what `complete` returns.
+        max_sequence_length: int.
+        hidden_dim: int. Width of token embeddings.
+
+    Raises:
+        ValueError: if there are no tokens, too many, or embeddings of another
+            width.
+    """
+    shape = tokens_of(inputs).shape
+    if shape[1] == 0:
+        raise ValueError(
+            "The inputs have no tokens. Expected a length of at least 1. "
+            f"Received: {' or '.join(sorted(inputs))} of shape {tuple(shape)}"
+        )
+    # The position table may be longer, and there may be none.
+    if shape[1] is not None and shape[1] > max_sequence_length:
+        raise ValueError(
+            "The inputs are longer than the model was made for. Expected "
+            f"at most max_sequence_length={max_sequence_length}. "
+            f"Received: length={shape[1]}"
+        )
+    if len(shape) == 3 and shape[2] != hidden_dim:
+        raise ValueError(
+            "Token embeddings must be as wide as the model's. Expected "
+            f"hidden_dim={hidden_dim}. Received: "
+            f"token_embeddings.shape={tuple(shape)}"
+        )
+
+
 def _tensors(inputs):
     """A dict of tensors, symbolic or not."""
     return {

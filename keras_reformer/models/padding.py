@@ -20,10 +20,10 @@ def published_multiple(config):
         above: int. Shorter inputs and those as long are left alone.
     """
     lengths = {
-        config["chunk_length" if kind == "lsh" else "local_chunk_length"]
-        for kind in config["attention_layers"]
+        config.chunk_length if kind == "lsh" else config.local_chunk_length
+        for kind in config.attention_layers
     }
-    if not config["wrap"] or len(lengths) == 1:
+    if not config.wrap or len(lengths) == 1:
         return None, 0
     return math.lcm(*lengths), min(lengths)
 

@@ -2,7 +2,6 @@
 
 import keras
 
-from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.reversible_block import stream_dtype
 from keras_reformer.layers.sublayers import (
     Sublayers,
@@ -10,19 +9,12 @@ from keras_reformer.layers.sublayers import (
     deserialize,
     serialize,
 )
-from keras_reformer.models.feeding import ChecksData
-from keras_reformer.models.inputs import TokenInputs, token_inputs
+from keras_reformer.models.inputs import token_inputs
 from keras_reformer.models.reformer_backbone import ReformerBackbone
-from keras_reformer.models.retracing import RetracesSteps
+from keras_reformer.models.reformer_model import ReformerModel
 
 
-class Task(
-    RefusesRematerialization,
-    RetracesSteps,
-    TokenInputs,
-    ChecksData,
-    keras.Model,
-):
+class Task(ReformerModel):
     """A Functional model of a backbone and the layers of `_make_head`.
 
     Takes a `backbone` or its arguments, and those of the head. (An `__init__`

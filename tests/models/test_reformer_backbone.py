@@ -161,6 +161,7 @@ def test_layers_have_seeds_of_their_own():
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"wrap": True}, "wrap"),
         ({"axial_shape": (4, 4)}, "axial_shape"),
+        ({"axial_shape": []}, "axial_shape"),
         ({"axial_shape": (10, 10), "axial_dims": (4, 4)}, "dims"),
         ({"local_num_chunks_before": -1}, "num_chunks_before"),
     ],
