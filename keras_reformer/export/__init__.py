@@ -1,4 +1,4 @@
-"""SavedModels that TensorFlow Serving runs, and the proof that they do."""
+"""Export of SavedModels for TensorFlow Serving, and checks of them."""
 
 from keras_reformer.export.metadata import runtime_versions as runtime_versions
 from keras_reformer.export.saved_model import (

@@ -15,7 +15,7 @@ from keras_reformer.export.metadata import write_metadata
 from keras_reformer.generation import Sampler
 
 _VARIABLES = ("variables", "trainable_variables", "non_trainable_variables")
-# What a warm-up request holds where there are no buckets.
+# Length of warm-up requests without length buckets.
 _WARM_UP_LENGTH = 64
 
 
@@ -129,8 +129,8 @@ def export_saved_model(
     shapes = list(itertools.product(warm_up_batch_sizes, lengths))
     name = os.path.basename(os.path.abspath(path))
     os.makedirs(path, exist_ok=True)
-    # A server that polls `path` ignores names that are no integers, so it
-    # never sees half a version.
+    # A server that polls `path` ignores names other than integers, so it
+    # never loads an incomplete version.
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path) as folder:
         written = os.path.join(folder, "version")
         _write(model, functions, written, gradients=trainable)
@@ -209,15 +209,15 @@ def _write(model, functions, folder, gradients):
             "layers holds. Expected them as attributes of layers. Received: "
             f"model={model.name}"
         ) from error
-    # Gradients find what they need by its name.
+    # Gradients refer to operations by name.
     if not gradients:
         shorten_names(folder)
 
 
 def _resources(model) -> list:
-    """TensorFlow's own variables and tables in a model's layers.
+    """TensorFlow variables and tables in a model's layers.
 
-    Keras tracks them, but does not list them among the variables.
+    Keras tracks them, but they are not among `model.variables`.
     """
     kinds = tf.Variable, tf.saved_model.experimental.TrackableResource
     found = tf.train.TrackableView(model).descendants()
@@ -227,7 +227,7 @@ def _resources(model) -> list:
 
 
 def _contents(value) -> list:
-    """What lists and dicts hold, which TensorFlow does not see in layers."""
+    """The elements of lists and dicts, which TensorFlow does not track."""
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list | tuple):
@@ -236,7 +236,7 @@ def _contents(value) -> list:
 
 
 def _signatures(folder, names) -> dict:
-    """Names, dtypes and shapes of what the signatures take and give."""
+    """Names, dtypes and shapes of the signatures' inputs and outputs."""
     model = saved_model_pb2.SavedModel()
     with open(os.path.join(folder, "saved_model.pb"), "rb") as file:
         model.ParseFromString(file.read())

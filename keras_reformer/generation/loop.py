@@ -1,8 +1,9 @@
-"""The loop that continues prompts token by token.
+"""The decoding loop: continues prompts token by token.
 
-Rows are laid out so that all prompts end at the same column; a row's position
-is its column less its `offset`. One pass over the prompts fills the cache,
-then each step decodes the column before and chooses the next one.
+Rows are right-aligned, so that all prompts end at the same column; the
+position of a token is its column minus the row's `offset`. One forward pass
+over the prompts fills the cache, then each step decodes the last column and
+samples the next one.
 """
 
 from collections.abc import Callable
@@ -14,20 +15,20 @@ from keras_reformer.ops.tracing import traced
 
 
 class Decoder(NamedTuple):
-    """What the loop needs of a model, as functions of tensors.
+    """A model as the functions of tensors that the loop calls.
 
     Attributes:
         prefill: `(token_ids, padding_mask, capacity) -> (hidden_states,
             cache)`.
-        constants: `() -> constants`: what all steps have in common.
+        constants: `() -> constants`: tensors that are equal in all steps.
         decode: `(token_ids, cache, positions, constants) -> (logits,
             hidden_states, cache)`: from one token of each row `(rows, 1)` at
             `(rows,)` to float32 logits `(rows, vocabulary_size)` of what
             follows it, and its states `(rows, dim)`.
         vocabulary_size: int.
         max_sequence_length: int.
-        padding_matters: bool. Whether padding behind a prompt changes what
-            its tokens see. Then each prompt gets a pass of its own.
+        padding_matters: bool. Whether padding behind a prompt changes its
+            outputs. Then each prompt gets a forward pass of its own.
     """
 
     prefill: Callable
@@ -46,11 +47,11 @@ class DecodingState(NamedTuple):
         offset: int32 `(rows,)`. The column in which a row begins.
         column: int32 scalar. The one to fill next.
         finished: bool `(rows,)`.
-        seen: bool `(rows, vocabulary_size)`: tokens that a row has, or empty
-            where nobody asks.
+        seen: bool `(rows, vocabulary_size)`: tokens that a row contains, or
+            `(rows, 0)` without a repetition penalty.
         request: `Request`.
-        cache: of the model.
-        sampler: of the sampler.
+        cache: the model's cache.
+        sampler: the sampler's state.
     """
 
     tokens: Any
@@ -64,10 +65,10 @@ class DecodingState(NamedTuple):
 
 
 class Loop:
-    """Decoding of one model with one sampler.
+    """The decoding loop of one model with one sampler.
 
-    It is traced when it is first used, with the settings of then;
-    `TraceCache` makes a new one when they have changed.
+    Its functions are traced at their first call and keep the settings of that
+    time; `TraceCache` makes a new loop when settings have changed.
 
     Args:
         decoder: `Decoder`.
@@ -80,13 +81,13 @@ class Loop:
         self.decoder = decoder
         self.sampler = sampler
         self.stop_token_ids = stop_token_ids
-        # A prompt's pass has shapes known only when it runs.
+        # Without XLA: the shapes of prompts are not known while tracing.
         self.prefill = traced(self.prefill_rows)
         self.start = traced(self.start_rows)
         self.advance = traced(self.advance_rows, jit_compile)
 
     def prefill_rows(self, token_ids, padding_mask, capacity):
-        """No hidden states, which nobody asks for, and the cache."""
+        """The cache of prompts, and no hidden states."""
         _, cache = self.decoder.prefill(token_ids, padding_mask, capacity)
         return [], cache
 
@@ -118,7 +119,7 @@ class Loop:
         return state._replace(sampler=self.sampler.start(ops.shape(lengths)[0]))
 
     def _copies(self, batch):
-        """Each row as often as the sampler wants it, or None."""
+        """Row indices, each `copies` times, or None for one copy."""
         if self.sampler.copies == 1:
             return None
         rows = keras.ops.arange(batch, dtype="int32")
@@ -130,7 +131,7 @@ class Loop:
             return keras.ops.zeros((count, 0), "bool")
         column = keras.ops.arange(keras.ops.shape(tokens)[1])
         valid = (column >= offset[:, None]) & (column < width)
-        # What is no token of the row goes to a place that is cut off.
+        # Padding goes to an extra column, which is cropped.
         index = keras.ops.where(valid, tokens, self.decoder.vocabulary_size)
         row = keras.ops.broadcast_to(
             keras.ops.arange(count, dtype="int32")[:, None],
@@ -144,7 +145,7 @@ class Loop:
         return keras.ops.scatter_update(seen, index, ones)[:, :-1] > 0
 
     def complete(self, token_ids, lengths, request):
-        """Whole texts in one go, inside of a graph.
+        """Completes prompts within a graph.
 
         Args:
             token_ids: int32 `(batch, length)`. Prompts, padded behind.
@@ -169,7 +170,7 @@ class Loop:
         return self._texts(state, lengths, longest)
 
     def _texts(self, state, lengths, longest):
-        """Tokens from each row's first on, zero behind its end; and lengths."""
+        """Left-aligned texts, zero behind their ends, and their lengths."""
         ops = keras.ops
         place = ops.arange(longest, dtype="int32")
         last = ops.shape(state.tokens)[1] - 1
@@ -182,12 +183,12 @@ class Loop:
         return ops.where(place < found[:, None], texts, 0), found
 
     def advance_rows(self, state, until, capacity):
-        """Fills columns up to `until`, or until all rows are finished.
+        """Decodes columns up to `until`, or until all rows are finished.
 
         Args:
             state: `DecodingState`.
             until: int32 scalar.
-            capacity: int32 scalar. Positions that the cache has room for.
+            capacity: int32 scalar. Positions that fit into the cache.
 
         Returns:
             `DecodingState`.
@@ -210,7 +211,7 @@ class Loop:
         last = ops.take(state.tokens, state.column - 1, axis=1)
         position = state.column - 1 - state.offset
         logits, _, cache = self.decoder.decode(
-            # Rows that are finished may have left the cache.
+            # Finished rows may be beyond the cache's capacity.
             last[:, None],
             state.cache,
             ops.minimum(position, capacity - 1),
@@ -250,7 +251,7 @@ class Loop:
 
 
 def align(token_ids, lengths, columns):
-    """Moves rows to the right, so that all end before the same column.
+    """Right-aligns rows, so that all end at the same column.
 
     Args:
         token_ids: int32 `(batch, length)`, padded behind.
@@ -259,7 +260,7 @@ def align(token_ids, lengths, columns):
 
     Returns:
         int32 `(batch, columns)`, zero where there is no token, and the
-        columns `(batch,)` in which rows begin.
+        offsets `(batch,)`: the columns in which rows begin.
     """
     ops = keras.ops
     width = ops.cast(ops.shape(token_ids)[1], "int32")
@@ -272,10 +273,10 @@ def align(token_ids, lengths, columns):
 
 
 def with_column(x, column, values):
-    """A tensor with other values in one column of all rows.
+    """Replaces one column of all rows.
 
-    (TensorFlow has XLA compile `keras.ops.slice_update` anew for every shape,
-    in graphs that are not compiled too, and keeps each program.)
+    (`keras.ops.slice_update` would have XLA compile and keep a program for
+    every shape, also in graphs that are not compiled.)
 
     Args:
         x: `(rows, columns, ...)`.
@@ -288,7 +289,7 @@ def with_column(x, column, values):
 
 
 def _take_rows(state, index):
-    """The state of some rows, by index; of all where that is None."""
+    """Gathers rows of a state; None leaves it unchanged."""
     if index is None:
         return state
 
@@ -300,7 +301,7 @@ def _take_rows(state, index):
 
 
 def _is_any(tokens, candidates):
-    """Whether each token is one of them."""
+    """Whether each token is one of the candidates."""
     found = keras.ops.zeros_like(tokens, "bool")
     for candidate in candidates:
         found = found | (tokens == candidate)

@@ -20,14 +20,14 @@ from keras_reformer.ops.reversible.scan import num_scan_steps
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class ReversibleSequence(CompositeLayer):
-    """Reversible blocks one after the other, in memory flat in depth.
+    """A stack of reversible blocks, with activation memory flat in depth.
 
-    The backward pass rebuilds each block's input from its output and runs
-    the block again, replaying every random or discrete choice (dropout, hash
+    The backward pass computes each block's input from its output and runs
+    the block again with the same random and discrete choices (dropout, hash
     buckets), so gradients are those of plain backpropagation. It costs one
     more forward pass.
 
-    Losses that blocks add while running count once. Second-order gradients
+    Losses that blocks add with `add_loss` count once. Second-order gradients
     raise a `LookupError`; `recompute=False` supports them where the blocks
     do.
 
@@ -53,9 +53,9 @@ class ReversibleSequence(CompositeLayer):
     Call arguments:
         inputs: Float tensor of shape `(batch, length, hidden_dim)`, which is
             duplicated into both streams, or a pair of them.
-        mask: Boolean tensor of shape `(batch, length)`, handed to branches
+        mask: Boolean tensor of shape `(batch, length)`, passed to branches
             whose `call` takes one.
-        training: bool. Handed to the branches.
+        training: bool. Passed to the branches.
 
     Returns:
         Float tensor of shape `(batch, length, 2 * hidden_dim)` for
@@ -135,7 +135,7 @@ class ReversibleSequence(CompositeLayer):
         return self._merge(output.streams)
 
     def prefill(self, inputs, mask, capacity):
-        """Outputs for whole prompts, and the cache to go on from.
+        """Outputs for whole prompts, and the cache that `decode` continues.
 
         Args:
             inputs: as of `call`.
@@ -144,9 +144,8 @@ class ReversibleSequence(CompositeLayer):
             capacity: int or scalar tensor. Greatest number of positions.
 
         Returns:
-            What `call` returns at inference, and a cache of all blocks. A
-            branch without a `prefill` of its own must treat each position by
-            itself.
+            The outputs of `call` at inference, and a cache of all blocks. A
+            branch without `prefill` must treat positions independently.
         """
         streams, caches = self._streams(inputs), []
         for block in self.blocks:
@@ -176,7 +175,7 @@ class ReversibleSequence(CompositeLayer):
         return self._merge(streams), tuple(caches)
 
     def decode_constants(self):
-        """What the steps of all blocks have in common."""
+        """The part of `decode` that is equal in all steps."""
         return tuple(block.decode_constants() for block in self.blocks)
 
     def _streams(self, inputs):
@@ -189,12 +188,12 @@ class ReversibleSequence(CompositeLayer):
     def _run(self, branches, streams, training):
         if not self.recompute:
             return stack.run_plainly(branches, streams)
-        # A loop copies the weights, which counts in the short calls that
-        # inference makes.
+        # A scan copies the weights, which is not worth it for the short
+        # calls of inference.
         return stack.run_reversibly(branches, streams, repeat=bool(training))
 
     def _assign(self, changes):
-        """Keeps what running the blocks changed: seeds, statistics."""
+        """Assigns updated state, such as seeds and statistics."""
         layers = [layer for block in self.blocks for layer in block.branches]
         for layer, change in zip(layers, changes, strict=True):
             variables = layer.non_trainable_variables

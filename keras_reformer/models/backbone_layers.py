@@ -1,4 +1,4 @@
-"""From a backbone's resolved arguments to its layers."""
+"""The layers of a backbone, made from its config."""
 
 import random
 from typing import NamedTuple
@@ -29,11 +29,11 @@ from keras_reformer.models.padding import (
 
 
 class BackboneLayers(NamedTuple):
-    """The layers of a backbone, in the order in which data meets them.
+    """The layers of a backbone, in the order of the forward pass.
 
-    None where a backbone does without. The methods take symbolic tensors as
-    well as others: they make the Functional graph, and they are what a call
-    of the model runs.
+    A layer that the backbone does not have is None. The methods make the
+    Functional graph from symbolic tensors, and are what a call of the model
+    runs.
     """
 
     token_embedding: keras.layers.Layer
@@ -46,7 +46,7 @@ class BackboneLayers(NamedTuple):
     normalization: keras.layers.Layer
 
     def embed(self, inputs, start_index=0):
-        """Embeddings of complete inputs and, added to them, positions."""
+        """Token embeddings plus position embeddings of complete inputs."""
         x = inputs.get("token_embeddings")
         if x is None:
             x = self.token_embedding(inputs["token_ids"])
@@ -59,18 +59,18 @@ class BackboneLayers(NamedTuple):
         return self.add([x, positions])
 
     def before_normalization(self, inputs, **options):
-        """What the last layer gets for complete inputs.
+        """Hidden states before the final normalization.
 
         Args:
             inputs: what `inputs.complete` returns.
-            **options: `training`, where Keras's call context does not say.
+            **options: `training`, where Keras's call context lacks it.
         """
         x = self.dropout(self.embed(inputs), **options)
         padded, mask = self._padded(x, inputs["padding_mask"])
         return self._cut(self.sequence(padded, mask=mask, **options), x)
 
     def prefill(self, inputs, capacity):
-        """The outputs at inference, and the cache of the stack."""
+        """Outputs at inference, and the stack's cache."""
         x = self.embed(inputs)
         padded, mask = self._padded(x, inputs["padding_mask"])
         outputs, cache = self.sequence.prefill(padded, mask, capacity)
@@ -84,7 +84,7 @@ class BackboneLayers(NamedTuple):
 
 
 def make_layers(config, policy):
-    """Layers for a resolved config; nothing is connected yet."""
+    """Makes the layers of a resolved `ReformerConfig`, not yet connected."""
     streams = stream_dtype(policy)
     positions = _position_layer(config, streams)
     pad = _pad_layer(config, streams)
@@ -123,7 +123,7 @@ def make_layers(config, policy):
 
 
 def _position_layer(config, dtype):
-    """What makes positions to add to embeddings, or None."""
+    """The layer whose outputs are added to token embeddings, or None."""
     kind, name = config.position_embedding, "position_embedding"
     if kind == "sinusoidal":
         return SinePositionEncoding(dtype=dtype, name=name)
@@ -136,8 +136,8 @@ def _position_layer(config, dtype):
     return AxialPositionEmbedding(
         shape,
         dims,
-        # As large as the tokens' they would drown what tokens share, by which
-        # attention looks things up.
+        # At the scale of token embeddings, positions would dominate the
+        # similarity of tokens, which attention relies on.
         embeddings_initializer=keras.initializers.RandomNormal(0.0, 0.1),
         dtype=dtype,
         name=name,
@@ -152,7 +152,7 @@ def _pad_layer(config, dtype):
 
 
 def _block(config, index, policy):
-    """One reversible block; each of its layers gets a seed of its own."""
+    """A reversible block, with one seed for each of its layers."""
     kinds = config.attention_layers
     kind = kinds[index % len(kinds)]
     seeds = [_seed(config.seed, 4 * index + step) for step in range(1, 5)]
@@ -165,7 +165,7 @@ def _block(config, index, policy):
         name="feed_forward",
         **_common_arguments(config, seeds[1], policy),
     )
-    # Both branches draw alike, so that whole blocks are dropped.
+    # Branches of one seed drop the same examples: whole blocks.
     depth_seed = random.randint(1, 10**9) if seeds[0] is None else seeds[0]
 
     def branch(layer, seed, name):
@@ -231,7 +231,7 @@ def _attention_arguments(config, kind, seed, policy):
 
 
 def _common_arguments(config, seed, policy):
-    """What layers made of projections take."""
+    """Arguments that all layers with projections take."""
     return {
         "shared_dropout": config.shared_dropout,
         "kernel_initializer": config.kernel_initializer,
@@ -261,5 +261,5 @@ def _rotary_layer(config, kind, policy):
 
 
 def _seed(seed, index):
-    """A seed for one of the model's layers, or None for a fresh one."""
+    """The seed of one layer; None stays None."""
     return None if seed is None else seed * 1000 + index

@@ -46,6 +46,11 @@ def swap_branches(layer):
     block.attention, block.feed_forward = block.feed_forward, block.attention
 
 
+def swap_projections(layer):
+    layer = attention_of(layer)
+    layer.query_key, layer.value = layer.value, layer.query_key
+
+
 def load_other_settings(layer, folder):
     other = make_layer()
     attention_of(other).num_hashes = 2
@@ -75,9 +80,7 @@ CHANGES = {
     "merge": attribute(lambda layer: layer, "merge", "mean"),
     "scan_blocks": attribute(lambda layer: layer, "scan_blocks", False),
     "activation": attribute(feed_forward_of, "activation", keras.ops.tanh),
-    "a sublayer": attribute(
-        feed_forward_of, "output_dense", keras.layers.Dense(4)
-    ),
+    "a sublayer": swap_projections,
     "a policy": attribute(feed_forward_of, "dtype_policy", "mixed_bfloat16"),
     "lora": lambda layer: feed_forward_of(layer).intermediate.enable_lora(2),
     "quantization": lambda layer: attention_of(layer).value.quantize("int8"),

@@ -1,4 +1,4 @@
-"""What a SavedModel says about itself, read without loading it."""
+"""Signatures of a SavedModel, read without loading it."""
 
 import os
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_reformer.files import reading
 
-# How a signature is told from what TensorFlow adds to the list of them.
+# Prefix of entries that TensorFlow adds to the signatures.
 _PRIVATE = "__"
 
 
 class Signature(NamedTuple):
-    """Tensors of a signature: names in a request to names in the graph."""
+    """Names of inputs and outputs, mapped to names of tensors in the graph."""
 
     inputs: dict[str, str]
     outputs: dict[str, str]
