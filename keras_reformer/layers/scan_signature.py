@@ -18,6 +18,14 @@ _VALUES = ("__bytes__", "__complex__", "__numpy__", "__tensor__", "__tuple__")
 # Seeds are in the state of `keras.random.SeedGenerator`, training draws new
 # rotations, and the others are about weights and not about calls.
 _NO_PART_OF_A_CALL = ("seed", "rotations", "initializer", "constraint")
+# What `get_config` raises, or the lack of it.
+_NOT_SERIALIZABLE = (
+    AttributeError,
+    KeyError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -145,7 +153,8 @@ def _weights(layer):
 
 def _settings(layer):
     """A layer's settings that can be seen, as pairs of name and text."""
-    config = _serialized(layer) if _is_known(layer) else None
+    is_known = all(map(_is_known, sublayers_of(layer)))
+    config = _serialized(layer) if is_known else None
     if config is not None:
         settings = config["config"]
     else:
@@ -162,8 +171,8 @@ def _serialized(layer):
     try:
         config = _call_config(keras.saving.serialize_keras_object(layer))
         json.dumps(config)
-    except (TypeError, ValueError, NotImplementedError):
-        # An object of the user's in it cannot be serialized.
+    except _NOT_SERIALIZABLE:
+        # It holds an object of the user's. It can still be trained.
         return None
     return config
 

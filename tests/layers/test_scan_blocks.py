@@ -234,6 +234,11 @@ class OwnRegularizer(keras.regularizers.Regularizer):
         return {}
 
 
+class BrokenRegularizer(OwnRegularizer):
+    def get_config(self):
+        return {"factor": self.factor}
+
+
 class OwnDense(keras.layers.Dense):
     pass
 
@@ -254,6 +259,7 @@ def own_call():
         lambda: keras.layers.Lambda(scaled(2.0)),
         lambda: keras.layers.TimeDistributed(OwnDense(3)),
         lambda: FeedForward(7, activity_regularizer=OwnRegularizer()),
+        lambda: FeedForward(7, activity_regularizer=BrokenRegularizer()),
         lambda: keras.layers.Dense(3, activation=Unserializable()),
     ],
 )
@@ -274,6 +280,21 @@ def test_of_what_a_user_made_nothing_is_known(make):
 def test_layers_of_keras_are_known(make):
     one, other = signatures(make(), make())
     assert one == other is not None
+
+
+@register
+class Unsaved(Scale):
+    """A user's layer that cannot be saved."""
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+def test_layers_that_cannot_be_saved_can_be_scanned(loops):
+    branches = [PreNormalization(Unsaved()) for _ in range(4)]
+    sequence = built(simple(*branches, scan_blocks=True))
+    tf.function(gradient_function(sequence), autograph=False)(make_inputs())
+    assert loops == [2]
 
 
 @register
