@@ -1,5 +1,7 @@
 """The Reformer for Keras: Transformers on very long sequences."""
 
+import typing as _typing
+from importlib import import_module as _import_module
 from importlib import metadata as _metadata
 
 from keras_reformer import _requirements
@@ -7,8 +9,6 @@ from keras_reformer import _requirements
 _requirements.check()
 
 # ruff: noqa: E402
-from keras_reformer import convert as convert
-from keras_reformer.export import export_saved_model as export_saved_model
 from keras_reformer.layers import AlibiBias as AlibiBias
 from keras_reformer.layers import (
     AxialPositionEmbedding as AxialPositionEmbedding,
@@ -32,6 +32,10 @@ from keras_reformer.models import ReformerMaskedLM as ReformerMaskedLM
 from keras_reformer.models import (
     ReformerQuestionAnswering as ReformerQuestionAnswering,
 )
+
+if _typing.TYPE_CHECKING:
+    from keras_reformer import convert as convert
+    from keras_reformer.export import export_saved_model as export_saved_model
 
 __version__ = _metadata.version("keras-reformer")
 
@@ -59,3 +63,16 @@ __all__ = [
     "convert",
     "export_saved_model",
 ]
+
+
+def __getattr__(name):
+    """Imports what few programs need when it is first asked for."""
+    if name in ("convert", "export"):
+        return _import_module(f"keras_reformer.{name}")
+    if name == "export_saved_model":
+        return _import_module("keras_reformer.export").export_saved_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

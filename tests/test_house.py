@@ -70,6 +70,34 @@ def test_public_names_exist_and_importing_is_light():
         "heavy = {'matplotlib', 'tensorflow_datasets'} & set(sys.modules)\n"
         "heavy -= before\n"
         "assert not heavy, heavy\n"
+        "assert set(package.__all__) <= set(dir(package))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_importing_the_package_brings_little_that_keras_does_not():
+    code = (
+        "import sys, keras\n"
+        "before = set(sys.modules)\n"
+        "import keras_reformer\n"
+        "new = set(sys.modules) - before\n"
+        "others = {name.partition('.')[0] for name in new}\n"
+        "assert others <= {'keras_reformer'}, others\n"
+        "rooms = {'convert', 'export', 'data', 'commands', 'visualize'}\n"
+        "early = {f'keras_reformer.{room}' for room in rooms} & new\n"
+        "assert not early, early\n"
+        "keras_reformer.convert.load_huggingface\n"
+        "assert 'keras_reformer.export' not in sys.modules\n"
+        "keras_reformer.export_saved_model\n"
+        "try:\n"
+        "    keras_reformer.nothing\n"
+        "except AttributeError as error:\n"
+        "    assert 'nothing' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
@@ -97,7 +125,11 @@ GOOD = {
     "keras_reformer/__init__.py": (
         "from keras_reformer import convert\n"
         "from keras_reformer._requirements import check as _check\n"
-        "__version__ = '1'\n__all__ = ['__version__', 'convert']\n"
+        "if _typing.TYPE_CHECKING:\n    from keras_reformer import data\n"
+        "__version__ = '1'\n__all__ = ['__version__', 'convert', 'data']\n"
+    ),
+    "keras_reformer/ops/dropout.py": (
+        "def f(a):\n    g(\n" + "        a=a,\n" * 60 + "    )\n"
     ),
     "keras_reformer/ops/random.py": (
         'def f():\n    """' + "Long.\n" * 60 + '"""\n' + "    x = 1\n" * 39
@@ -123,8 +155,7 @@ BAD = [
     ("models/a.py", "from keras_reformer import data", "models imports"),
     ("data/a.py", "from keras_reformer.ops import random", "data imports"),
     ("export/a.py", "from keras_reformer import distribute", "export imports"),
-    ("export/a.py", "from keras_reformer import loaders", "export imports"),
-    ("loaders/a.py", "from keras_reformer import commands", "loaders imports"),
+    ("export/a.py", "from keras_reformer import commands", "export imports"),
     ("commands/a.py", "from keras_reformer import cli", "commands imports"),
     ("helpers.py", "", "no place in the order"),
     ("ops/a.py", "", "no place in the order of ops/"),
@@ -157,6 +188,11 @@ BAD = [
     ("ops/__init__.py", "x = 1\n__all__ = ['x', 'x']", "twice"),
     ("ops/random.py", "x = 1\n" * 401, "401 lines"),
     ("ops/random.py", "def f():\n" + "    x = 1\n" * 41, "f has 41 lines"),
+    (
+        "ops/random.py",
+        "def f(a):\n    g(\n" + "        a=b,\n" * 41 + "    )\n",
+        "f has 43 lines",
+    ),
 ]
 
 

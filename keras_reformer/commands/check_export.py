@@ -1,6 +1,6 @@
 """What `keras-reformer check-export` does."""
 
-from keras_reformer.loaders.comparison import TOLERANCE, compare_loaders
+from keras_reformer.export.check.comparison import TOLERANCE, compare_loaders
 
 
 def run(path):

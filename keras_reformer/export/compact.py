@@ -1,15 +1,15 @@
-"""Short names inside of a SavedModel's functions.
+"""Short names of operations in a SavedModel's functions.
 
-An operation is named after all layers around it, and its name stands again at
-every use: more than half of a file, which nobody reads. Functions themselves,
-their arguments and results keep their names.
+Names of operations contain those of all enclosing layers and are repeated at
+every use, which is more than half of the file. Functions, their arguments
+and their results keep their names.
 """
 
 import os
 
 from tensorflow.core.protobuf import saved_model_pb2
 
-# What tells its name to whoever sent a bad request.
+# Error messages of bad requests contain the names of these operations.
 _TELLING = ("Assert", "EnsureShape")
 _COLOCATION = "_class"
 

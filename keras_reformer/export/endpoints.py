@@ -1,7 +1,7 @@
-"""What an exported model can be asked.
+"""The endpoints of an exported model.
 
-An endpoint is a function of named tensors. `endpoints` is the one place that
-lists them; `serving_function` puts around each what all have in common.
+An endpoint is a function of named tensors. `endpoints` lists those of a
+model; `serving_function` adds the checks and the padding that all share.
 """
 
 import inspect
@@ -32,13 +32,13 @@ class Endpoint(NamedTuple):
         name: of the signature.
         function: dict of tensors to dict of tensors. Where lengths are in
             buckets it gets `lengths`, whether or not the signature has them.
-        specs: what a request holds, by name and in the order of the traced
-            function's arguments.
-        per_position: whether outputs are as long as `token_ids`, so that the
-            padding of a bucket must be cut off.
-        warm: whether a server should warm it up.
-        compilable: whether XLA can compile it: shapes must not follow from
-            what a request says.
+        specs: the tensors of a request, by name and in the order of the
+            traced function's arguments.
+        per_position: whether outputs have the length of `token_ids`, so that
+            the padding of a length bucket must be cropped.
+        warm: whether there are warm-up requests for it.
+        compilable: whether XLA can compile it: shapes must not depend on the
+            values of a request.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Endpoint(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What requests must keep to; None where it is not known."""
+    """Limits of valid requests; None where unknown."""
 
     vocabulary_size: int | None = None
     max_length: int | None = None
 
 
 class Sampling(NamedTuple):
-    """What `generate` does with logits; see `ReformerCausalLM.generate`."""
+    """Settings of `generate`; see `ReformerCausalLM.generate`."""
 
     sampler: str | Sampler = "top_p"
     stop_token_ids: tuple[int, ...] = ()
@@ -68,7 +68,7 @@ def endpoints(
     trainable: bool = False,
     sampling: Sampling = Sampling(),  # noqa: B008
 ) -> list[Endpoint]:
-    """All endpoints of a model; the first one is the default.
+    """Lists the endpoints of a model; the first one is the default.
 
     Args:
         model: A task model, a backbone or another model of token ids.
@@ -86,12 +86,12 @@ def endpoints(
 
 
 def takes_mask(model: keras.Model) -> bool:
-    """Whether a model can tell padding from tokens."""
+    """Whether a model takes a padding mask."""
     return isinstance(model, TokenInputs)
 
 
 def limits_of(model: keras.Model) -> Limits:
-    """What the model itself says about its inputs."""
+    """The limits of a model's inputs."""
     backbone = getattr(model, "backbone", model)
     if not isinstance(backbone, ReformerBackbone):
         return Limits()
@@ -104,18 +104,18 @@ def serving_function(
     length_buckets: tuple[int, ...] = (),
     jit_compile: bool = False,
 ):
-    """The function that is exported.
+    """Makes the function that is exported.
 
-    It is not traced yet: saving would trace it again, and write both.
+    It is returned untraced: saving would trace it again and write both.
 
-    Requests are checked and padded outside of what XLA compiles: XLA drops
-    assertions, and compiles once for each shape that it meets.
+    Requests are checked and padded outside of XLA's program, since XLA drops
+    assertions and compiles a program for each shape.
     """
     compute = endpoint.function
     if jit_compile and endpoint.compilable:
         compute = tf.function(compute, autograph=False, jit_compile=True)
 
-    # Loaded functions are called by the names in their signature.
+    # Callers of loaded functions use the names in the signature.
     @_taking(endpoint.specs)
     def answer(*tensors):
         request = dict(zip(endpoint.specs, tensors, strict=True))
@@ -134,7 +134,7 @@ def serving_function(
 def example(
     endpoint: Endpoint, limits: Limits, batch: int, length: int
 ) -> dict[str, np.ndarray]:
-    """A valid request for an endpoint: random token ids, no padding."""
+    """A valid request: random token ids without padding."""
     draws = np.random.default_rng(length)
     ids = draws.integers(limits.vocabulary_size or 1, size=(batch, length))
     values = {
@@ -156,7 +156,7 @@ def example(
 
 
 def _taking(names):
-    """Gives a function of positional arguments a signature with their names."""
+    """Names the arguments of a function of `*tensors` in its signature."""
 
     def sign(function):
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -168,7 +168,7 @@ def _taking(names):
 
 
 def _serve(model) -> list[Endpoint]:
-    """`serve` and, where the model can tell padding, `serve_padded`."""
+    """`serve` and, if the model takes a padding mask, `serve_padded`."""
     per_position = _is_per_position(model)
     compute = _outputs_of(model, training=False)
     if not takes_mask(model):
@@ -261,14 +261,14 @@ def _model_inputs(request):
 
 
 def _labelled(request):
-    """Inputs, labels and weights, as the models' losses take them."""
+    """Inputs, labels and weights in the form that losses take."""
     labels = request.get("labels")
     weights = None if labels is None else tf.cast(labels >= 0, tf.float32)
     return _model_inputs(request), labels, weights
 
 
 def _labelled_specs(model) -> dict[str, tf.TensorSpec]:
-    """A causal model's labels are the tokens themselves."""
+    """The specs of `_labelled`; a causal model's labels are its tokens."""
     if isinstance(model, ReformerCausalLM):
         return _specs("lengths")
     return _specs("lengths", "labels")
@@ -286,7 +286,7 @@ def _specs(*further) -> dict[str, tf.TensorSpec]:
 
 
 def _inputs_spec(model) -> dict[str, tf.TensorSpec]:
-    """Token ids, or the strings that a model looks them up for."""
+    """The spec of token ids, or of strings if the model looks them up."""
     symbolic = getattr(model, "inputs", None)
     if not symbolic or symbolic[0].dtype != "string":
         return _specs()

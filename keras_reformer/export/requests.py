@@ -1,7 +1,7 @@
-"""What every endpoint does to a request before the model sees it.
+"""Checks and padding of requests, which all endpoints share.
 
-These are graph operations: a server in C++ runs them. A request that breaks
-a rule fails with INVALID_ARGUMENT and a sentence, and the server goes on.
+These are graph operations, which a server in C++ runs. An invalid request
+fails with INVALID_ARGUMENT and a message; the server keeps running.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def checked(
     vocabulary_size: int | None,
     max_length: int | None,
 ) -> Tensors:
-    """The same tensors, which exist only if the request keeps to the rules.
+    """The same tensors, with a control dependency on checks of the request.
 
     Args:
         request: dict of `token_ids` and perhaps `lengths`, `labels`, or of
@@ -24,7 +24,7 @@ def checked(
         vocabulary_size: int, or None to allow any token id.
         max_length: int, or None to allow any length.
     """
-    # A session takes tensors of any rank, and a static shape is believed.
+    # Sessions accept tensors of any rank and trust static shapes.
     request = {
         name: tf.raw_ops.EnsureShape(
             input=x, shape=x.shape, name=f"rank_of_{name}"
@@ -40,7 +40,7 @@ def checked(
 
 
 def padded(request: Tensors, length_buckets: Sequence[int]) -> Tensors:
-    """The request in the shape of the smallest bucket that holds it.
+    """Pads a request to the smallest length bucket that holds it.
 
     Args:
         request: dict of `token_ids` and perhaps `lengths`, `labels`, no
@@ -48,7 +48,7 @@ def padded(request: Tensors, length_buckets: Sequence[int]) -> Tensors:
         length_buckets: increasing ints.
 
     Returns:
-        dict of the same, and of `lengths`, which tell tokens from padding.
+        dict of the padded tensors, and of `lengths` of the valid tokens.
     """
     batch, length = tf.unstack(tf.shape(request["token_ids"]))
     buckets = tf.constant(length_buckets, tf.int32)
@@ -65,7 +65,7 @@ def padded(request: Tensors, length_buckets: Sequence[int]) -> Tensors:
 
 
 def cut(answers: Tensors, length: tf.Tensor, per_position: bool) -> Tensors:
-    """Answers without what belongs to the padding of a bucket."""
+    """Crops the padding of a length bucket from outputs per position."""
     if not per_position:
         return answers
     return {name: x[:, :length] for name, x in answers.items()}

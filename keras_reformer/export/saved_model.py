@@ -1,24 +1,21 @@
 """SavedModels with named signatures, in the layout of TensorFlow Serving."""
 
 import itertools
-import json
 import os
-import platform
 import tempfile
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_reformer.export import endpoints, warmup
 from keras_reformer.export.compact import shorten_names
+from keras_reformer.export.metadata import write_metadata
 from keras_reformer.generation import Sampler
 
-_METADATA_FILE = "metadata.json"
 _VARIABLES = ("variables", "trainable_variables", "non_trainable_variables")
-# What a warm-up request holds where there are no buckets.
+# Length of warm-up requests without length buckets.
 _WARM_UP_LENGTH = 64
 
 
@@ -132,8 +129,8 @@ def export_saved_model(
     shapes = list(itertools.product(warm_up_batch_sizes, lengths))
     name = os.path.basename(os.path.abspath(path))
     os.makedirs(path, exist_ok=True)
-    # A server that polls `path` ignores names that are no integers, so it
-    # never sees half a version.
+    # A server that polls `path` ignores names other than integers, so it
+    # never loads an incomplete version.
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path) as folder:
         written = os.path.join(folder, "version")
         _write(model, functions, written, gradients=trainable)
@@ -144,18 +141,8 @@ def export_saved_model(
             "length_buckets": buckets,
             "jit_compile": jit_compile,
         }
-        _write_metadata(model, written, {**serving, **(metadata or {})})
+        write_metadata(written, model, {**serving, **(metadata or {})})
         return _move_to_next_version(written, path)
-
-
-def runtime_versions() -> dict[str, str]:
-    """Returns the versions of Python, Keras, TensorFlow and NumPy."""
-    return {
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def _checked_buckets(model, length_buckets, limits) -> tuple[int, ...]:
@@ -222,15 +209,15 @@ def _write(model, functions, folder, gradients):
             "layers holds. Expected them as attributes of layers. Received: "
             f"model={model.name}"
         ) from error
-    # Gradients find what they need by its name.
+    # Gradients refer to operations by name.
     if not gradients:
         shorten_names(folder)
 
 
 def _resources(model) -> list:
-    """TensorFlow's own variables and tables in a model's layers.
+    """TensorFlow variables and tables in a model's layers.
 
-    Keras tracks them, but does not list them among the variables.
+    Keras tracks them, but they are not among `model.variables`.
     """
     kinds = tf.Variable, tf.saved_model.experimental.TrackableResource
     found = tf.train.TrackableView(model).descendants()
@@ -240,7 +227,7 @@ def _resources(model) -> list:
 
 
 def _contents(value) -> list:
-    """What lists and dicts hold, which TensorFlow does not see in layers."""
+    """The elements of lists and dicts, which TensorFlow does not track."""
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list | tuple):
@@ -249,7 +236,7 @@ def _contents(value) -> list:
 
 
 def _signatures(folder, names) -> dict:
-    """Names, dtypes and shapes of what the signatures take and give."""
+    """Names, dtypes and shapes of the signatures' inputs and outputs."""
     model = saved_model_pb2.SavedModel()
     with open(os.path.join(folder, "saved_model.pb"), "rb") as file:
         model.ParseFromString(file.read())
@@ -271,19 +258,6 @@ def _describe(tensors) -> dict:
         }
         for name in sorted(tensors)
     }
-
-
-def _write_metadata(model, folder, metadata):
-    content = {
-        "name": model.name,
-        "config": model.get_config(),
-        "versions": runtime_versions(),
-        **metadata,
-    }
-    path = os.path.join(folder, _METADATA_FILE)
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
 
 
 def _move_to_next_version(written, path):

@@ -1,4 +1,4 @@
-"""The proof that a SavedModel gives the answers of its model."""
+"""Comparison of a SavedModel's outputs with those of its model."""
 
 import os
 import subprocess
@@ -17,8 +17,8 @@ from keras_reformer.export.endpoints import (
 
 _TOLERANCE = 1e-5
 
-# Runs in a process of its own. TensorFlow imports Keras by itself where it
-# can, so both it and this package are made impossible to import.
+# Runs in a process of its own. TensorFlow imports Keras if it can, so imports
+# of Keras and of this package are blocked.
 _LOAD_AND_CALL = """
 import sys
 
@@ -49,8 +49,8 @@ def verify_saved_model(
 ) -> float:
     """Compares a SavedModel, loaded by TensorFlow alone, with its model.
 
-    A fresh Python process in which neither Keras nor this package can be
-    imported loads it and asks both default endpoints.
+    A new Python process, in which neither Keras nor this package can be
+    imported, loads it and calls both default endpoints.
 
     Args:
         version_path: str. As `export_saved_model` returns it.
@@ -84,7 +84,7 @@ def verify_saved_model(
     numbers = [x for x in expected.values() if x.dtype.kind != "S"]
     largest = max((float(np.max(np.abs(x))) for x in numbers), default=0.0)
     allowed = _TOLERANCE * largest
-    # Written so that a NaN fails too.
+    # Also true for NaN.
     if not difference <= allowed:
         raise RuntimeError(
             "The exported model gives other outputs than the model. Expected "
@@ -95,17 +95,16 @@ def verify_saved_model(
 
 
 def _answer(serve, request) -> dict[str, np.ndarray]:
-    """What the default endpoint should say.
+    """The expected outputs of the default endpoint.
 
-    Traced as in the SavedModel, so that both go through the same graph
-    optimizations.
+    Traced as in the SavedModel, so that graph optimizations are the same.
     """
     answer = serving_function(serve, Limits())(**request)
     return {name: _array(x) for name, x in answer.items()}
 
 
 def _array(x) -> np.ndarray:
-    """As NumPy writes it: strings in one width."""
+    """A NumPy array; strings have a fixed width."""
     return np.array(x, "S" if x.dtype == tf.string else None)
 
 

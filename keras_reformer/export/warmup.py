@@ -1,8 +1,8 @@
-"""Requests that TensorFlow Serving runs before it answers others.
+"""Warm-up requests, which TensorFlow Serving runs when it loads a model.
 
-The file is a TFRecord of `tensorflow.serving.PredictionLog`. Its messages
-nest four fields deep, so they are encoded here and exporting does not need
-the package of their definitions.
+The file is a TFRecord of `tensorflow.serving.PredictionLog`. The few nested
+messages are encoded here, so that exporting does not need the package of
+their definitions.
 """
 
 import os
@@ -31,7 +31,7 @@ def write(folder: str, model_name: str, requests: Iterable[Request]) -> None:
 
     Args:
         folder: str. The SavedModel.
-        model_name: str. The name that it is served under.
+        model_name: str. The name under which it is served.
         requests: pairs of a signature's name and its inputs.
     """
     path = os.path.join(folder, _FILE)

@@ -3,8 +3,8 @@
 from keras_reformer.generation.hub import HubLoop as HubLoop
 from keras_reformer.generation.loop import Decoder as Decoder
 from keras_reformer.generation.loop import Loop as Loop
-from keras_reformer.generation.loop import Request as Request
 from keras_reformer.generation.prompts import stop_ids as stop_ids
+from keras_reformer.generation.requests import Request as Request
 from keras_reformer.generation.requests import generate as generate
 from keras_reformer.generation.requests import row_seeds as row_seeds
 from keras_reformer.generation.requests import stream as stream

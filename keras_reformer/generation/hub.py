@@ -1,4 +1,4 @@
-"""Samplers that run the loop themselves, as those of KerasHub do."""
+"""KerasHub's samplers, which run the decoding loop themselves."""
 
 import keras
 
@@ -39,12 +39,12 @@ class HubLoop:
         self.run = traced(self.run_rows, jit_compile)
 
     def prefill_rows(self, token_ids, padding_mask, capacity):
-        """Hidden states in a list, and the cache."""
+        """Hidden states of prompts, in a list, and their cache."""
         states, cache = self.decoder.prefill(token_ids, padding_mask, capacity)
         return [states], cache
 
     def start_rows(self, token_ids, lengths, columns, hidden_states):
-        """Prompts and their hidden states, so that all end side by side.
+        """Right-aligned prompts and their hidden states.
 
         Args:
             token_ids: int32 `(batch, length)`. Prompts, padded behind.
@@ -53,10 +53,9 @@ class HubLoop:
             hidden_states: `(batch, length, dim)`.
 
         Returns:
-            Token ids `(batch, columns)`, the columns in which rows begin, and
-            hidden states `(batch, columns, dim)`. Before a row begins they
-            are those of its first token, because zeros have no direction to
-            compare.
+            Token ids `(batch, columns)`, offsets `(batch,)`, and hidden
+            states `(batch, columns, dim)`. Before a row begins they are those
+            of its first token: zeros have no cosine similarity.
         """
         tokens, offset = align(token_ids, lengths, columns)
         column = keras.ops.arange(columns, dtype="int32")
@@ -70,22 +69,22 @@ class HubLoop:
         return tokens, offset, hidden_states
 
     def _filler(self):
-        """What is in columns to come: no stop token, which would end rows."""
+        """A token for future columns that is not a stop token."""
         ids = range(self.decoder.vocabulary_size)
         others = (token for token in ids if token not in self.stop_token_ids)
         return next(others, 0)
 
     def run_rows(self, tokens, offset, hidden_states, cache, index, capacity):
-        """Fills the columns from `index` on.
+        """Decodes the columns from `index` on.
 
         Args:
             tokens: int32 `(batch, columns)`.
             offset: int32 `(batch,)`. The column in which a row begins.
             hidden_states: `(batch, columns, dim)`.
-            cache: of all tokens before column `index - 1`.
+            cache: the cache of all tokens before column `index - 1`.
             index: int32 scalar.
-            capacity: int32 scalar. Positions that the cache has room for,
-                which is the length of a whole text.
+            capacity: int32 scalar. Positions that fit into the cache, which
+                is the length of a complete text.
 
         Returns:
             int32 `(batch, columns)`.
@@ -97,14 +96,14 @@ class HubLoop:
         constants = self.decoder.constants()
 
         def step(prompt, cache, index):
-            # The rows' offsets are repeated and chosen as their caches are.
+            # Samplers repeat and gather offsets as part of the cache.
             offset, cache = cache
             last = ops.take(prompt, index - 1, axis=1)[:, None]
             position = index - 1 - offset
             logits, hidden_states, cache = self.decoder.decode(
                 last, cache, ops.clip(position, 0, capacity - 1), constants
             )
-            # Beams are as good as they were when they were long enough.
+            # A complete text goes on at no cost, so beams keep their scores.
             whole = (position + 1 >= capacity)[:, None]
             logits = ops.where(whole, certain, logits)
             return logits, hidden_states, (offset, cache)

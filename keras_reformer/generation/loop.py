@@ -1,8 +1,9 @@
-"""The loop that continues prompts token by token.
+"""The decoding loop: continues prompts token by token.
 
-Rows are laid out so that all prompts end at the same column; a row's position
-is its column less its `offset`. One pass over the prompts fills the cache,
-then each step decodes the column before and chooses the next one.
+Rows are right-aligned, so that all prompts end at the same column; the
+position of a token is its column minus the row's `offset`. One forward pass
+over the prompts fills the cache, then each step decodes the last column and
+samples the next one.
 """
 
 from collections.abc import Callable
@@ -14,20 +15,20 @@ from keras_reformer.ops.tracing import traced
 
 
 class Decoder(NamedTuple):
-    """What the loop needs of a model, as functions of tensors.
+    """A model as the functions of tensors that the loop calls.
 
     Attributes:
         prefill: `(token_ids, padding_mask, capacity) -> (hidden_states,
             cache)`.
-        constants: `() -> constants`: what all steps have in common.
+        constants: `() -> constants`: tensors that are equal in all steps.
         decode: `(token_ids, cache, positions, constants) -> (logits,
             hidden_states, cache)`: from one token of each row `(rows, 1)` at
             `(rows,)` to float32 logits `(rows, vocabulary_size)` of what
             follows it, and its states `(rows, dim)`.
         vocabulary_size: int.
         max_sequence_length: int.
-        padding_matters: bool. Whether padding behind a prompt changes what
-            its tokens see. Then each prompt gets a pass of its own.
+        padding_matters: bool. Whether padding behind a prompt changes its
+            outputs. Then each prompt gets a forward pass of its own.
     """
 
     prefill: Callable
@@ -38,19 +39,19 @@ class Decoder(NamedTuple):
     padding_matters: bool = False
 
 
-class Rows(NamedTuple):
-    """The loop's state.
+class DecodingState(NamedTuple):
+    """What one step of the loop hands to the next.
 
     Attributes:
         tokens: int32 `(rows, columns)`.
         offset: int32 `(rows,)`. The column in which a row begins.
         column: int32 scalar. The one to fill next.
         finished: bool `(rows,)`.
-        seen: bool `(rows, vocabulary_size)`: tokens that a row has, or empty
-            where nobody asks.
+        seen: bool `(rows, vocabulary_size)`: tokens that a row contains, or
+            `(rows, 0)` without a repetition penalty.
         request: `Request`.
-        cache: of the model.
-        sampler: of the sampler.
+        cache: the model's cache.
+        sampler: the sampler's state.
     """
 
     tokens: Any
@@ -63,26 +64,11 @@ class Rows(NamedTuple):
     sampler: Any
 
 
-class Request(NamedTuple):
-    """What each row asks for, so that its text depends on no other row.
-
-    Attributes:
-        max_length: int32 `(rows,)`. Length at which the row is finished.
-        seed: int32 `(rows,)`.
-        temperature: float32 `(rows,)`. Logits are divided by it before the
-            sampler sees them.
-    """
-
-    max_length: Any
-    seed: Any
-    temperature: Any
-
-
 class Loop:
-    """Decoding of one model with one sampler.
+    """The decoding loop of one model with one sampler.
 
-    It is traced when it is first used, with the settings of then;
-    `TraceCache` makes a new one when they have changed.
+    Its functions are traced at their first call and keep the settings of that
+    time; `TraceCache` makes a new loop when settings have changed.
 
     Args:
         decoder: `Decoder`.
@@ -95,30 +81,31 @@ class Loop:
         self.decoder = decoder
         self.sampler = sampler
         self.stop_token_ids = stop_token_ids
-        # A prompt's pass has shapes known only when it runs.
+        # Without XLA: the shapes of prompts are not known while tracing.
         self.prefill = traced(self.prefill_rows)
         self.start = traced(self.start_rows)
         self.advance = traced(self.advance_rows, jit_compile)
 
     def prefill_rows(self, token_ids, padding_mask, capacity):
-        """No hidden states, which nobody asks for, and the cache."""
+        """The cache of prompts, and no hidden states."""
         _, cache = self.decoder.prefill(token_ids, padding_mask, capacity)
         return [], cache
 
     def start_rows(self, token_ids, lengths, columns, cache, request):
-        """The state before the first step.
+        """The `DecodingState` before the first step.
 
         Args:
             token_ids: int32 `(batch, length)`. Prompts, padded behind.
             lengths: int32 `(batch,)`.
-            columns: int32 scalar, at least `length`. Width of `Rows.tokens`.
+            columns: int32 scalar, at least `length`. Width of the state's
+                `tokens`.
             cache: of all of the prompts but their last tokens.
             request: `Request`.
         """
         ops = keras.ops
         width = ops.shape(token_ids)[1]
         tokens, offset = align(token_ids, lengths, columns)
-        rows = Rows(
+        state = DecodingState(
             tokens=tokens,
             offset=offset,
             column=ops.cast(width, "int32"),
@@ -128,11 +115,11 @@ class Loop:
             cache=cache,
             sampler=(),
         )
-        rows = _take_rows(rows, self._copies(ops.shape(lengths)[0]))
-        return rows._replace(sampler=self.sampler.start(ops.shape(lengths)[0]))
+        state = _take_rows(state, self._copies(ops.shape(lengths)[0]))
+        return state._replace(sampler=self.sampler.start(ops.shape(lengths)[0]))
 
     def _copies(self, batch):
-        """Each row as often as the sampler wants it, or None."""
+        """Row indices, each `copies` times, or None for one copy."""
         if self.sampler.copies == 1:
             return None
         rows = keras.ops.arange(batch, dtype="int32")
@@ -144,7 +131,7 @@ class Loop:
             return keras.ops.zeros((count, 0), "bool")
         column = keras.ops.arange(keras.ops.shape(tokens)[1])
         valid = (column >= offset[:, None]) & (column < width)
-        # What is no token of the row goes to a place that is cut off.
+        # Padding goes to an extra column, which is cropped.
         index = keras.ops.where(valid, tokens, self.decoder.vocabulary_size)
         row = keras.ops.broadcast_to(
             keras.ops.arange(count, dtype="int32")[:, None],
@@ -158,7 +145,7 @@ class Loop:
         return keras.ops.scatter_update(seen, index, ones)[:, :-1] > 0
 
     def complete(self, token_ids, lengths, request):
-        """Whole texts in one go, inside of a graph.
+        """Completes prompts within a graph.
 
         Args:
             token_ids: int32 `(batch, length)`. Prompts, padded behind.
@@ -174,76 +161,78 @@ class Loop:
         known = ops.arange(width)[None] < lengths[:, None] - 1
         _, cache = self.prefill_rows(token_ids, known, longest)
         columns = ops.cast(width, "int32") + longest - ops.min(lengths)
-        rows = self.start_rows(token_ids, lengths, columns, cache, request)
-        rows = self.advance_rows(rows, columns, longest)
+        state = self.start_rows(token_ids, lengths, columns, cache, request)
+        state = self.advance_rows(state, columns, longest)
         best = ops.arange(ops.shape(lengths)[0], dtype="int32")
-        rows = _take_rows(
-            rows._replace(cache=(), sampler=()), best * self.sampler.copies
+        state = _take_rows(
+            state._replace(cache=(), sampler=()), best * self.sampler.copies
         )
-        return self._texts(rows, lengths, longest)
+        return self._texts(state, lengths, longest)
 
-    def _texts(self, rows, lengths, longest):
-        """Tokens from each row's first on, zero behind its end; and lengths."""
+    def _texts(self, state, lengths, longest):
+        """Left-aligned texts, zero behind their ends, and their lengths."""
         ops = keras.ops
         place = ops.arange(longest, dtype="int32")
-        last = ops.shape(rows.tokens)[1] - 1
-        index = ops.minimum(rows.offset[:, None] + place, last)
-        texts = ops.take_along_axis(rows.tokens, index, axis=1)
+        last = ops.shape(state.tokens)[1] - 1
+        index = ops.minimum(state.offset[:, None] + place, last)
+        texts = ops.take_along_axis(state.tokens, index, axis=1)
         ends = _is_any(texts, self.stop_token_ids) & (place >= lengths[:, None])
         first = ops.cast(ops.argmax(ends, axis=1), "int32") + 1
-        limit = ops.maximum(rows.request.max_length, lengths)
+        limit = ops.maximum(state.request.max_length, lengths)
         found = ops.where(ops.any(ends, axis=1), first, limit)
         return ops.where(place < found[:, None], texts, 0), found
 
-    def advance_rows(self, rows, until, capacity):
-        """Fills columns up to `until`, or until all rows are finished.
+    def advance_rows(self, state, until, capacity):
+        """Decodes columns up to `until`, or until all rows are finished.
 
         Args:
-            rows: `Rows`.
+            state: `DecodingState`.
             until: int32 scalar.
-            capacity: int32 scalar. Positions that the cache has room for.
+            capacity: int32 scalar. Positions that fit into the cache.
 
         Returns:
-            `Rows`.
+            `DecodingState`.
         """
         constants = self.decoder.constants()
 
-        def unfinished(*rows):
-            rows = Rows(*rows)
-            return (rows.column < until) & ~keras.ops.all(rows.finished)
+        def unfinished(*state):
+            state = DecodingState(*state)
+            return (state.column < until) & ~keras.ops.all(state.finished)
 
-        def step(*rows):
-            return tuple(self._step(Rows(*rows), capacity, constants))
+        def step(*state):
+            return tuple(self._step(DecodingState(*state), capacity, constants))
 
-        return Rows(*keras.ops.while_loop(unfinished, step, tuple(rows)))
+        return DecodingState(
+            *keras.ops.while_loop(unfinished, step, tuple(state))
+        )
 
-    def _step(self, rows, capacity, constants):
-        ops, request = keras.ops, rows.request
-        last = ops.take(rows.tokens, rows.column - 1, axis=1)
-        position = rows.column - 1 - rows.offset
+    def _step(self, state, capacity, constants):
+        ops, request = keras.ops, state.request
+        last = ops.take(state.tokens, state.column - 1, axis=1)
+        position = state.column - 1 - state.offset
         logits, _, cache = self.decoder.decode(
-            # Rows that are finished may have left the cache.
+            # Finished rows may be beyond the cache's capacity.
             last[:, None],
-            rows.cache,
+            state.cache,
             ops.minimum(position, capacity - 1),
             constants,
         )
         logits = self._penalized(
-            logits / request.temperature[:, None], rows.seen
+            logits / request.temperature[:, None], state.seen
         )
         choice = self.sampler.choose(
-            logits, request.seed, position + 1, rows.finished, rows.sampler
+            logits, request.seed, position + 1, state.finished, state.sampler
         )
-        rows = _take_rows(rows._replace(cache=cache), choice.parents)
-        tokens = ops.where(rows.finished, 0, choice.tokens)
+        state = _take_rows(state._replace(cache=cache), choice.parents)
+        tokens = ops.where(state.finished, 0, choice.tokens)
         ended = _is_any(tokens, self.stop_token_ids)
-        position = rows.column - 1 - rows.offset
-        ended = ended | (position + 2 >= rows.request.max_length)
-        return rows._replace(
-            tokens=with_column(rows.tokens, rows.column, tokens),
-            column=rows.column + 1,
-            finished=rows.finished | ended,
-            seen=self._with_tokens(rows.seen, tokens),
+        position = state.column - 1 - state.offset
+        ended = ended | (position + 2 >= state.request.max_length)
+        return state._replace(
+            tokens=with_column(state.tokens, state.column, tokens),
+            column=state.column + 1,
+            finished=state.finished | ended,
+            seen=self._with_tokens(state.seen, tokens),
             sampler=choice.state,
         )
 
@@ -262,7 +251,7 @@ class Loop:
 
 
 def align(token_ids, lengths, columns):
-    """Moves rows to the right, so that all end before the same column.
+    """Right-aligns rows, so that all end at the same column.
 
     Args:
         token_ids: int32 `(batch, length)`, padded behind.
@@ -271,7 +260,7 @@ def align(token_ids, lengths, columns):
 
     Returns:
         int32 `(batch, columns)`, zero where there is no token, and the
-        columns `(batch,)` in which rows begin.
+        offsets `(batch,)`: the columns in which rows begin.
     """
     ops = keras.ops
     width = ops.cast(ops.shape(token_ids)[1], "int32")
@@ -284,10 +273,10 @@ def align(token_ids, lengths, columns):
 
 
 def with_column(x, column, values):
-    """A tensor with other values in one column of all rows.
+    """Replaces one column of all rows.
 
-    (TensorFlow has XLA compile `keras.ops.slice_update` anew for every shape,
-    in graphs that are not compiled too, and keeps each program.)
+    (`keras.ops.slice_update` would have XLA compile and keep a program for
+    every shape, also in graphs that are not compiled.)
 
     Args:
         x: `(rows, columns, ...)`.
@@ -299,20 +288,20 @@ def with_column(x, column, values):
     return keras.ops.scatter_update(x, index, values)
 
 
-def _take_rows(rows, index):
-    """Rows with their caches by number; all in order where that is None."""
+def _take_rows(state, index):
+    """Gathers rows of a state; None leaves it unchanged."""
     if index is None:
-        return rows
+        return state
 
     def taken(x):
         return keras.ops.take(x, index, axis=0) if len(x.shape) else x
 
-    moved = keras.tree.map_structure(taken, rows._replace(sampler=()))
-    return moved._replace(sampler=rows.sampler)
+    moved = keras.tree.map_structure(taken, state._replace(sampler=()))
+    return moved._replace(sampler=state.sampler)
 
 
 def _is_any(tokens, candidates):
-    """Whether each token is one of them."""
+    """Whether each token is one of the candidates."""
     found = keras.ops.zeros_like(tokens, "bool")
     for candidate in candidates:
         found = found | (tokens == candidate)

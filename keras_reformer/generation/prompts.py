@@ -1,4 +1,4 @@
-"""Prompts as users have them: checked, and turned into lists of token ids."""
+"""Checks prompts and converts them to lists of token ids."""
 
 import numbers
 import reprlib
@@ -14,16 +14,20 @@ from keras_reformer.ops.tracing import is_symbolic
 def check(
     prompts, max_length: int, decoder: Decoder, padding_id: int | None = None
 ) -> list[list[int]]:
-    """Prompts as lists, or a `ValueError` that says what is wrong with one.
+    """Converts prompts to lists of token ids.
 
     Args:
         prompts: as `ReformerCausalLM.generate` takes them.
         max_length: Greatest length of a prompt.
-        decoder: of the model that will see them.
+        decoder: the model's `Decoder`.
         padding_id: Token that is padding at both ends; None for no token.
 
     Returns:
         The token ids of each row, without padding.
+
+    Raises:
+        ValueError: if prompts are no token ids, too long, empty, or hold ids
+            outside of the vocabulary.
     """
     checks.positive_int("max_length", max_length)
     longest = decoder.max_sequence_length
@@ -52,7 +56,7 @@ def check(
 
 
 def stop_ids(stop_token_ids) -> tuple[int, ...]:
-    """Tokens that end a text, sorted; none where the argument is None."""
+    """The stop tokens as a sorted tuple, empty for None."""
     if stop_token_ids is None:
         return ()
     if isinstance(stop_token_ids, (set, frozenset)):
@@ -67,7 +71,7 @@ def stop_ids(stop_token_ids) -> tuple[int, ...]:
 
 
 def _without_padding(prompts, padding_id):
-    """An integer array for each row."""
+    """The rows as integer arrays, without padding."""
     if padding_id is not None:
         checks.integer("padding_id", padding_id)
     if not isinstance(prompts, dict):
@@ -97,7 +101,7 @@ def _stripped(rows, padding_id):
 
 
 def _rows(name, value, kinds="iu"):
-    """A batch's rows as arrays, whose dtypes are of the kinds."""
+    """The rows of a batch as arrays of these kinds of dtypes."""
     if isinstance(value, keras.KerasTensor) or is_symbolic(value):
         raise ValueError(
             "Texts are continued outside of graphs. Expected values. "
@@ -125,7 +129,7 @@ def _row(name, value, kinds):
 
 
 def _flat(value, kinds="iu"):
-    """An array of one axis whose dtype is of the kinds, or None."""
+    """An array of one axis and of these kinds of dtypes, or None."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):
@@ -142,7 +146,7 @@ def _unpadded(row, valid):
 
 
 def _unmasked(rows, masks):
-    """The valid tokens of each row, which nothing may interrupt."""
+    """The valid tokens of each row, which must be contiguous."""
     lengths, found = ([len(x) for x in part] for part in (rows, masks))
     if lengths != found:
         raise ValueError(
@@ -179,7 +183,7 @@ def _refusal(name, value):
 
 
 def _shown(value):
-    """A value in few characters."""
+    """A short text for a value."""
     if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
         return f"array of shape {tuple(value.shape)} and dtype {value.dtype}"
     return reprlib.repr(value)

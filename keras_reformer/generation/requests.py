@@ -1,25 +1,40 @@
-"""Prompts in, texts out: what runs the loop from outside of graphs."""
+"""Runs the decoding loop from outside of graphs: prompts in, texts out."""
 
 import numbers
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_reformer.generation.hub import HubLoop
-from keras_reformer.generation.loop import Loop, Request
+from keras_reformer.generation.loop import Loop
 from keras_reformer.generation.prompts import check
 from keras_reformer.generation.samplers import Sampler
 from keras_reformer.ops.decoding.caches import grow, with_capacity
 
-# Prompts and caches have lengths from this one on, doubling, so that few
+# Lengths of prompts and caches are this one times a power of two, so that few
 # programs are traced or compiled for many lengths.
 _SHORTEST = 64
-# Tokens between two signs of life.
+# Tokens between two updates of the progress bar.
 _SEGMENT = 64
-# Fewer new tokens are there before a bar could be read.
+# Least number of new tokens for which a progress bar is shown.
 _TOKENS_WORTH_A_BAR = 512
+
+
+class Request(NamedTuple):
+    """Settings of each row, whose text then depends on no other row.
+
+    Attributes:
+        max_length: int32 `(rows,)`. Length at which the row is finished.
+        seed: int32 `(rows,)`.
+        temperature: float32 `(rows,)`. Divides the logits that the sampler
+            gets.
+    """
+
+    max_length: Any
+    seed: Any
+    temperature: Any
 
 
 def generate(
@@ -39,7 +54,8 @@ def generate(
         max_length: Length of the results, prompt included.
         seed: Seed of the draws; None draws one.
         padding_id: Token that is padding at the ends of prompts.
-        verbose: Whether to show a bar; `"auto"` shows it for long texts.
+        verbose: Whether to show a progress bar; `"auto"` shows it for long
+            texts.
 
     Returns:
         List of int32 arrays, prompt included.
@@ -67,7 +83,7 @@ def stream(
     """Yields the new tokens of each row as they come; see `generate`.
 
     Raises:
-        ValueError: if the sampler may still change its mind.
+        ValueError: if the sampler may replace earlier tokens, as beams do.
     """
     sampler = loop.sampler
     if not isinstance(sampler, Sampler) or sampler.copies > 1:
@@ -89,7 +105,7 @@ def _stream(run):
 
 
 class _Run:
-    """One call of `generate`: rows, and how far they are."""
+    """One call of `generate`: its state and its progress."""
 
     def __init__(self, loop, prompts, max_length, seed, padding_id):
         self.loop = loop
@@ -121,14 +137,14 @@ class _Run:
         return _room_for(self.width + 1)
 
     def _prefill(self):
-        """A pass over all of the prompts but their last tokens."""
+        """A forward pass over the prompts without their last tokens."""
         known = np.array(self.lengths)[:, None] - 1
         mask = np.arange(self.width) < known
         if not self.loop.decoder.padding_matters:
             return self._pass_over(self.prompts, mask)
         parts = []
         for row, count in enumerate(known[:, 0]):
-            # A pass over nothing is one over a masked token.
+            # An empty prefix is one masked token.
             alone = slice(row, row + 1), slice(0, max(1, int(count)))
             states, cache = self._pass_over(self.prompts[alone], mask[alone])
             states = [with_capacity(x, self.width, axis=1) for x in states]
@@ -141,37 +157,37 @@ class _Run:
         return self.loop.prefill(token_ids, mask, np.int32(self.capacity))
 
     def _align(self, states, cache):
-        self.rows = self.loop.start(
+        self.state = self.loop.start(
             self.prompts,
             np.array(self.lengths, "int32"),
             np.int32(self.columns),
             cache,
             self.request,
         )
-        self._look()
+        self._follow_state()
 
     def advance(self, count):
-        """Fills up to `count` columns, fewer where the cache is full."""
+        """Decodes up to `count` columns, fewer where the cache is full."""
         room = self.width - max(self.lengths) + self.capacity
         if self.column >= room and self.capacity < self.max_length:
             self.capacity = min(2 * self.capacity, self.max_length)
-            grown = grow(self.rows.cache, self.capacity)
-            self.rows = self.rows._replace(cache=grown)
+            grown = grow(self.state.cache, self.capacity)
+            self.state = self.state._replace(cache=grown)
             return self.advance(count)
         until = min(self.column + count, self.columns)
         if self.capacity < self.max_length:
             until = min(until, room)
-        self.rows = self.loop.advance(
-            self.rows, np.int32(until), np.int32(self.capacity)
+        self.state = self.loop.advance(
+            self.state, np.int32(until), np.int32(self.capacity)
         )
-        self._look()
+        self._follow_state()
 
-    def _look(self):
-        self.column = int(self.rows.column)
-        self.finished = bool(np.all(self.rows.finished))
+    def _follow_state(self):
+        self.column = int(self.state.column)
+        self.finished = bool(np.all(self.state.finished))
 
     def texts(self):
-        """Each prompt's text so far, up to its stop token."""
+        """The texts so far, each up to its stop token."""
         rows = self._tokens() if self.lengths else []
         return [
             self._text(row, length)
@@ -179,7 +195,7 @@ class _Run:
         ]
 
     def _tokens(self):
-        return np.asarray(self.rows.tokens)[:: self.loop.sampler.copies]
+        return np.asarray(self.state.tokens)[:: self.loop.sampler.copies]
 
     def _text(self, row, length):
         first = self.width - length
@@ -191,33 +207,33 @@ class _Run:
 
 
 class _HubRun(_Run):
-    """The same with a sampler that fills all columns at once."""
+    """A call with a sampler that decodes all columns at once."""
 
     def _room(self):
         return self.max_length
 
     def _align(self, states, cache):
         (hidden_states,) = states
-        self.rows = self.loop.start(
+        self.aligned = self.loop.start(
             self.prompts,
             np.array(self.lengths, "int32"),
             np.int32(self.columns),
             hidden_states,
         )
-        self.cache, self.tokens = cache, self.rows[0]
+        self.cache, self.tokens = cache, self.aligned[0]
         self.finished = self.columns == self.width
 
     def advance(self, count):
         self.tokens = self.loop.run(
-            *self.rows,
+            *self.aligned,
             self.cache,
             np.int32(self.width),
             np.int32(self.capacity),
         )
-        if tuple(self.tokens.shape) != tuple(self.rows[0].shape):
+        if tuple(self.tokens.shape) != tuple(self.aligned[0].shape):
             raise ValueError(
                 "A sampler must return tokens of the prompt's shape. Expected "
-                f"{tuple(self.rows[0].shape)}. Received: "
+                f"{tuple(self.aligned[0].shape)}. Received: "
                 f"{tuple(self.tokens.shape)}"
             )
         self.column, self.finished = self.columns, True
@@ -227,11 +243,11 @@ class _HubRun(_Run):
 
 
 def row_seeds(seed: int | None, rows: int) -> np.ndarray:
-    """A seed for each row of a request, from one or from none.
+    """Derives a seed for each row of a request.
 
     Args:
         seed: int of any size; None draws one.
-        rows: int. Those of a smaller number are the first of a larger one's.
+        rows: int. The first seeds do not depend on it.
 
     Returns:
         int32 `(rows,)`.

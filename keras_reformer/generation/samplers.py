@@ -1,8 +1,8 @@
 """Samplers: from the logits of a step to the next token of each row.
 
-A sampler holds settings only. Its draws follow from a row's seed and position,
-so the same request gets the same text: eagerly, in a graph, compiled, from a
-SavedModel, and whatever the other rows of the batch are.
+A sampler holds settings only. Its draws depend on a row's seed and position
+alone, so the same request gets the same text: eagerly, in a graph, compiled,
+from a SavedModel, and in any batch.
 """
 
 import numbers
@@ -13,18 +13,18 @@ import keras
 from keras_reformer.layers import checks
 from keras_reformer.ops.random import uniform
 
-# The log-probability of what cannot be, finite even when added up over steps.
+# The log-probability of impossible tokens, finite also summed over steps.
 _NEVER = -1e30
 
 
 class Choice(NamedTuple):
-    """What a sampler chose.
+    """The result of a sampler's step.
 
     Attributes:
         tokens: int32 `(rows,)`.
-        parents: int32 `(rows,)`, the rows that they continue, or None where
-            each row continues itself.
-        state: the sampler's own state for the next step.
+        parents: int32 `(rows,)`, the rows that the tokens continue, or None
+            if each row continues itself.
+        state: the sampler's state for the next step.
     """
 
     tokens: Any
@@ -33,19 +33,19 @@ class Choice(NamedTuple):
 
 
 class Sampler:
-    """Draws from the whole distribution; the base of all others.
+    """Draws from the whole distribution; the base of all samplers.
 
     Args:
         temperature: float. Logits are divided by it. Defaults to `1.0`.
-        repetition_penalty: float. Logits of tokens that a row already has
-            are divided by it where positive and multiplied where negative.
-            Defaults to `1.0`.
+        repetition_penalty: float. Logits of tokens that a row already
+            contains are divided by it if positive, and multiplied if
+            negative. Defaults to `1.0`.
 
     Reference: the penalty is that of [Keskar et al.,
     2019](https://arxiv.org/abs/1909.05858), section 4.1.
     """
 
-    # Rows that continue one prompt.
+    # Number of rows that continue each prompt.
     copies = 1
 
     def __init__(
@@ -57,7 +57,7 @@ class Sampler:
         )
 
     def start(self, prompts) -> Any:
-        """The sampler's own state, tensors, before the first of its steps."""
+        """The sampler's initial state, a structure of tensors."""
         return ()
 
     def choose(self, logits, seed, positions, finished, state) -> Choice:
@@ -66,16 +66,16 @@ class Sampler:
         Args:
             logits: float32 `(rows, vocabulary_size)`.
             seed: int32 `(rows,)`.
-            positions: int32 `(rows,)`: where the tokens will be.
-            finished: bool `(rows,)`: rows that do not matter any more.
-            state: what the step before left.
+            positions: int32 `(rows,)`. Positions of the new tokens.
+            finished: bool `(rows,)`. Rows whose texts are complete.
+            state: the state of the previous step.
         """
         probabilities = keras.ops.softmax(logits / self.temperature)
         tokens = _draw(self.restrict(probabilities), seed, positions)
         return Choice(tokens, None, state)
 
     def restrict(self, probabilities):
-        """Sets the probabilities of tokens that may not come to zero.
+        """Sets the probabilities of excluded tokens to zero.
 
         Args:
             probabilities: float32 `(rows, vocabulary_size)`.
@@ -125,7 +125,7 @@ class TopKSampler(Sampler):
         self.k = checks.positive_int("k", k)
 
     def restrict(self, probabilities):
-        # The rank and not a threshold: of equals, k at most may come.
+        # Ranks and no threshold: ties must not let more than k through.
         ranks = _ranks(_order(probabilities))
         return keras.ops.where(ranks < self.k, probabilities, 0.0)
 
@@ -156,7 +156,7 @@ class TopPSampler(Sampler):
         before = keras.ops.cumsum(ranked, axis=-1) - ranked
         ranks = _ranks(order)
         before = keras.ops.take_along_axis(before, ranks, axis=-1)
-        # The most probable token stays, whatever rounding does.
+        # Rounding must not exclude the most probable token.
         kept = (before < self.p) | (ranks == 0)
         return keras.ops.where(kept, probabilities, 0.0)
 
@@ -167,8 +167,8 @@ class TopPSampler(Sampler):
 class BeamSampler(Sampler):
     """Keeps the `num_beams` most probable continuations of each prompt.
 
-    The most probable one of them is the result. A continuation that has
-    ended keeps its probability.
+    The most probable one of them is the result. A complete continuation
+    keeps its probability.
 
     Args:
         num_beams: int. Defaults to `5`.
@@ -187,7 +187,7 @@ class BeamSampler(Sampler):
         return self.num_beams
 
     def start(self, prompts):
-        # All beams are the prompt, of which one may go on.
+        # All beams are equal to the prompt, so only one may continue.
         first = keras.ops.arange(self.num_beams) == 0
         scores = keras.ops.where(first, 0.0, _NEVER)
         return keras.ops.tile(scores[None], (prompts, 1))
@@ -195,7 +195,7 @@ class BeamSampler(Sampler):
     def choose(self, logits, seed, positions, finished, state):
         vocabulary_size = logits.shape[-1]
         scores = keras.ops.log_softmax(logits / self.temperature)
-        # Of a beam that has ended one copy goes on, at no cost.
+        # A complete beam has one continuation, at no cost.
         stay = keras.ops.arange(vocabulary_size) == 0
         ended = keras.ops.where(stay, 0.0, _NEVER)
         scores = keras.ops.where(finished[:, None], ended, scores)
@@ -248,7 +248,7 @@ def get_sampler(sampler):
 
 
 def settings_of(sampler):
-    """What traces of a sampler depend on, as a list to compare."""
+    """The settings that traces of a sampler depend on, to be compared."""
     if isinstance(sampler, Sampler):
         return [type(sampler), vars(sampler)]
     # The sampler may be a method.
@@ -257,7 +257,7 @@ def settings_of(sampler):
 
 
 def _draw(weights, seed, positions):
-    """A token of each row, with a probability in proportion to its weight."""
+    """Draws a token of each row with probabilities proportional to weights."""
     cumulative = keras.ops.cumsum(weights, axis=-1)
     share = uniform(keras.ops.zeros(2, "int32"), seed, positions)
     reached = cumulative > (share * cumulative[:, -1])[:, None]
@@ -265,12 +265,12 @@ def _draw(weights, seed, positions):
 
 
 def _order(probabilities):
-    """Each row's tokens, the most probable first, of equals the first."""
+    """Each row's tokens by decreasing probability; a stable order."""
     return keras.ops.argsort(-probabilities, axis=-1)
 
 
 def _ranks(order):
-    """Where each token is in an order."""
+    """The rank of each token in an order."""
     return keras.ops.argsort(order, axis=-1)
 
 

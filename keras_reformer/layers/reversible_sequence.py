@@ -7,21 +7,27 @@ from keras_reformer.layers.reversible_block import (
     one_mask,
     stream_dtype,
 )
+from keras_reformer.layers.scan_signature import (
+    describe_difference,
+    known_signature,
+    visible_signature,
+)
 from keras_reformer.layers.sublayers import adopt
 from keras_reformer.layers.tracking import track_each
 from keras_reformer.ops.reversible import stack
+from keras_reformer.ops.reversible.scan import num_scan_steps
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class ReversibleSequence(CompositeLayer):
-    """Reversible blocks one after the other, in memory flat in depth.
+    """A stack of reversible blocks, with activation memory flat in depth.
 
-    The backward pass rebuilds each block's input from its output and runs
-    the block again, replaying every random or discrete choice (dropout, hash
+    The backward pass computes each block's input from its output and runs
+    the block again with the same random and discrete choices (dropout, hash
     buckets), so gradients are those of plain backpropagation. It costs one
     more forward pass.
 
-    Losses that blocks add while running count once. Second-order gradients
+    Losses that blocks add with `add_loss` count once. Second-order gradients
     raise a `LookupError`; `recompute=False` supports them where the blocks
     do.
 
@@ -33,14 +39,23 @@ class ReversibleSequence(CompositeLayer):
         recompute: bool. `False` is ordinary backpropagation through the same
             mathematics: faster, and memory grows with depth. Defaults to
             `True`.
+        scan_blocks: whether the graph of a training step holds equal blocks
+            once, in a loop over their weights, so that it is traced and
+            compiled in a time that does not grow with depth. `"auto"` scans
+            blocks that are known to be equal: made of layers of Keras and of
+            this package with the same options. `True` scans blocks of a
+            user's own layers too, which must be equal but for their weights,
+            names and seeds: one block's `call` runs for all. A sequence of a
+            few blocks may also be repeated. `False` never scans. Defaults to
+            `"auto"`.
         **kwargs: Base layer arguments, such as `name`.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, length, hidden_dim)`, which is
             duplicated into both streams, or a pair of them.
-        mask: Boolean tensor of shape `(batch, length)`, handed to branches
+        mask: Boolean tensor of shape `(batch, length)`, passed to branches
             whose `call` takes one.
-        training: bool. Handed to the branches.
+        training: bool. Passed to the branches.
 
     Returns:
         Float tensor of shape `(batch, length, 2 * hidden_dim)` for
@@ -48,8 +63,8 @@ class ReversibleSequence(CompositeLayer):
         pair of them. float32 at least.
 
     Raises:
-        ValueError: if `blocks` is empty or holds other layers, or `merge` is
-            unknown.
+        ValueError: if `blocks` is empty or holds other layers, `merge` is
+            unknown, or `scan_blocks=True` and blocks visibly differ.
 
     Example:
 
@@ -69,7 +84,14 @@ class ReversibleSequence(CompositeLayer):
 
     _layer_arguments = ("blocks",)
 
-    def __init__(self, blocks, merge="concat", recompute=True, **kwargs):
+    def __init__(
+        self,
+        blocks,
+        merge="concat",
+        recompute=True,
+        scan_blocks="auto",
+        **kwargs,
+    ):
         kwargs["dtype"] = stream_dtype(kwargs.get("dtype"))
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
@@ -77,6 +99,9 @@ class ReversibleSequence(CompositeLayer):
         track_each(self, "block", self.blocks)
         self.merge = checks.choice("merge", merge, ("concat", "mean", None))
         self.recompute = checks.boolean("recompute", recompute)
+        self.scan_blocks = checks.choice(
+            "scan_blocks", scan_blocks, ("auto", True, False)
+        )
 
     def build(self, inputs_shape):
         for block in self.blocks:
@@ -93,11 +118,16 @@ class ReversibleSequence(CompositeLayer):
 
     def call(self, inputs, mask=None, training=None):
         streams = self._streams(inputs)
+        signature_of = _SIGNATURES[self.scan_blocks] if training else None
         branches = [
             branch
             for block in self.blocks
-            for branch in block.pure_branches(one_mask(mask), training)
+            for branch in block.pure_branches(
+                one_mask(mask), training, signature_of
+            )
         ]
+        if training and self.scan_blocks is True:
+            _check_scannable(self.blocks, branches)
         output = self._run(branches, streams, training)
         self._assign(output.changes)
         for losses in output.losses:
@@ -105,7 +135,7 @@ class ReversibleSequence(CompositeLayer):
         return self._merge(output.streams)
 
     def prefill(self, inputs, mask, capacity):
-        """Outputs for whole prompts, and the cache to go on from.
+        """Outputs for whole prompts, and the cache that `decode` continues.
 
         Args:
             inputs: as of `call`.
@@ -114,9 +144,8 @@ class ReversibleSequence(CompositeLayer):
             capacity: int or scalar tensor. Greatest number of positions.
 
         Returns:
-            What `call` returns at inference, and a cache of all blocks. A
-            branch without a `prefill` of its own must treat each position by
-            itself.
+            The outputs of `call` at inference, and a cache of all blocks. A
+            branch without `prefill` must treat positions independently.
         """
         streams, caches = self._streams(inputs), []
         for block in self.blocks:
@@ -146,7 +175,7 @@ class ReversibleSequence(CompositeLayer):
         return self._merge(streams), tuple(caches)
 
     def decode_constants(self):
-        """What the steps of all blocks have in common."""
+        """The part of `decode` that is equal in all steps."""
         return tuple(block.decode_constants() for block in self.blocks)
 
     def _streams(self, inputs):
@@ -159,12 +188,12 @@ class ReversibleSequence(CompositeLayer):
     def _run(self, branches, streams, training):
         if not self.recompute:
             return stack.run_plainly(branches, streams)
-        # A loop copies the weights, which counts in the short calls that
-        # inference makes.
+        # A scan copies the weights, which is not worth it for the short
+        # calls of inference.
         return stack.run_reversibly(branches, streams, repeat=bool(training))
 
     def _assign(self, changes):
-        """Keeps what running the blocks changed: seeds, statistics."""
+        """Assigns updated state, such as seeds and statistics."""
         layers = [layer for block in self.blocks for layer in block.branches]
         for layer, change in zip(layers, changes, strict=True):
             variables = layer.non_trainable_variables
@@ -196,7 +225,38 @@ class ReversibleSequence(CompositeLayer):
             **super().get_config(),
             "merge": self.merge,
             "recompute": self.recompute,
+            "scan_blocks": self.scan_blocks,
         }
+
+
+# By `scan_blocks`: what tells whether layers run the same function.
+_SIGNATURES = {
+    "auto": known_signature,
+    True: visible_signature,
+    False: None,
+}
+
+
+def _check_scannable(blocks, branches):
+    """Refuses to scan blocks that visibly are no repetition of a few."""
+    if len(blocks) == 1 or num_scan_steps(branches) > 1:
+        return
+    found = "a layer with state of its own that stands at several places"
+    pairs = [
+        (f"blocks[{index}]", one, other)
+        for index, block in enumerate(blocks[1:], 1)
+        for one, other in zip(blocks[0].branches, block.branches, strict=True)
+        if visible_signature(one) != visible_signature(other)
+    ]
+    if pairs:
+        name, *layers = pairs[0]
+        found = f"blocks[0] and {name}, of {describe_difference(*layers)}"
+    raise ValueError(
+        "With `scan_blocks=True` one block's `call` runs for all, and the "
+        "blocks are visibly not equal. Expected blocks of the same layers, "
+        "settings and weights' shapes, or a repetition of the first few, or "
+        f"scan_blocks='auto'. Received: {found}"
+    )
 
 
 def _is_pair(inputs):

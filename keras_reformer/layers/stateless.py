@@ -1,5 +1,4 @@
 import inspect
-import json
 
 import keras
 
@@ -7,21 +6,21 @@ from keras_reformer.ops.reversible.coupling import PureFunction
 
 
 def pure_function(layers, function, signature=None):
-    """A function of layers with all it reads as explicit arguments.
+    """A pure function of layers' weights and states, and of inputs.
 
-    Keras's public `StatelessScope` stands in for the variables. Unlike
-    `layer.stateless_call` this goes through `__call__` (casting, activity
-    regularizers), and weight regularizers, which belong to the weights and
-    not to a call, stay out of the losses.
+    Variables get their values from a `keras.StatelessScope`. Unlike
+    `layer.stateless_call` this runs `__call__` (with casts and activity
+    regularizers), and its losses do not include those of weight
+    regularizers, which do not depend on the call.
 
     Args:
         layers: a built Keras layer or a list of them.
         function: reads variables of these and of their sublayers only.
-        signature: of the `PureFunction`.
+        signature: the `PureFunction`'s.
 
     Returns:
-        A `PureFunction` whose `run(trainable, state, *inputs)` returns outputs,
-        what changed in `state` by index, and the losses that the call added.
+        A `PureFunction` whose `run(trainable, state, *inputs)` returns
+        outputs, the updated values of `state` by index, and a list of losses.
     """
     layers = layers if isinstance(layers, list) else [layers]
     trainable = [v for layer in layers for v in layer.trainable_variables]
@@ -43,7 +42,7 @@ def pure_function(layers, function, signature=None):
         }
         return outputs, changes, list(scope.losses)
 
-    # The variables outlive the branch, so no other one takes their ids.
+    # The layers keep the variables alive, so ids are unique.
     keys = [id(v) for v in others]
     return PureFunction(
         run, _values(trainable), _values(others), keys, signature
@@ -51,10 +50,10 @@ def pure_function(layers, function, signature=None):
 
 
 def pure_outputs(layers, function):
-    """A `pure_function` of which only the outputs matter.
+    """A `pure_function` that returns outputs alone.
 
-    For calls on parts of a sequence: what such calls change or add to the
-    losses is dropped, since it would not be that of one call on the whole.
+    For calls on chunks of a sequence, whose state updates and losses would
+    not be those of one call on the whole sequence.
 
     Args:
         layers: a built Keras layer or a list of them.
@@ -73,57 +72,8 @@ def pure_outputs(layers, function):
     return run, branch.trainable
 
 
-def recipe_of(layer, *options):
-    """What a call of the layer depends on, besides its variables' values.
-
-    Keras builds an equal layer from an equal config, so layers of equal
-    signatures run the same function. Names do not matter, and seeds are in the
-    state of `keras.random.SeedGenerator`.
-
-    Args:
-        layer: a built Keras layer.
-        *options: hashable arguments of the call.
-
-    Returns:
-        A hashable value, or None for a layer without a config.
-    """
-    try:
-        config = keras.saving.serialize_keras_object(layer)
-        text = json.dumps(_anonymous(config), sort_keys=True)
-    except Exception:  # A layer that cannot be saved can still be trained.
-        return None
-    signature = [
-        (tuple(v.shape), v.dtype, v.trainable) for v in layer.variables
-    ]
-    # A config holds functions and classes by their names alone.
-    kinds = [
-        (type(part), getattr(part, "activation", None))
-        for part in layer._flatten_layers()
-    ]
-    return text, tuple(signature), tuple(kinds), options
-
-
-def _anonymous(config):
-    """A config without the names and seeds of layers.
-
-    Nor rotations: training draws new ones.
-    """
-    if isinstance(config, dict):
-        # What else has a name, such as a dtype policy, is what it is called.
-        named = "trainable" in config
-        return {
-            key: _anonymous(value)
-            for key, value in config.items()
-            if not key.endswith(("seed", "rotations"))
-            and not (named and key == "name")
-        }
-    if isinstance(config, (list, tuple)):
-        return [_anonymous(value) for value in config]
-    return config
-
-
 def _values(variables):
-    """Values in the variables' own dtype, whatever autocasting is on."""
+    """Values in the variables' own dtypes, also within an autocast scope."""
     return [
         keras.ops.cast(keras.ops.convert_to_tensor(v), v.dtype)
         for v in variables
@@ -131,7 +81,7 @@ def _values(variables):
 
 
 def build_branch(layer, shape, dtype):
-    """Builds a layer by a symbolic call, also one without its own `build`.
+    """Builds a layer, with or without a `build` method, by a symbolic call.
 
     Args:
         layer: a Keras layer, built or not.
@@ -145,10 +95,10 @@ def build_branch(layer, shape, dtype):
 
 
 def call_branch(layer, inputs, mask, training):
-    """Calls a layer with those of `mask` and `training` that it takes.
+    """Calls a layer with `mask` and `training`, where its `call` takes them.
 
-    Both are handed over explicitly: in the backward pass of a custom gradient
-    Keras's call context, which would fill them in, is gone.
+    Both are explicit, because the backward pass of a custom gradient runs
+    outside of Keras's call context, which would fill them in.
     """
     options = {"mask": mask, "training": training}
     accepted = inspect.signature(layer.call).parameters

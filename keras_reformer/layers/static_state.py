@@ -1,4 +1,4 @@
-"""What a trace of layers holds fixed, and whether it still holds."""
+"""Comparison of what a trace of layers takes for constant."""
 
 import functools
 import types
@@ -9,18 +9,19 @@ from keras_reformer.ops.tracing import is_symbolic
 
 
 class StaticState:
-    """What a trace of layers takes for constant.
+    """All that a trace of layers takes for constant.
 
-    A trace reads variables each time it runs. All else it keeps as it was:
-    settings, sublayers, and which variables there are, so that a layer whose
-    setting was changed, that has got LoRA or was quantized needs another one.
-    Two states are equal while an old trace may answer.
+    A trace reads variables each time it runs. Everything else is baked in:
+    settings, sublayers and the set of variables, so a layer needs another
+    trace when a setting changes, LoRA is enabled or it is quantized. Two
+    states are equal as long as a trace made at one is valid at the other.
 
-    Found are the attributes of layers and of what is in lists, tuples and
-    dicts. Numbers and strings are compared by value, other objects by
-    identity; they are referred to, so that no later object can take theirs.
-    What changes inside of an object that is no layer is not seen. Names,
-    trainability and what `compile` sets are not part of the state.
+    The state consists of the attributes of layers, and of elements of lists,
+    tuples and dicts. Numbers and strings are compared by value, other objects
+    by identity; the state holds references to them, so no later object can
+    have the same address. Changes inside of an object that is not a layer go
+    unnoticed. Names, trainability and the arguments of `compile` are not part
+    of the state.
 
     Args:
         *watched: Keras layers, or anything else to compare.
@@ -41,8 +42,28 @@ class StaticState:
         )
 
 
+def attributes_of(layer):
+    """A layer's own attributes by name, without those of every Keras layer."""
+    kept = _attributes_of_all_layers()
+    return {k: v for k, v in vars(layer).items() if k not in kept}
+
+
+def sublayers_of(layer):
+    """The layer and all inside of it, in an order that follows from them."""
+    found, waiting, seen = [], [layer], set()
+    while waiting:
+        parent = waiting.pop()
+        if id(parent) in seen:
+            continue
+        seen.add(id(parent))
+        if isinstance(parent, keras.Layer):
+            found.append(parent)
+        waiting += [x for x in _children(parent) if isinstance(x, _PARENTS)]
+    return found
+
+
 def _values(watched):
-    """All that is found, in an order that follows from the objects alone."""
+    """All values, in an order that depends on the objects alone."""
     found, waiting, seen = [], [watched], set()
     while waiting:
         parent = waiting.pop()
@@ -50,7 +71,7 @@ def _values(watched):
             continue
         seen.add(id(parent))
         children = _children(parent)
-        # Their number keeps one's last child from passing for the next's.
+        # Without their number, a last child could pass for the next parent's.
         found += [len(children), *children]
         waiting += [x for x in children if isinstance(x, _PARENTS)]
     return found
@@ -62,32 +83,30 @@ def _children(parent):
     if isinstance(parent, _CONTAINERS):
         return parent
     if isinstance(parent, keras.Model):
-        # Most attributes are about training.
+        # Most other attributes are about training.
         state = (keras.Layer, keras.Variable)
         own = [x for x in vars(parent).values() if isinstance(x, state)]
         return [*own, *parent.layers]
-    kept = _attributes_of_all_layers()
-    own = [x for name, x in vars(parent).items() if name not in kept]
-    return [parent.dtype_policy, *own]
+    return [parent.dtype_policy, *attributes_of(parent).values()]
 
 
 def _is_equal(one, two):
     if type(one) is type(two):
         if isinstance(one, _CONTAINERS):
-            # What is in them is among the values too.
+            # Their elements are compared on their own.
             return True
         if isinstance(one, _COMPARED):
             return one == two
-    # What a layer kept of the last trace was never read before it was set.
+    # A symbolic tensor left over from a trace is never read by another one.
     return is_symbolic(one) and is_symbolic(two)
 
 
 @functools.cache
 def _attributes_of_all_layers():
-    """Names of what Keras itself keeps of any layer."""
-    # Names that are given leave those of later layers as they are.
+    """Names of the attributes that Keras itself gives to every layer."""
+    # Explicit names, so that automatic names of later layers do not change.
     layer = keras.layers.Layer(name="part")
-    # A part of something larger has more attributes.
+    # A sublayer has more attributes than a layer on its own.
     keras.Model(name="whole").part = layer
     return frozenset(vars(layer))
 

@@ -1,10 +1,11 @@
-"""What belongs to a single layer, in the config of a layer made of layers.
+"""Configs of layers that are made of other layers.
 
-A layer that makes others from its own options has a config of these options,
-which do not say what was set on one of the others since: whether it trains,
-its dtype policy after quantization, its number of hash rounds. `Sublayers`
-keeps the differences. `serialize` and `deserialize` are for layers that were
-given: a config holds these whole, and one layer in several places stays one.
+The config of a composite layer holds the options that it makes sublayers
+from. Settings changed later on one sublayer are not among them: `trainable`,
+the dtype policy after quantization, the number of hash rounds. `Sublayers`
+adds these changes to the config. `serialize` and `deserialize` are for
+layers that were arguments: a config holds theirs whole, and one layer at
+several places is restored as one.
 """
 
 import contextlib
@@ -15,19 +16,20 @@ from typing import Any
 
 import keras
 
-# How many places each layer was given to.
+# At how many places each layer is an argument.
 _places: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _loading = threading.local()
 
 
 class Sublayers:
-    """The layers that another one makes from its options.
+    """The sublayers that a layer makes from its options, and their changes.
 
-    Not a dict, whose layers Keras would track in a second place.
+    Not a dict, in which Keras would track the layers a second time.
 
     Args:
-        changes: dict that `changes` returned, to make the same layers again.
-            What is of no layer here does nothing: options may be changed.
+        changes: dict that `changes` returned, to restore the same settings.
+            Entries of layers that do not exist are ignored: the options may
+            have been edited.
     """
 
     def __init__(self, changes: dict[str, Any] | None = None):
@@ -43,12 +45,15 @@ class Sublayers:
     def make(
         self, name: str, layer: keras.Layer, trainable: bool = True
     ) -> keras.Layer:
-        """Returns a layer with what was changed on the one of this name.
+        """Applies the stored changes of this name to a new sublayer.
 
         Args:
-            name: what the owner calls the layer.
-            layer: not yet built, as the options make it.
-            trainable: whether the owner trains.
+            name: the owner's name of the layer.
+            layer: made from the options, not yet built.
+            trainable: whether the owner is trainable.
+
+        Returns:
+            The layer, or a new one made from its changed config.
         """
         if not trainable:
             layer.trainable = False
@@ -59,7 +64,7 @@ class Sublayers:
             for path, value in changes.items():
                 _change(config, path.partition("/")[2], value)
             supports_masking = layer.supports_masking
-            # A layer that refers to another one is made of it again.
+            # A layer that holds a reference to another one keeps it.
             remade = getattr(layer, "remade", type(layer).from_config)
             layer = remade(config)
             layer.supports_masking = supports_masking
@@ -69,17 +74,17 @@ class Sublayers:
     def make_all(
         self, layers: dict[str, keras.Layer | None], trainable: bool
     ) -> dict[str, keras.Layer | None]:
-        """`make` for layers by name, of which some may be None."""
+        """Applies `make` to a dict of layers, where None stays None."""
         return {
             name: None if layer is None else self.make(name, layer, trainable)
             for name, layer in layers.items()
         }
 
     def changes(self, trainable: bool = True) -> dict[str, Any]:
-        """By path, settings that are not what the options make.
+        """Settings that differ from those the options imply, by path.
 
         Args:
-            trainable: whether the owner trains.
+            trainable: whether the owner is trainable.
         """
         found = {
             path: value
@@ -97,25 +102,25 @@ class Sublayers:
 
 
 def adopt(layer: keras.Layer | None) -> keras.Layer | None:
-    """Counts a place that a layer is given to; returns the layer."""
+    """Counts one more place of a layer that is an argument; returns it."""
     if layer is not None:
         _places[layer] = _places.get(layer, 0) + 1
     return layer
 
 
 def serialize(layers):
-    """The config of a layer that was given, of a list of them, or None."""
+    """Serializes a layer that is an argument, a list of them, or None."""
     if isinstance(layers, (list, tuple)):
         return [serialize(layer) for layer in layers]
     config = keras.saving.serialize_keras_object(layers)
     if layers is not None and _places.get(layers, 0) > 1:
-        # Keras's own mark of a shared object gets lost in nested configs.
+        # Nested configs lose the `shared_object_id` that Keras writes.
         config["shared_object_id"] = id(layers)
     return config
 
 
 def deserialize(config, custom_objects=None):
-    """The layer of what `serialize` returned."""
+    """Restores what `serialize` returned."""
     if isinstance(config, (list, tuple)):
         return [deserialize(each, custom_objects) for each in config]
     with sharing() as known:
@@ -130,7 +135,7 @@ def deserialize(config, custom_objects=None):
 
 @contextlib.contextmanager
 def sharing() -> Iterator[dict[int, keras.Layer]]:
-    """Within the outermost, a layer in several configs is made once."""
+    """Scope in which a layer that several configs hold is made once."""
     outer = getattr(_loading, "layers", None)
     _loading.layers = {} if outer is None else outer
     try:
@@ -140,9 +145,9 @@ def sharing() -> Iterator[dict[int, keras.Layer]]:
 
 
 def without_marks(config):
-    """A copy of a config without Keras's marks of objects seen before.
+    """A copy of a config without `shared_object_id`.
 
-    They are addresses, which an object that is gone leaves to another one.
+    The ids are addresses, which are used again once an object is freed.
     """
     if isinstance(config, dict):
         return {
@@ -163,7 +168,7 @@ def _first(path):
 
 
 def _settings(config, path):
-    """Yields path and value of the settings of a layer and all inside."""
+    """Yields path and value of each setting of a layer and its sublayers."""
     for key, value in config.items():
         inside = _layer_configs(value)
         for config in inside:
@@ -175,7 +180,7 @@ def _settings(config, path):
 
 
 def _change(config, path, value):
-    """Sets one of the settings of a layer and all inside."""
+    """Sets the value at a path in a layer's config, in place."""
     name, _, rest = path.partition("/")
     if not rest:
         config[name] = value
@@ -189,7 +194,7 @@ def _change(config, path, value):
 
 
 def _layer_configs(value):
-    """Of the value in a config: the configs of serialized layers."""
+    """The configs of serialized layers in a config's value."""
     values = value if isinstance(value, list) else [value]
     configs = [x.get("config") for x in values if isinstance(x, dict)]
     return [

@@ -1,4 +1,4 @@
-"""From a backbone's resolved arguments to its layers."""
+"""The layers of a backbone, made from its config."""
 
 import random
 from typing import NamedTuple
@@ -29,11 +29,11 @@ from keras_reformer.models.padding import (
 
 
 class BackboneLayers(NamedTuple):
-    """The layers of a backbone, in the order in which data meets them.
+    """The layers of a backbone, in the order of the forward pass.
 
-    None where a backbone does without. The methods take symbolic tensors as
-    well as others: they make the Functional graph, and they are what a call
-    of the model runs.
+    A layer that the backbone does not have is None. The methods make the
+    Functional graph from symbolic tensors, and are what a call of the model
+    runs.
     """
 
     token_embedding: keras.layers.Layer
@@ -46,7 +46,7 @@ class BackboneLayers(NamedTuple):
     normalization: keras.layers.Layer
 
     def embed(self, inputs, start_index=0):
-        """Embeddings of complete inputs and, added to them, positions."""
+        """Token embeddings plus position embeddings of complete inputs."""
         x = inputs.get("token_embeddings")
         if x is None:
             x = self.token_embedding(inputs["token_ids"])
@@ -59,18 +59,18 @@ class BackboneLayers(NamedTuple):
         return self.add([x, positions])
 
     def before_normalization(self, inputs, **options):
-        """What the last layer gets for complete inputs.
+        """Hidden states before the final normalization.
 
         Args:
             inputs: what `inputs.complete` returns.
-            **options: `training`, where Keras's call context does not say.
+            **options: `training`, where Keras's call context lacks it.
         """
         x = self.dropout(self.embed(inputs), **options)
         padded, mask = self._padded(x, inputs["padding_mask"])
         return self._cut(self.sequence(padded, mask=mask, **options), x)
 
     def prefill(self, inputs, capacity):
-        """The outputs at inference, and the cache of the stack."""
+        """Outputs at inference, and the stack's cache."""
         x = self.embed(inputs)
         padded, mask = self._padded(x, inputs["padding_mask"])
         outputs, cache = self.sequence.prefill(padded, mask, capacity)
@@ -84,14 +84,14 @@ class BackboneLayers(NamedTuple):
 
 
 def make_layers(config, policy):
-    """Layers for a resolved config; nothing is connected yet."""
+    """Makes the layers of a resolved `ReformerConfig`, not yet connected."""
     streams = stream_dtype(policy)
     positions = _position_layer(config, streams)
     pad = _pad_layer(config, streams)
     return BackboneLayers(
         keras.layers.ReversibleEmbedding(
-            config["vocabulary_size"],
-            config["hidden_dim"],
+            config.vocabulary_size,
+            config.hidden_dim,
             embeddings_initializer=keras.initializers.RandomNormal(0.0, 1.0),
             reverse_dtype=keras.dtype_policies.get(policy).compute_dtype,
             dtype=streams,
@@ -100,9 +100,9 @@ def make_layers(config, policy):
         positions,
         positions and keras.layers.Add(dtype=streams, name="embedding"),
         Dropout(
-            config["dropout"],
-            shared_axes=1 if config["shared_dropout"] else None,
-            seed=_seed(config["seed"], 0),
+            config.dropout,
+            shared_axes=1 if config.shared_dropout else None,
+            seed=_seed(config.seed, 0),
             dtype=streams,
             name="dropout",
         ),
@@ -111,33 +111,33 @@ def make_layers(config, policy):
         ReversibleSequence(
             [
                 _block(config, index, policy)
-                for index in range(config["num_layers"])
+                for index in range(config.num_layers)
             ],
-            merge=config["merge"],
-            recompute=config["recompute"],
+            merge=config.merge,
+            recompute=config.recompute,
             dtype=policy,
             name="sequence",
         ),
-        make_normalization(config["normalization"], config["epsilon"], streams),
+        make_normalization(config.normalization, config.epsilon, streams),
     )
 
 
 def _position_layer(config, dtype):
-    """What makes positions to add to embeddings, or None."""
-    kind, name = config["position_embedding"], "position_embedding"
+    """The layer whose outputs are added to token embeddings, or None."""
+    kind, name = config.position_embedding, "position_embedding"
     if kind == "sinusoidal":
         return SinePositionEncoding(dtype=dtype, name=name)
     if kind not in ("axial", "learned"):
         return None
-    shape, dims = config["axial_shape"], config["axial_dims"]
+    shape, dims = config.axial_shape, config.axial_dims
     if kind == "learned":
         # A learned table is a grid of one axis.
-        shape, dims = [config["max_sequence_length"]], [config["hidden_dim"]]
+        shape, dims = [config.max_sequence_length], [config.hidden_dim]
     return AxialPositionEmbedding(
         shape,
         dims,
-        # As large as the tokens' they would drown what tokens share, by which
-        # attention looks things up.
+        # At the scale of token embeddings, positions would dominate the
+        # similarity of tokens, which attention relies on.
         embeddings_initializer=keras.initializers.RandomNormal(0.0, 0.1),
         dtype=dtype,
         name=name,
@@ -152,31 +152,31 @@ def _pad_layer(config, dtype):
 
 
 def _block(config, index, policy):
-    """One reversible block; each of its layers gets a seed of its own."""
-    kinds = config["attention_layers"]
+    """A reversible block, with one seed for each of its layers."""
+    kinds = config.attention_layers
     kind = kinds[index % len(kinds)]
-    seeds = [_seed(config["seed"], 4 * index + step) for step in range(1, 5)]
+    seeds = [_seed(config.seed, 4 * index + step) for step in range(1, 5)]
     make = _lsh_layer if kind == "lsh" else _local_layer
     feed_forward = FeedForward(
-        config["intermediate_dim"],
-        activation=config["activation"],
-        dropout=config["dropout"],
-        chunk_length=config["feed_forward_chunk_length"],
+        config.intermediate_dim,
+        activation=config.activation,
+        dropout=config.dropout,
+        chunk_length=config.feed_forward_chunk_length,
         name="feed_forward",
         **_common_arguments(config, seeds[1], policy),
     )
-    # Both branches draw alike, so that whole blocks are dropped.
+    # Branches of one seed drop the same examples: whole blocks.
     depth_seed = random.randint(1, 10**9) if seeds[0] is None else seeds[0]
 
     def branch(layer, seed, name):
         return PreNormalization(
             layer,
-            epsilon=config["epsilon"],
-            dropout=config["dropout"],
+            epsilon=config.epsilon,
+            dropout=config.dropout,
             seed=seed,
-            normalization=config["normalization"],
-            shared_dropout=config["shared_dropout"],
-            stochastic_depth=config["stochastic_depth"],
+            normalization=config.normalization,
+            shared_dropout=config.shared_dropout,
+            stochastic_depth=config.stochastic_depth,
             stochastic_depth_seed=depth_seed,
             dtype=policy,
             name=name,
@@ -192,15 +192,15 @@ def _block(config, index, policy):
 
 def _lsh_layer(config, seed, policy):
     return LSHSelfAttention(
-        num_hashes=config["num_hashes"],
-        num_buckets=config["num_buckets"],
-        chunk_length=config["chunk_length"],
-        num_chunks_before=config["lsh_num_chunks_before"],
-        num_chunks_after=config["lsh_num_chunks_after"],
-        scope=config["scope"],
-        query_key_kernel_size=config["query_key_kernel_size"],
-        center_hashes=config["center_hashes"],
-        duplicates=config["duplicates"],
+        num_hashes=config.num_hashes,
+        num_buckets=config.num_buckets,
+        chunk_length=config.chunk_length,
+        num_chunks_before=config.lsh_num_chunks_before,
+        num_chunks_after=config.lsh_num_chunks_after,
+        scope=config.scope,
+        query_key_kernel_size=config.query_key_kernel_size,
+        center_hashes=config.center_hashes,
+        duplicates=config.duplicates,
         name="lsh_self_attention",
         **_attention_arguments(config, "lsh", seed, policy),
     )
@@ -208,22 +208,22 @@ def _lsh_layer(config, seed, policy):
 
 def _local_layer(config, seed, policy):
     return LocalSelfAttention(
-        chunk_length=config["local_chunk_length"],
-        num_chunks_before=config["local_num_chunks_before"],
-        num_chunks_after=config["local_num_chunks_after"],
+        chunk_length=config.local_chunk_length,
+        num_chunks_before=config.local_num_chunks_before,
+        num_chunks_after=config.local_num_chunks_after,
         name="local_self_attention",
         **_attention_arguments(config, "local", seed, policy),
     )
 
 
 def _attention_arguments(config, kind, seed, policy):
-    dropout = config[f"{kind}_dropout"]
+    dropout = getattr(config, f"{kind}_dropout")
     return {
-        "num_heads": config["num_heads"],
-        "key_dim": config["key_dim"],
-        "causal": config["causal"],
-        "wrap": config["wrap"],
-        "dropout": config["dropout"] if dropout is None else dropout,
+        "num_heads": config.num_heads,
+        "key_dim": config.key_dim,
+        "causal": config.causal,
+        "wrap": config.wrap,
+        "dropout": config.dropout if dropout is None else dropout,
         "position_bias": _bias_layer(config, policy),
         "rotary_embedding": _rotary_layer(config, kind, policy),
         **_common_arguments(config, seed, policy),
@@ -231,35 +231,35 @@ def _attention_arguments(config, kind, seed, policy):
 
 
 def _common_arguments(config, seed, policy):
-    """What layers made of projections take."""
+    """Arguments that all layers with projections take."""
     return {
-        "shared_dropout": config["shared_dropout"],
-        "kernel_initializer": config["kernel_initializer"],
-        "kernel_regularizer": config["kernel_regularizer"],
+        "shared_dropout": config.shared_dropout,
+        "kernel_initializer": config.kernel_initializer,
+        "kernel_regularizer": config.kernel_regularizer,
         "seed": seed,
         "dtype": policy,
     }
 
 
 def _bias_layer(config, policy):
-    if config["position_bias"] is None:
+    if config.position_bias is None:
         return None
     options = {"dtype": policy, "name": "position_bias"}
-    if config["position_bias"] == "alibi":
-        return AlibiBias(config["num_heads"], **options)
+    if config.position_bias == "alibi":
+        return AlibiBias(config.num_heads, **options)
     return RelativePositionBias(
-        config["num_heads"], causal=config["causal"], **options
+        config.num_heads, causal=config.causal, **options
     )
 
 
 def _rotary_layer(config, kind, policy):
-    if config["position_embedding"] != "rotary":
+    if config.position_embedding != "rotary":
         return None
-    if config["rotary_layers"] == "local" and kind == "lsh":
+    if config.rotary_layers == "local" and kind == "lsh":
         return None
     return RotaryEmbedding(dtype=policy, name="rotary_embedding")
 
 
 def _seed(seed, index):
-    """A seed for one of the model's layers, or None for a fresh one."""
+    """The seed of one layer; None stays None."""
     return None if seed is None else seed * 1000 + index

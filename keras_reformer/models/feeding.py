@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate` and `predict` do to data before a step gets it.
+"""Checks and changes of the data of `fit`, `evaluate` and `predict`.
 
 Token ids and labels are checked on the host: XLA drops assertions, and a
 batch that is refused here has changed nothing yet. Arrays are checked at
@@ -18,7 +18,7 @@ from keras_reformer.models.inputs import as_dict, complete
 from keras_reformer.models.targets import class_weights
 from keras_reformer.ops.vocabulary import check_token_ids
 
-# Tokens of arrays that are checked together.
+# Arrays are checked in parts of so many tokens.
 _TOKENS_IN_STEP = 2**22
 # Datasets that `fit` has fed: Keras hands its validation data to `evaluate`
 # after each epoch.
@@ -26,11 +26,11 @@ _fed: weakref.WeakSet = weakref.WeakSet()
 
 
 class ChecksData:
-    """Lets a model of token ids check data where XLA does not compile.
+    """Checks the data of a model of token ids outside of XLA's programs.
 
-    With `_labels_are_tokens`, a `class_weight` counts for each token, and
-    the replicas of a strategy get as many rows each, some of weight zero:
-    Keras adds up the first batches of all replicas.
+    With `_labels_are_tokens`, a `class_weight` applies to each token, and
+    rows of weight zero give the replicas of a strategy equal shares: Keras
+    concatenates the first batches of all replicas.
     """
 
     _labels_are_tokens = False
@@ -104,12 +104,12 @@ class _Feed:
 
     @property
     def changes_batches(self):
-        """Whether steps get labels and weights made here."""
+        """Whether labels and weights of batches are made here."""
         weighs = self._class_weights is not None
         return self._has_token_labels and (weighs or self._replicas > 1)
 
     def take_class_weight(self, given):
-        """Takes `class_weight`, which Keras would look up once a row."""
+        """Removes `class_weight`, which Keras would apply to rows."""
         if self._has_token_labels and given.get("class_weight") is not None:
             self._class_weights = class_weights(
                 given.pop("class_weight"), self._vocabulary_size
@@ -179,10 +179,10 @@ class _Feed:
                 self._check(*part)
 
     def _check(self, x, y, weights):
-        """Raises an error, or in a graph adds one, for what is not known."""
+        """Raises an error for ids and labels outside of the vocabulary."""
         inputs = complete(x)
         if "token_ids" in inputs:
-            # TensorFlow runs assertions even though nothing depends on them.
+            # In a graph it is an assertion, which runs on its own.
             check_token_ids(
                 inputs["token_ids"],
                 inputs["padding_mask"],
@@ -192,7 +192,7 @@ class _Feed:
             self._model._targets(inputs, y, weights)
 
     def _weigh(self, x, y, weights):
-        """Inputs, labels and the weights of these, for one batch."""
+        """Inputs, labels and weights of one batch."""
         if self._class_weights is not None and weights is not None:
             raise ValueError(
                 "Data may have either weights of its own or a `class_weight`. "
@@ -207,7 +207,7 @@ class _Feed:
         return self._fill_up((self._inputs(x), labels, weights))
 
     def _inputs(self, x):
-        """Inputs that Keras can add up over replicas: no None, no bool."""
+        """Inputs that Keras can reduce over replicas: no None, no bool."""
         if self._replicas == 1:
             return x
         return {
@@ -217,7 +217,7 @@ class _Feed:
         }
 
     def _fill_up(self, batch):
-        """A batch whose rows, with some of weight zero, replicas can share."""
+        """The batch with rows of weight zero, divisible among replicas."""
         rows = batch[1].shape[0]
         if rows is not None and rows % self._replicas == 0:
             return batch

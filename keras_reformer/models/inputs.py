@@ -1,4 +1,4 @@
-"""Inputs of the models: tokens, and which of them are padding."""
+"""Inputs of the models: tokens and their padding mask."""
 
 import keras
 
@@ -6,7 +6,7 @@ from keras_reformer.layers import checks
 
 
 def token_inputs():
-    """Symbolic inputs of every model here."""
+    """The symbolic inputs of all models."""
     return {
         "token_ids": keras.Input((None,), dtype="int32", name="token_ids"),
         "padding_mask": keras.Input(
@@ -16,13 +16,13 @@ def token_inputs():
 
 
 def complete(inputs, mask=None):
-    """Turns what a user may pass into one form.
+    """Brings all accepted forms of inputs into one.
 
     Args:
         inputs: dict with `token_ids` or `token_embeddings` and perhaps
             `padding_mask`; a list of token ids and mask; or token ids alone.
-        mask: Keras's mask of the inputs, in their structure. Counts where
-            there is no `padding_mask`.
+        mask: Keras's mask of the inputs, in their structure. Used if there
+            is no `padding_mask`.
 
     Returns:
         dict of `token_ids`, int32 `(batch, length)`, or `token_embeddings`,
@@ -41,7 +41,7 @@ def complete(inputs, mask=None):
 
 
 class TokenInputs:
-    """Lets a Functional model take its inputs in each of the ways above."""
+    """Makes a Functional model accept all forms of inputs of `complete`."""
 
     # The Functional model's own spec would refuse a missing mask.
     input_spec = None
@@ -52,16 +52,16 @@ class TokenInputs:
         return super().__call__(_tensors(inputs), *args, **kwargs)
 
     def complete_inputs(self, inputs, mask=None):
-        """The inputs in one form, checked; see `complete`."""
+        """Checked inputs in one form; see `complete`."""
         return complete(inputs, mask)
 
     def compute_mask(self, inputs, previous_mask):
-        """Outputs keep the masks that the last layers attach to them."""
+        """None: the last layers attach masks to the outputs."""
         return None
 
     def compute_output_spec(self, inputs, training=None, mask=None):
         inputs = self.complete_inputs(inputs)
-        # The graph's inputs, of which embeddings and no mask have the shape.
+        # The graph has token ids and a mask, whatever the inputs are.
         shape = tokens_of(inputs).shape[:2]
         return super().compute_output_spec(
             {
@@ -87,9 +87,42 @@ def _of_shapes(shapes):
 
 
 def tokens_of(inputs):
-    """Ids or embeddings, whichever the complete inputs hold."""
+    """The token ids or embeddings of complete inputs."""
     tokens = inputs.get("token_ids")
     return inputs["token_embeddings"] if tokens is None else tokens
+
+
+def check_sizes(inputs, max_sequence_length, hidden_dim):
+    """Refuses complete inputs that a backbone of these sizes cannot take.
+
+    Args:
+        inputs: what `complete` returns.
+        max_sequence_length: int.
+        hidden_dim: int. Width of token embeddings.
+
+    Raises:
+        ValueError: if there are no tokens, too many, or embeddings of another
+            width.
+    """
+    shape = tokens_of(inputs).shape
+    if shape[1] == 0:
+        raise ValueError(
+            "The inputs have no tokens. Expected a length of at least 1. "
+            f"Received: {' or '.join(sorted(inputs))} of shape {tuple(shape)}"
+        )
+    # The position table may be longer, and there may be none.
+    if shape[1] is not None and shape[1] > max_sequence_length:
+        raise ValueError(
+            "The inputs are longer than the model was made for. Expected "
+            f"at most max_sequence_length={max_sequence_length}. "
+            f"Received: length={shape[1]}"
+        )
+    if len(shape) == 3 and shape[2] != hidden_dim:
+        raise ValueError(
+            "Token embeddings must be as wide as the model's. Expected "
+            f"hidden_dim={hidden_dim}. Received: "
+            f"token_embeddings.shape={tuple(shape)}"
+        )
 
 
 def _tensors(inputs):
@@ -101,7 +134,7 @@ def _tensors(inputs):
 
 
 def as_dict(inputs):
-    """Inputs by their names, as they came."""
+    """Inputs by name, otherwise unchanged."""
     if isinstance(inputs, dict):
         return inputs
     if not isinstance(inputs, (list, tuple)):
@@ -163,7 +196,7 @@ def _vectors(x):
 
 
 def _mask_of_tokens(mask, key):
-    """Keras's mask of the tokens, out of the structure of the inputs."""
+    """The tokens' part of Keras's mask, which has the inputs' structure."""
     if isinstance(mask, dict):
         mask = mask.get(key)
     elif isinstance(mask, (list, tuple)):
@@ -173,7 +206,7 @@ def _mask_of_tokens(mask, key):
 
 def _mask(mask, tokens):
     shape, expected = tuple(mask.shape), tuple(tokens.shape[:2])
-    # Keras takes a last axis of one for none.
+    # Keras treats a last axis of size 1 as none.
     axes = shape[:2] if shape[2:] == (1,) else shape
     if not checks.fits(axes, expected):
         raise ValueError(
@@ -204,5 +237,5 @@ def _tensor(name, x):
 
 
 def _cast(x, dtype):
-    """Symbolic tensors, whose shape is all that counts, stay as they are."""
+    """Casts a tensor; a symbolic one, of which the shape is used, is not."""
     return x if isinstance(x, keras.KerasTensor) else keras.ops.cast(x, dtype)

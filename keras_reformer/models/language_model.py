@@ -1,4 +1,4 @@
-"""What the models share that predict tokens."""
+"""The base of tasks that predict tokens."""
 
 import keras
 
@@ -8,7 +8,7 @@ from keras_reformer.models.training import ChunkedCrossEntropy
 
 
 class LanguageModel(ChunkedCrossEntropy, Task):
-    """A dense layer over the vocabulary, and a loss in chunks.
+    """A task with logits over the vocabulary and a loss in chunks.
 
     With `tie_embeddings` the layer's kernel is the table of the token
     embeddings.
@@ -67,7 +67,7 @@ class TiedHead(keras.layers.Layer):
         return (*input_shape[:-1], self.embedding.input_dim)
 
     def get_config(self):
-        # Without the embedding: a model makes the head of its own.
+        # Without the embedding: the model makes its head.
         return {**super().get_config()}
 
     def remade(self, config):

@@ -8,33 +8,36 @@ from keras_reformer.ops.loops.shapes import pad_to_multiple
 
 
 def published_multiple(config):
-    """What lengths are padded to, and from which length on.
+    """The multiple that the published model pads lengths to.
 
-    Each layer pads to its own chunks. Where chunks look round the end of the
-    sequence, it matters how long the padding is: the published model pads to
-    chunks of all its layers, except inputs that fit into the smallest chunk,
-    which get exact attention.
+    Layers pad to their own chunks. With `wrap=True` the amount of padding
+    changes outputs: the published model pads to a common multiple of all
+    chunk lengths, unless the inputs fit into the smallest chunk, where
+    attention is exact.
+
+    Args:
+        config: `ReformerConfig`.
 
     Returns:
-        multiple: int, or None where the layers' own padding does.
-        above: int. Shorter inputs and those as long are left alone.
+        multiple: int, or None if the layers' own padding suffices.
+        above: int. Inputs of at most this length are not padded.
     """
     lengths = {
-        config["chunk_length" if kind == "lsh" else "local_chunk_length"]
-        for kind in config["attention_layers"]
+        config.chunk_length if kind == "lsh" else config.local_chunk_length
+        for kind in config.attention_layers
     }
-    if not config["wrap"] or len(lengths) == 1:
+    if not config.wrap or len(lengths) == 1:
         return None, 0
     return math.lcm(*lengths), min(lengths)
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class PadToMultiple(keras.layers.Layer):
-    """Zeros behind each row up to a multiple of a length, and their mask.
+    """Pads sequences at the end to a multiple of a length.
 
     Args:
-        multiple: int. What the length becomes a multiple of.
-        above: int. Rows of at most this length are left alone.
+        multiple: int. The padded length is a multiple of it.
+        above: int. Sequences of at most this length are not padded.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -42,7 +45,7 @@ class PadToMultiple(keras.layers.Layer):
         padding_mask: Boolean tensor `(batch, length)`, or None.
 
     Returns:
-        Both, as long as the multiple; the mask is False at the zeros.
+        Both, padded with zeros and with False.
     """
 
     def __init__(self, multiple, above=0, **kwargs):
@@ -52,7 +55,7 @@ class PadToMultiple(keras.layers.Layer):
         self.above = above
 
     def compute_mask(self, inputs, previous_mask):
-        """The mask is an output; none is attached."""
+        """None: the mask is an output."""
         return None
 
     def call(self, inputs, padding_mask=None):
@@ -77,14 +80,14 @@ class PadToMultiple(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class CutToLength(keras.layers.Layer):
-    """The first positions of its first input, as many as the second has."""
+    """Crops its first input to the length of the second."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
 
     def compute_mask(self, inputs, previous_mask):
-        """The mask of the padded sequence is not that of its beginning."""
+        """None: the mask of the padded sequence has another length."""
         return None
 
     def call(self, inputs, like):

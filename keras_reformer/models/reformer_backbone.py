@@ -1,31 +1,24 @@
 import keras
 
 from keras_reformer.layers import LSHSelfAttention
-from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.sublayers import Sublayers
-from keras_reformer.models.backbone_arguments import resolve
 from keras_reformer.models.backbone_layers import BackboneLayers, make_layers
-from keras_reformer.models.feeding import ChecksData
-from keras_reformer.models.inputs import TokenInputs, token_inputs, tokens_of
-from keras_reformer.models.retracing import RetracesSteps
+from keras_reformer.models.inputs import check_sizes, token_inputs
+from keras_reformer.models.reformer_config import (
+    ReformerConfig,
+    check_base_arguments,
+)
+from keras_reformer.models.reformer_model import ReformerModel
 from keras_reformer.models.seeds import SavesSeeds
 from keras_reformer.ops.vocabulary import known_token_ids
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReformerBackbone(
-    RefusesRematerialization,
-    SavesSeeds,
-    RetracesSteps,
-    TokenInputs,
-    ChecksData,
-    keras.Model,
-):
-    """Token ids to hidden states by a Reformer's stack.
+class ReformerBackbone(SavesSeeds, ReformerModel):
+    """The Reformer's stack: token ids to hidden states.
 
-    Embeddings and axial positions go into a `ReversibleSequence` of blocks,
-    attention and feed-forward each behind a normalization; the merged streams
-    are normalized once more.
+    Token and position embeddings, a `ReversibleSequence` of pre-normalized
+    attention and feed-forward branches, and a final normalization.
 
     Args:
         vocabulary_size: int. Number of token ids.
@@ -65,8 +58,7 @@ class ReformerBackbone(
         activation: Activation of the feed-forward layers. Defaults to
             `"gelu"`.
         feed_forward_chunk_length: int. Positions that feed-forward layers
-            compute at a time. Defaults to `None`, which follows from the
-            sizes.
+            compute at a time. Defaults to what the sizes imply.
         epsilon: float. Added to variances in normalizations. Defaults to
             `1e-6`.
         position_embedding: `"axial"`, `"learned"` (one long table),
@@ -89,8 +81,7 @@ class ReformerBackbone(
             Defaults to `0.0`.
         kernel_initializer: Initializer of all blocks' kernels. Defaults to
             `"glorot_uniform"`.
-        kernel_regularizer: Regularizer of all blocks' kernels. Defaults to
-            `None`.
+        kernel_regularizer: Regularizer of all blocks' kernels.
         query_key_kernel_size: int. Positions that a query-key of an LSH layer
             is made of, see `LSHSelfAttention`. Defaults to 2 for
             `scope="bucket"`, and to 1, its own alone, as published, for
@@ -141,8 +132,7 @@ class ReformerBackbone(
     >>> backbone(token_ids).shape
     TensorShape([1, 300, 64])
 
-    From embeddings, here with a prompt of ten vectors in front of the text,
-    which training may learn while the backbone is frozen:
+    From embeddings, here with ten vectors in front as a trainable prompt:
 
     >>> prompt = keras.random.normal((1, 10, 32))
     >>> text = backbone.token_embedding(token_ids)
@@ -208,20 +198,62 @@ class ReformerBackbone(
         dtype=None,
         **kwargs,
     ):
-        config = {
-            name: value
-            for name, value in locals().items()
-            if name not in ("self", "kwargs", "dtype", "__class__")
-        }
-        config = resolve(config)
-        _check_known(kwargs)
+        config = ReformerConfig(
+            vocabulary_size=vocabulary_size,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            hidden_dim=hidden_dim,
+            intermediate_dim=intermediate_dim,
+            max_sequence_length=max_sequence_length,
+            attention_layers=attention_layers,
+            key_dim=key_dim,
+            num_hashes=num_hashes,
+            num_buckets=num_buckets,
+            chunk_length=chunk_length,
+            causal=causal,
+            scope=scope,
+            dropout=dropout,
+            recompute=recompute,
+            local_chunk_length=local_chunk_length,
+            lsh_num_chunks_before=lsh_num_chunks_before,
+            lsh_num_chunks_after=lsh_num_chunks_after,
+            local_num_chunks_before=local_num_chunks_before,
+            local_num_chunks_after=local_num_chunks_after,
+            wrap=wrap,
+            activation=activation,
+            feed_forward_chunk_length=feed_forward_chunk_length,
+            epsilon=epsilon,
+            position_embedding=position_embedding,
+            axial_shape=axial_shape,
+            axial_dims=axial_dims,
+            merge=merge,
+            lsh_dropout=lsh_dropout,
+            local_dropout=local_dropout,
+            position_bias=position_bias,
+            normalization=normalization,
+            shared_dropout=shared_dropout,
+            stochastic_depth=stochastic_depth,
+            kernel_initializer=kernel_initializer,
+            kernel_regularizer=kernel_regularizer,
+            query_key_kernel_size=query_key_kernel_size,
+            center_hashes=center_hashes,
+            duplicates=duplicates,
+            rotary_layers=rotary_layers,
+            seed=seed,
+        ).resolve()
+        check_base_arguments(kwargs)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         sublayers = Sublayers(kwargs.pop("sublayers", None))
-        trainable = kwargs.get("trainable", True)
+
+        # === Layers ===
         made = make_layers(config, policy)._asdict()
+        trainable = kwargs.get("trainable", True)
         layers = BackboneLayers(**sublayers.make_all(made, trainable))
+
+        # === Functional model ===
         inputs = token_inputs()
-        outputs = layers.normalization(layers.before_normalization(inputs))
+        hidden = layers.before_normalization(inputs)
+        outputs = layers.normalization(hidden)
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
         # === Config ===
@@ -238,12 +270,12 @@ class ReformerBackbone(
     @property
     def vocabulary_size(self):
         """Number of token ids."""
-        return self._config["vocabulary_size"]
+        return self._config.vocabulary_size
 
     @property
     def max_sequence_length(self):
         """Greatest length of the inputs."""
-        return self._config["max_sequence_length"]
+        return self._config.max_sequence_length
 
     def call(self, inputs, training=None, mask=None):
         return self.normalization(
@@ -251,10 +283,10 @@ class ReformerBackbone(
         )
 
     def before_normalization(self, inputs, training=None, mask=None):
-        """What `normalization` turns into the outputs.
+        """Hidden states before the final `normalization`.
 
-        A loss that is computed in chunks normalizes them in chunks too: at
-        half a million positions each tensor of this size is a gigabyte.
+        A loss in chunks normalizes them in chunks too: at half a million
+        positions each tensor of this size is a gigabyte.
 
         Args:
             inputs: as the model takes them.
@@ -279,26 +311,7 @@ class ReformerBackbone(
 
     def complete_inputs(self, inputs, mask=None):
         inputs = super().complete_inputs(inputs, mask)
-        shape = tokens_of(inputs).shape
-        if shape[1] == 0:
-            raise ValueError(
-                "The inputs have no tokens. Expected a length of at least 1. "
-                f"Received: {' or '.join(sorted(inputs))} of shape "
-                f"{tuple(shape)}"
-            )
-        # The position table may be longer, and there may be none.
-        if shape[1] is not None and shape[1] > self.max_sequence_length:
-            raise ValueError(
-                "The inputs are longer than the model was made for. Expected "
-                f"at most max_sequence_length={self.max_sequence_length}. "
-                f"Received: length={shape[1]}"
-            )
-        if len(shape) == 3 and shape[2] != self._config["hidden_dim"]:
-            raise ValueError(
-                "Token embeddings must be as wide as the model's. Expected "
-                f"hidden_dim={self._config['hidden_dim']}. Received: "
-                f"token_embeddings.shape={tuple(shape)}"
-            )
+        check_sizes(inputs, self.max_sequence_length, self._config.hidden_dim)
         return inputs
 
     def embed(self, token_ids, start_index=0):
@@ -354,11 +367,11 @@ class ReformerBackbone(
         return self.normalization(x), cache
 
     def decode_constants(self):
-        """What all steps have in common, for a loop to compute once."""
+        """The part of `decode` that is equal in all steps of a loop."""
         return self.sequence.decode_constants()
 
     def lsh_layers(self):
-        """The attention layers that hash, by number of block."""
+        """The `LSHSelfAttention` layers by the index of their block."""
         layers = [block.attention.layer for block in self.sequence.blocks]
         return {
             index: layer
@@ -368,7 +381,7 @@ class ReformerBackbone(
 
     def get_config(self):
         config = {
-            **self._config,
+            **self._config.as_dict(),
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
@@ -385,13 +398,3 @@ class ReformerBackbone(
             "rotary_layers": "all",
         }
         return cls(**{**before, **config})
-
-
-def _check_known(kwargs):
-    """Refuses what a Functional model would take and ignore."""
-    unknown = set(kwargs) - {"name", "trainable", "sublayers"}
-    if unknown:
-        raise ValueError(
-            "Received arguments that a backbone does not have. Expected those "
-            f"of `ReformerBackbone`. Received: {', '.join(sorted(unknown))}"
-        )

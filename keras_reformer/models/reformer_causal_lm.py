@@ -160,7 +160,7 @@ class ReformerCausalLM(LanguageModel):
         )
 
     def decoder(self):
-        """What `keras_reformer.generation` needs of the model."""
+        """The model as functions that `keras_reformer.generation` calls."""
         return generation.Decoder(
             self.backbone.prefill,
             self.backbone.decode_constants,
@@ -179,16 +179,16 @@ class ReformerCausalLM(LanguageModel):
         return logits, hidden[:, 0], cache
 
     def _loop(self, sampler, stop_token_ids, jit_compile):
-        """The loop for these settings, traced once."""
+        """The decoding loop for these settings, traced once."""
         sampler = generation.get_sampler(sampler)
         stops = generation.stop_ids(stop_token_ids)
         options = [*generation.settings_of(sampler), stops, jit_compile]
         loop = self._loops.get(
-            self,
+            self.trace_version,
             options,
             lambda: self._make_loop(sampler, stops, jit_compile),
         )
-        # An equal one, whose settings may have been changed since, made it.
+        # The cached loop may hold an equal sampler that was changed since.
         loop.sampler = sampler
         return loop
 

@@ -2,32 +2,46 @@
 
 import functools
 
-from keras_reformer.layers.static_state import StaticState
+from keras_reformer.layers.trace_version import TraceVersion
 
 
 class RetracesSteps:
-    """Keeps `fit`, `evaluate` and `predict` from answering for old settings.
+    """Keeps traces of a model from answering for settings of before.
 
-    Keras traces a model's steps once. Here they are traced again once a
-    setting of a layer, its sublayers or its set of variables has changed.
+    Keras traces the steps of `fit`, `evaluate` and `predict` once. Here they
+    are traced again once `trace_version` has changed.
     """
 
-    def make_train_function(self, force=False):
-        return super().make_train_function(force or self._changed("train"))
+    @property
+    def trace_version(self):
+        """Int that changes with all that a trace takes for constant.
 
-    def make_test_function(self, force=False):
-        return super().make_test_function(force or self._changed("test"))
-
-    def make_predict_function(self, force=False):
-        return super().make_predict_function(force or self._changed("predict"))
-
-    def _changed(self, step):
-        """Whether layers are not what they were when this was last asked."""
-        now = StaticState(self)
-        before = self._states_of_steps.get(step, now)
-        self._states_of_steps[step] = now
-        return now != before
+        A setting of a layer, its sublayers, or its set of variables; not the
+        variables' values. Whoever keeps a trace of the model drops it when
+        this has changed.
+        """
+        return self._trace_version.of(self)
 
     @functools.cached_property
-    def _states_of_steps(self):
+    def _trace_version(self):
+        return TraceVersion()
+
+    def make_train_function(self, force=False):
+        return super().make_train_function(force or self._is_old("train"))
+
+    def make_test_function(self, force=False):
+        return super().make_test_function(force or self._is_old("test"))
+
+    def make_predict_function(self, force=False):
+        return super().make_predict_function(force or self._is_old("predict"))
+
+    def _is_old(self, step):
+        """Whether a step was traced at another version than the present."""
+        version = self.trace_version
+        traced_at = self._versions_of_steps.get(step, version)
+        self._versions_of_steps[step] = version
+        return version != traced_at
+
+    @functools.cached_property
+    def _versions_of_steps(self):
         return {}

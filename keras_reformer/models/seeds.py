@@ -1,11 +1,11 @@
-"""Seed states in files."""
+"""States of seed generators in files."""
 
 
 class SavesSeeds:
-    """Lets a model keep the states of its seed generators in files.
+    """Saves the states of a model's seed generators with its weights.
 
-    Keras's own files leave them out, and a model that trains on after loading
-    would draw its first dropout masks and rotations again.
+    Keras leaves them out, so a model that goes on training after loading
+    would draw its first dropout masks and rotations once more.
     """
 
     def save_own_variables(self, store):
@@ -14,7 +14,7 @@ class SavesSeeds:
             store[name] = variable
 
     def load_own_variables(self, store):
-        # Not every store has `items`.
+        # H5 stores have `keys` and no `items`.
         store = {name: store[name] for name in store.keys()}
         for name, variable in self._seed_states().items():
             if name in store:

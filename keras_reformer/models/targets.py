@@ -1,4 +1,4 @@
-"""Labels and weights of a language model, one a token."""
+"""Labels and weights of a language model, one per token."""
 
 import numbers
 
@@ -10,7 +10,7 @@ from keras_reformer.ops.vocabulary import known_labels
 
 
 def targets(inputs, labels, weights, vocabulary_size, one_hot=False):
-    """Labels and weights for every token.
+    """Labels and weights of all tokens.
 
     Args:
         inputs: what `inputs.complete` returns.
@@ -20,7 +20,7 @@ def targets(inputs, labels, weights, vocabulary_size, one_hot=False):
             `(batch, 1)` or `(batch,)`, or None.
         vocabulary_size: int.
         one_hot: bool. Whether labels `(batch, length, vocabulary_size)` are
-            left as they are. Defaults to `False`.
+            returned unchanged. Defaults to `False`.
 
     Returns:
         labels: `(batch, length)`, all in the vocabulary.
@@ -67,7 +67,7 @@ def _labels_per_token(labels, tokens):
         )
     if rank not in (2, 3) or not _same(shape[1], length):
         _refuse("labels", shape, "`(batch, length)`", tokens)
-    # A shape that is not known yet must not be broadcast.
+    # A shape unknown while tracing must not be broadcast.
     return keras.ops.reshape(labels, keras.ops.shape(tokens)[:2])
 
 

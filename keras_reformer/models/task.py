@@ -1,8 +1,7 @@
-"""What the models made of a backbone and a head share."""
+"""The base of models made of a backbone and a head."""
 
 import keras
 
-from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.layers.reversible_block import stream_dtype
 from keras_reformer.layers.sublayers import (
     Sublayers,
@@ -10,27 +9,21 @@ from keras_reformer.layers.sublayers import (
     deserialize,
     serialize,
 )
-from keras_reformer.models.feeding import ChecksData
-from keras_reformer.models.inputs import TokenInputs, token_inputs
+from keras_reformer.models.inputs import token_inputs
 from keras_reformer.models.reformer_backbone import ReformerBackbone
-from keras_reformer.models.retracing import RetracesSteps
+from keras_reformer.models.reformer_model import ReformerModel
 
 
-class Task(
-    RefusesRematerialization,
-    RetracesSteps,
-    TokenInputs,
-    ChecksData,
-    keras.Model,
-):
-    """A Functional model of a backbone and the layers of `_make_head`.
+class Task(ReformerModel):
+    """A Functional model of a backbone and a head for one task.
 
-    Takes a `backbone` or its arguments, and those of the head. (An `__init__`
-    with `*args` in a subclass would make Keras take it for one with the
-    arguments of `keras.Model`.)
+    A subclass makes the head's layers in `_make_head` and connects them in
+    `_connect`. The arguments are a `backbone` or its arguments, and those of
+    the head. (Keras takes an `__init__` with `*args` for that of
+    `keras.Model`.)
     """
 
-    # What a head takes, and what it leaves out of a backbone's defaults.
+    # The head's arguments, and defaults that replace the backbone's.
     _head_defaults = {}
     _backbone_defaults = {}
 
@@ -88,21 +81,21 @@ class Task(
             setattr(self, attribute, layer)
 
     def _check_backbone(self, backbone):
-        """Raises a `ValueError` for a backbone that the head cannot use."""
+        """Raises a `ValueError` if the head cannot use the backbone."""
 
     def _make_head(self, backbone):
-        """The head's layers, by attribute."""
+        """Makes the head's layers, by attribute name."""
         raise NotImplementedError
 
     def _connect(self, head, hidden, **options):
-        """Logits for the backbone's outputs, float32 at least.
+        """Logits for the backbone's outputs, at least float32.
 
         Makes the Functional graph, and is what a call of the model runs.
 
         Args:
             head: what `_make_head` returns.
             hidden: the backbone's outputs.
-            **options: `training`, where Keras's call context does not say.
+            **options: `training`, where Keras's call context lacks it.
         """
         raise NotImplementedError
 
@@ -138,13 +131,13 @@ class Task(
 
 
 def logits_layer(policy, name="logits"):
-    """Its output is float32 at least, whatever the policy computes in."""
+    """A layer that casts logits to at least float32."""
     dtype = stream_dtype(policy)
     return keras.layers.Activation("linear", dtype=dtype, name=name)
 
 
 def check_sees_both_sides(backbone, reason):
-    """Raises a `ValueError` for a causal backbone, and says what to do."""
+    """Raises a `ValueError` with a way out if the backbone is causal."""
     if backbone.get_config()["causal"]:
         raise ValueError(
             f"{reason} Expected a backbone with causal=False. Received: "
@@ -167,7 +160,7 @@ _SIZES = (
 
 
 def _backbone(backbone, sizes, options, defaults):
-    """The backbone given, or one made of the other arguments."""
+    """Returns the backbone, or makes one from the other arguments."""
     given = {k: v for k, v in sizes.items() if v is not None} | options
     if backbone is None:
         missing = sorted(k for k, v in sizes.items() if v is None)

@@ -98,7 +98,7 @@ class ChunkedCrossEntropy:
 
     @property
     def metrics(self):
-        """The loss, and what `compile` was given."""
+        """The loss and the metrics of `compile`."""
         results = getattr(self, "_results", None)
         return super().metrics if results is None else results.all
 
@@ -129,7 +129,7 @@ class ChunkedCrossEntropy:
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """The loss of logits; see `keras.Model.compute_loss`."""
+        """The loss of logits. See `keras.Model.compute_loss`."""
         _, y, sample_weight = self._unpack((x, y, sample_weight))
         if not self._has_own_loss:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -139,12 +139,12 @@ class ChunkedCrossEntropy:
         return self._share(losses, tf.cast(sample_weight, losses.dtype))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Results of what needs logits; see `keras.Model.compute_metrics`."""
+        """Metrics that need logits. See `keras.Model.compute_metrics`."""
         _, y, sample_weight = self._unpack((x, y, sample_weight))
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _unpack(self, data):
-        """Inputs, labels and the weight of each position."""
+        """Complete inputs, labels, and the weight of each position."""
         x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         x = complete(x)
         return x, *self._targets(x, labels, weights)
@@ -197,7 +197,7 @@ class ChunkedCrossEntropy:
         return _mean(losses, weights) + self._added_loss(losses.dtype)
 
     def _position_losses(self, x, labels, weights, training):
-        """Losses of positions and their weights, after updating metrics."""
+        """Losses and weights of all positions; updates the metrics."""
         losses, nats, correct = self._cross_entropy(
             x, labels, training, self._label_smoothing
         )
@@ -207,7 +207,7 @@ class ChunkedCrossEntropy:
         return losses, weights
 
     def _cross_entropy(self, x, labels, training, label_smoothing=0.0):
-        """Loss, nats and accuracy of each position, in chunks of them."""
+        """Loss, nats and accuracy of each position, computed in chunks."""
         hidden = self.backbone.before_normalization(x, training=training)
         normalization = self.backbone.normalization
         function, head_weights = pure_outputs(
@@ -223,13 +223,13 @@ class ChunkedCrossEntropy:
         )
 
     def _share(self, losses, weights):
-        """A replica's share of the loss: replicas' gradients are added up."""
+        """A replica's share of the loss; gradients of replicas are summed."""
         total, replicas = _over_replicas(tf.reduce_sum(weights))
         share = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
         return share + self._added_loss(losses.dtype) / replicas
 
     def _added_loss(self, dtype):
-        """What layers add to the loss."""
+        """The sum of losses that layers add."""
         total = tf.zeros((), dtype)
         for loss in self.losses:
             total += tf.reduce_sum(tf.cast(loss, dtype))
@@ -251,10 +251,10 @@ def _over_replicas(total):
 
 
 class _Results:
-    """The metrics that follow from each position's cross-entropy.
+    """The metrics that are computed from each position's cross-entropy.
 
-    Held in an object of its own, so that Keras does not track as the model's
-    state what the next `compile` replaces.
+    Not a Keras object, so that the model does not track metrics that the next
+    `compile` replaces.
     """
 
     def __init__(self, metrics):

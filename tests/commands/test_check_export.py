@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_reformer.cli import main
-from keras_reformer.loaders import comparison, runner
+from keras_reformer.export.check import comparison, runner
 
 
 @pytest.fixture

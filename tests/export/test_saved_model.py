@@ -1,4 +1,3 @@
-import json
 import os
 
 import keras
@@ -12,6 +11,7 @@ from keras_reformer.export import (
     verify_saved_model,
     warmup,
 )
+from keras_reformer.export.metadata import read_metadata
 from tests.support.tiny_exports import IDS, ONE_BLOCK, causal_lm, classifier
 
 
@@ -45,16 +45,14 @@ def test_layout_of_tensorflow_serving(path):
 
 
 def test_metadata(path, model):
-    with open(os.path.join(path, "metadata.json")) as file:
-        metadata = json.load(file)
+    metadata = read_metadata(path)
     assert metadata["byte_offset"] == 2
     assert metadata["config"] == model.get_config()
     assert metadata["versions"]["keras"] == keras.__version__
 
 
 def test_metadata_lists_the_signatures(path):
-    with open(os.path.join(path, "metadata.json")) as file:
-        metadata = json.load(file)
+    metadata = read_metadata(path)
     assert metadata["vocabulary_size"] == 11
     assert metadata["max_length"] == 64
     assert metadata["length_buckets"] == []

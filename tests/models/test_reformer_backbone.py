@@ -161,6 +161,7 @@ def test_layers_have_seeds_of_their_own():
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"wrap": True}, "wrap"),
         ({"axial_shape": (4, 4)}, "axial_shape"),
+        ({"axial_shape": []}, "axial_shape"),
         ({"axial_shape": (10, 10), "axial_dims": (4, 4)}, "dims"),
         ({"local_num_chunks_before": -1}, "num_chunks_before"),
     ],
@@ -248,3 +249,13 @@ def test_quantization_finds_no_layer_that_is_not_built():
     backbone = tiny.make_backbone(position_embedding=None, **tiny.SMALLEST)
     backbone.quantize("int8")
     assert np.isfinite(call(backbone)).all()
+
+
+def test_scan_blocks_of_its_sequence_is_kept():
+    backbone = tiny.make_backbone(**tiny.SMALLEST)
+    assert "sublayers" not in backbone.get_config()
+    backbone.sequence.scan_blocks = False
+    config = backbone.get_config()
+    assert config["sublayers"] == {"sequence/scan_blocks": False}
+    copy = ReformerBackbone.from_config(config)
+    assert copy.sequence.scan_blocks is False

@@ -144,6 +144,11 @@ def test_what_stays_is_not_traced_again(local):
     loop, function = local._loop("greedy", None, False), local.predict_function
     local.trainable = False
     local.trainable = True
+    # What compiling changes is the step of training, which Keras drops.
+    local.compile(keras.optimizers.SGD(0.1))
+    assert local._loop("greedy", None, False) is loop
+    assert local.predict_function is None
+    local.predict_function = function
     spread(local.trainable_weights, 1e-3)
     check(local)
     assert local._loop("greedy", None, False) is loop

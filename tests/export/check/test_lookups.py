@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_reformer import models
 from keras_reformer.export import export_saved_model, verify_saved_model, warmup
-from keras_reformer.loaders import runner
+from keras_reformer.export.check import runner
 from tests.support.tiny_exports import ONE_BLOCK, SIZES
 
 WORDS = ["a", "bb", "c" * 40]

@@ -1,4 +1,4 @@
-"""A SavedModel in a process that has no Python: C on TensorFlow's C API."""
+"""Runs a SavedModel in a C program, through TensorFlow's C API."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from keras_reformer.loaders.signatures import Signature, read_signatures
+from keras_reformer.export.check.signatures import Signature, read_signatures
 
 _SOURCE = os.path.join(os.path.dirname(__file__), "saved_model_runner.c")
 _LIBRARY = "libtensorflow_cc.so.2"
@@ -21,10 +21,10 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class RequestError(Exception):
-    """A request that the model refused.
+    """A request that the model rejected.
 
     Attributes:
-        code: int. What `TF_Code`, and gRPC, call the reason.
+        code: int. The status code of `TF_Code` and gRPC.
     """
 
     def __init__(self, code, message):
@@ -33,7 +33,7 @@ class RequestError(Exception):
 
 
 def missing() -> str | None:
-    """Why the C program cannot be built here, or None."""
+    """Says why the C program cannot be built, or returns None."""
     if _compiler() is None:
         return "no C compiler"
     if not os.path.exists(os.path.join(tf.sysconfig.get_lib(), _LIBRARY)):
@@ -102,10 +102,10 @@ class Runner:
         self._log.close()
 
     def run(self, name: str, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Asks a signature; requests of several threads take turns.
+        """Runs a signature; only one thread at a time.
 
         Raises:
-            RequestError: if the model refuses the request.
+            RequestError: if the model rejects the request.
             RuntimeError: if the process has ended.
         """
         signature = self.signatures[name]
@@ -121,7 +121,7 @@ class Runner:
 
 
 def write_request(file: BinaryIO, signature: Signature, inputs: Arrays) -> None:
-    """Writes a request as the C program reads it."""
+    """Writes a request in the C program's format."""
     file.write(struct.pack("<II", len(inputs), len(signature.outputs)))
     for name, value in inputs.items():
         _write_text(file, signature.inputs[name])
@@ -131,7 +131,7 @@ def write_request(file: BinaryIO, signature: Signature, inputs: Arrays) -> None:
 
 
 def read_answer(file: BinaryIO, signature: Signature) -> dict[str, np.ndarray]:
-    """Reads an answer as the C program writes it.
+    """Reads an answer in the C program's format.
 
     Raises:
         RequestError: if the answer is an error.

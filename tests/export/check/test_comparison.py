@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from keras_reformer.loaders import comparison, runner
-from keras_reformer.loaders.comparison import Result, distance
+from keras_reformer.export.check import comparison, runner
+from keras_reformer.export.check.comparison import Result, distance
 
 ONE = {"logits": np.ones((2, 3), "float32")}
 

@@ -1,7 +1,7 @@
 import pytest
 
-from keras_reformer.loaders import runner
-from keras_reformer.loaders.comparison import Reference
+from keras_reformer.export.check import runner
+from keras_reformer.export.check.comparison import Reference
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ import pytest
 
 from keras_reformer.cli import main
 from keras_reformer.export import export_saved_model, warmup
-from keras_reformer.loaders.comparison import Reference
-from keras_reformer.loaders.signatures import read_metadata, read_signatures
+from keras_reformer.export.check.comparison import Reference
+from keras_reformer.export.check.signatures import read_signatures
+from keras_reformer.export.metadata import read_metadata
 from tests.support.damage import check, cuts, flips
 
 

@@ -1,4 +1,4 @@
-"""Every loader's answers beside those of TensorFlow's Python loader."""
+"""Compares loaders of SavedModels with TensorFlow's Python loader."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reformer.export import warmup
+from keras_reformer.export.check import prediction_service, runner, signatures
+from keras_reformer.export.check.engines import ENGINES
 from keras_reformer.files import reading
-from keras_reformer.loaders import prediction_service, runner, signatures
-from keras_reformer.loaders.engines import ENGINES
 
 TOLERANCE = 1e-5
 _DEFAULT = "serving_default"
-# Converters explain themselves at length.
+# Messages of converters are long.
 _REASON_LENGTH = 200
 
 Arrays = dict[str, np.ndarray]
@@ -22,14 +22,15 @@ Ask = Callable[[str, Arrays], Arrays]
 
 
 class Result(NamedTuple):
-    """What came of one loader.
+    """The result of one loader.
 
     Attributes:
         loader: its name.
-        requests: how many were compared.
-        difference: the largest one, over the largest output of its kind or
-            1, whichever is larger; None where nothing could be compared.
-        reason: why not, or what went wrong.
+        requests: number of requests compared.
+        difference: the largest difference, relative to the largest value of
+            that output or to 1, whichever is larger; None if the loader
+            could not run.
+        reason: why it could not run.
     """
 
     loader: str
@@ -39,15 +40,15 @@ class Result(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        # Written so that a NaN differs too.
+        # Also true for NaN.
         return self.difference is not None and not self.difference <= TOLERANCE
 
 
 class Reference:
-    """The requests, and what TensorFlow's Python loader answers to them.
+    """Requests, and the outputs of TensorFlow's Python loader.
 
-    The requests are those that a server warms up with, the default
-    signature's twice: at its own name too.
+    The requests are the export's warm-up requests, those of the default
+    signature under both of its names.
 
     Args:
         path: str. The folder of a SavedModel.
@@ -60,7 +61,7 @@ class Reference:
     def __init__(self, path: str):
         self.path = path
         self.signatures = signatures.read_signatures(path)
-        # What is loaded owns the variables that its functions read.
+        # Keeps the variables alive that the loaded functions read.
         with reading(path, "a SavedModel with a default signature"):
             self._loaded = tf.saved_model.load(path)
             default = self.signatures[_DEFAULT]
@@ -74,18 +75,18 @@ class Reference:
         self.answers = [self.ask(*request) for request in self.requests]
 
     def ask(self, name: str, inputs: Arrays) -> Arrays:
-        """What TensorFlow's Python loader answers."""
+        """Runs a signature with TensorFlow's Python loader."""
         tensors = {key: tf.constant(x) for key, x in inputs.items()}
         answer = self._loaded.signatures[name](**tensors)
         return {key: x.numpy() for key, x in answer.items()}
 
     def compare(self, loader: str, ask: Ask, only_default=False) -> Result:
-        """Asks a loader what this one was asked.
+        """Runs the same requests with another loader.
 
         Args:
             loader: str. Its name.
-            ask: a signature's name and inputs to outputs by name.
-            only_default: bool. Whether it has no signature but the default.
+            ask: function from a signature's name and inputs to outputs.
+            only_default: bool. Whether to run the default signature only.
         """
         count, largest = 0, 0.0
         for request, expected in zip(self.requests, self.answers, strict=True):
@@ -93,7 +94,7 @@ class Reference:
                 continue
             received = ask(*request)
             count += 1
-            # `max` of Python would drop a NaN.
+            # Python's `max` may drop a NaN.
             largest = float(np.max([largest, distance(expected, received)]))
         return Result(loader, count, largest)
 
@@ -105,11 +106,10 @@ class Reference:
 
 
 def distance(expected: Arrays, received: Arrays) -> float:
-    """The largest difference of two answers.
+    """The largest relative difference of outputs.
 
-    Differences are divided by the largest value expected of that output, if
-    that is above 1. Answers of other names or shapes, and other strings,
-    are infinitely far.
+    Differences are divided by the largest expected value of that output, if
+    it is above 1. Other names, shapes or strings give infinity.
     """
     if set(expected) != set(received):
         return float("inf")
@@ -127,14 +127,14 @@ def distance(expected: Arrays, received: Arrays) -> float:
 
 
 def compare_loaders(path: str) -> Iterator[Result]:
-    """Compares every loader that is installed.
+    """Compares all loaders that are installed.
 
     Args:
         path: str. The folder of a SavedModel, as `export_saved_model`
             returns it.
 
     Yields:
-        `Result` of each loader as it comes.
+        The `Result` of each loader.
 
     Raises:
         ValueError: if there is no SavedModel, or no request to compare.
@@ -168,7 +168,7 @@ def _compare_c(reference) -> Iterator[Result]:
 
 
 def _compare_engine(reference, name, run) -> Result:
-    """An engine may not know an operation; that is no difference."""
+    """The result of an engine, which may not support all operations."""
     try:
         return reference.compare(
             name,
@@ -182,7 +182,7 @@ def _compare_engine(reference, name, run) -> Result:
 
 
 def _reason(error) -> str:
-    """What converters could not do, out of all that they say."""
+    """The unsupported operations that a converter's message names."""
     lines = str(error).splitlines()
     named = [x for x in lines if "operations: " in x or "ops: " in x]
     text = named[0] if named else str(error)

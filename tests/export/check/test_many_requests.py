@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.export import endpoints, export_saved_model
-from keras_reformer.loaders import runner
+from keras_reformer.export.check import runner
 from tests.support.tiny_exports import LENGTH, ONE_BLOCK, VOCABULARY, causal_lm
 
 REQUESTS, WARM = 2000, 500

@@ -1,6 +1,5 @@
-"""What a SavedModel says about itself, read without loading it."""
+"""Signatures of a SavedModel, read without loading it."""
 
-import json
 import os
 from typing import NamedTuple
 
@@ -10,12 +9,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_reformer.files import reading
 
-# How a signature is told from what TensorFlow adds to the list of them.
+# Prefix of entries that TensorFlow adds to the signatures.
 _PRIVATE = "__"
 
 
 class Signature(NamedTuple):
-    """Tensors of a signature: names in a request to names in the graph."""
+    """Names of inputs and outputs, mapped to names of tensors in the graph."""
 
     inputs: dict[str, str]
     outputs: dict[str, str]
@@ -56,19 +55,3 @@ def _signature(definition) -> Signature:
             for key, info in definition.inputs.items()
         },
     )
-
-
-def read_metadata(path: str) -> dict:
-    """Reads the `metadata.json` of an export; empty if there is none.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
-    path = os.path.join(path, "metadata.json")
-    if not os.path.exists(path):
-        return {}
-    with (
-        reading(path, "an export's metadata"),
-        open(path, encoding="utf-8") as file,
-    ):
-        return dict(json.load(file))

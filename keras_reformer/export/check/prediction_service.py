@@ -1,8 +1,8 @@
-"""A stand-in for TensorFlow Serving: its protocol around the C program.
+"""A minimal prediction service: TensorFlow Serving's gRPC around the C program.
 
 Messages and stubs are those of the package `tensorflow-serving-api`, and the
-model runs in the loader that TensorFlow Serving links. What lies between,
-its batching, its model configuration and its HTTP, is not here.
+model runs in the loader that TensorFlow Serving links. There is no batching,
+no model configuration and no HTTP.
 """
 
 import concurrent.futures
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from keras_reformer.loaders.runner import RequestError, Runner
+from keras_reformer.export.check.runner import RequestError, Runner
 
 _SERVICE = "tensorflow.serving.PredictionService"
 _DEFAULT = "serving_default"
@@ -25,7 +25,7 @@ _OPTIONS = [
 
 
 def missing() -> str | None:
-    """What is not installed, or None."""
+    """Says which package is not installed, or returns None."""
     for module, package in (
         ("grpc", "grpcio"),
         ("tensorflow_serving", "tensorflow-serving-api"),
@@ -61,7 +61,7 @@ def serving(runner: Runner) -> Iterator[str]:
 
 @contextlib.contextmanager
 def client(address: str) -> Iterator["Client"]:
-    """A connection to a server of this protocol."""
+    """Connects to a prediction service."""
     import grpc
 
     with grpc.insecure_channel(address, options=_OPTIONS) as channel:
@@ -69,7 +69,7 @@ def client(address: str) -> Iterator["Client"]:
 
 
 class Client:
-    """What TensorFlow Serving's Python users write.
+    """A client as users of TensorFlow Serving write it.
 
     Args:
         channel: gRPC channel.
@@ -81,7 +81,7 @@ class Client:
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
     def run(self, name, inputs, timeout=600) -> dict[str, np.ndarray]:
-        """Asks a signature.
+        """Runs a signature.
 
         Raises:
             RequestError: if the server refuses the request.
@@ -101,7 +101,7 @@ class Client:
 
 
 def _handler(runner):
-    """The one method that matters here."""
+    """The handler of `Predict`, the only method."""
     import grpc
     from tensorflow_serving.apis import predict_pb2
 
@@ -128,7 +128,7 @@ def _handler(runner):
 
 
 def _answer(runner, name, request) -> dict[str, np.ndarray]:
-    """Refuses what TensorFlow Serving refuses before it runs a model."""
+    """Checks a request as TensorFlow Serving does, and runs it."""
     if name not in runner.signatures:
         reason = f'Serving signature key "{name}" not found.'
         raise RequestError(tf.errors.FAILED_PRECONDITION, reason)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reformer.loaders import prediction_service, runner
+from keras_reformer.export.check import prediction_service, runner
 from tests.support.tiny_exports import IDS, LENGTH, LENGTHS, VOCABULARY
 
 SCORE = {"token_ids": IDS, "lengths": LENGTHS}

@@ -1,0 +1,1 @@
+"""Compares what the loaders of an exported model answer to equal requests."""

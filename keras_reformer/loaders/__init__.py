@@ -1,1 +1,0 @@
-"""Loaders of exported models, to prove that what they answer is equal."""

@@ -1,0 +1,18 @@
+"""The base of all models here."""
+
+import keras
+
+from keras_reformer.layers.rematerialization import RefusesRematerialization
+from keras_reformer.models.feeding import ChecksData
+from keras_reformer.models.inputs import TokenInputs
+from keras_reformer.models.retracing import RetracesSteps
+
+
+class ReformerModel(
+    RefusesRematerialization,
+    RetracesSteps,
+    TokenInputs,
+    ChecksData,
+    keras.Model,
+):
+    """A Functional model of token ids, whose traces follow its settings."""

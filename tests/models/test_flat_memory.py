@@ -1,0 +1,79 @@
+"""Memory of compiled training steps does not grow with depth."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+LENGTH, WIDTH = 2048, 32
+# Of one residual stream, in float32.
+STREAM = LENGTH * WIDTH * 4
+
+# XLA's flags are read once, so the steps are compiled in a process of their
+# own.
+_COMPILE = """
+import sys
+
+import tensorflow as tf
+
+from tests.support import tiny
+
+length, width, kind, recompute, *depths = sys.argv[1:]
+for depth in map(int, depths):
+    model = tiny.make_model(
+        num_layers=depth,
+        attention_layers=(kind,),
+        hidden_dim=int(width),
+        max_sequence_length=int(length),
+        num_hashes=1,
+        chunk_length=64,
+        recompute=recompute == "True",
+    )
+    variables = [v.value for v in model.trainable_variables]
+
+    def step(ids):
+        with tf.GradientTape() as tape:
+            loss = model.training_loss(ids)
+        return tape.gradient(loss, variables)
+
+    step.__name__ = f"step_of_{depth}_blocks"
+    step = tf.function(step, jit_compile=True, autograph=False)
+    step(tf.constant(tiny.make_ids(1, int(length))))
+"""
+
+
+def temporaries(folder, kind, recompute, depths):
+    """Bytes that XLA plans for intermediate values, for each depth."""
+    subprocess.run(
+        [sys.executable, "-c", _COMPILE, str(LENGTH), str(WIDTH), kind]
+        + [str(recompute), *map(str, depths)],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": f"--xla_dump_to={folder}"},
+        check=True,
+    )
+    return [
+        sum(
+            int(size)
+            for file in folder.glob(f"*step_of_{depth}_blocks*buffer-assig*")
+            for size in re.findall(
+                r"^allocation \d+: size (\d+), preallocated-temp",
+                file.read_text(),
+                re.MULTILINE,
+            )
+        )
+        for depth in depths
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind", ["lsh", pytest.param("local", marks=pytest.mark.slow)]
+)
+def test_a_block_more_takes_less_than_a_stream(kind, tmp_path):
+    """Copies of its weights, and what it remembers of its hashing."""
+    few, many = temporaries(tmp_path, kind, True, [4, 8])
+    assert few > STREAM
+    assert (many - few) / 4 < 0.5 * STREAM
