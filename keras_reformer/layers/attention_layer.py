@@ -9,27 +9,37 @@ from keras_reformer.ops.attention.kernel import AttentionDropout
 
 
 class AttentionLayer(ProjectingLayer):
-    """What all attention layers share: heads, biases, rotation, dropout.
+    """Base of all attention layers: heads, position bias, rotary, dropout.
 
-    Inputs are projected into heads by dense layers, the heads' outputs back
-    by `attention_output`. It takes `ProjectingLayer`'s arguments too.
+    Dense layers project inputs into heads, and `attention_output` projects
+    the attended values of all heads back.
+
+    Args:
+        num_heads: int. Number of attention heads.
+        key_dim: int. Size of each head's queries and keys.
+        value_dim: int. Size of each head's values; `None` means `key_dim`.
+        dropout: float in `[0, 1)`. Dropout of attention weights.
+        position_bias: Keras layer or None.
+        rotary_embedding: `RotaryEmbedding` or None.
+        shared_dropout: bool. Whether all share one dropout mask.
+        **kwargs: Arguments of `ProjectingLayer`.
     """
 
     _layer_arguments = ("position_bias", "rotary_embedding")
 
     def __init__(
         self,
+        *,
         num_heads,
         key_dim,
-        value_dim=None,
-        dropout=0.0,
-        use_bias=False,
-        position_bias=None,
-        rotary_embedding=None,
-        shared_dropout=False,
+        value_dim,
+        dropout,
+        position_bias,
+        rotary_embedding,
+        shared_dropout,
         **kwargs,
     ):
-        super().__init__(use_bias, **kwargs)
+        super().__init__(**kwargs)
         value_dim = key_dim if value_dim is None else value_dim
         self.num_heads = checks.positive_int("num_heads", num_heads)
         self.key_dim = checks.positive_int("key_dim", key_dim)

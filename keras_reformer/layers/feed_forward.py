@@ -40,6 +40,8 @@ class FeedForward(ProjectingLayer):
         kernel_constraint: Constraint of kernels.
         bias_constraint: Constraint of biases.
         seed: int. Seed of dropout.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -71,9 +73,28 @@ class FeedForward(ProjectingLayer):
         chunk_length=None,
         use_bias=True,
         shared_dropout=False,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        seed=None,
+        sublayers=None,
         **kwargs,
     ):
-        super().__init__(use_bias, **kwargs)
+        super().__init__(
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            seed=seed,
+            sublayers=sublayers,
+            **kwargs,
+        )
         self.intermediate_dim = checks.positive_int(
             "intermediate_dim", intermediate_dim
         )

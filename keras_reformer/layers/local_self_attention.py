@@ -49,6 +49,8 @@ class LocalSelfAttention(ChunkedSelfAttention):
         kernel_constraint: Constraint of the projections.
         bias_constraint: Constraint of biases.
         seed: int. Seed of dropout.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -73,6 +75,56 @@ class LocalSelfAttention(ChunkedSelfAttention):
     """
 
     _projections = ("query", "key", "value")
+
+    def __init__(
+        self,
+        num_heads,
+        key_dim,
+        value_dim=None,
+        chunk_length=64,
+        num_chunks_before=1,
+        num_chunks_after=0,
+        causal=False,
+        wrap=False,
+        dropout=0.0,
+        use_bias=False,
+        position_bias=None,
+        rotary_embedding=None,
+        shared_dropout=False,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        seed=None,
+        sublayers=None,
+        **kwargs,
+    ):
+        super().__init__(
+            num_heads=num_heads,
+            key_dim=key_dim,
+            value_dim=value_dim,
+            chunk_length=chunk_length,
+            num_chunks_before=num_chunks_before,
+            num_chunks_after=num_chunks_after,
+            causal=causal,
+            wrap=wrap,
+            dropout=dropout,
+            use_bias=use_bias,
+            position_bias=position_bias,
+            rotary_embedding=rotary_embedding,
+            shared_dropout=shared_dropout,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            seed=seed,
+            sublayers=sublayers,
+            **kwargs,
+        )
 
     def call(self, inputs, mask=None, training=None):
         mask = checks.mask("mask", mask, inputs.shape[:2])

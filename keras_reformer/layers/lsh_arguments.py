@@ -61,10 +61,9 @@ def duplicates(value, discount):
     return value
 
 
-def center_hashes(value, duplicates):
-    """Returns whether to centre, if the way to count duplicates allows it."""
-    value = checks.boolean("center_hashes", value)
-    if value and duplicates == "importance":
+def check_center(center_hashes, duplicates):
+    """Refuses a center where the way to count duplicates has no use for it."""
+    if center_hashes and duplicates == "importance":
         raise ValueError(
             "`duplicates='importance'` takes the probability that two tokens "
             "share a bucket from the angle between them, which "
@@ -72,7 +71,19 @@ def center_hashes(value, duplicates):
             "center_hashes=True, duplicates='importance'. Use "
             "`duplicates='discount'` or `center_hashes=False`."
         )
-    return value
+
+
+def rotation_seed(value):
+    """Returns None or a tuple of two ints, or raises a `ValueError`."""
+    if value is None:
+        return None
+    parts = value if isinstance(value, (list, tuple)) else ()
+    if len(parts) != 2:
+        raise ValueError(
+            "`rotation_seed` is what rotations are drawn from. Expected a "
+            f"pair of integers or None. Received: rotation_seed={value!r}"
+        )
+    return tuple(checks.integer("rotation_seed", part) for part in parts)
 
 
 def check_length_known(length):

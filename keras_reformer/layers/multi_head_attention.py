@@ -58,6 +58,8 @@ class MultiHeadAttention(AttentionLayer):
         kernel_constraint: Constraint of the projections.
         bias_constraint: Constraint of biases.
         seed: int. Seed of dropout.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -109,10 +111,37 @@ class MultiHeadAttention(AttentionLayer):
         share_query_key=False,
         query_chunk_length=QUERY_CHUNK_LENGTH,
         causal=False,
+        position_bias=None,
+        rotary_embedding=None,
+        shared_dropout=False,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        seed=None,
+        sublayers=None,
         **kwargs,
     ):
         super().__init__(
-            num_heads, key_dim, value_dim, dropout, use_bias, **kwargs
+            num_heads=num_heads,
+            key_dim=key_dim,
+            value_dim=value_dim,
+            dropout=dropout,
+            use_bias=use_bias,
+            position_bias=position_bias,
+            rotary_embedding=rotary_embedding,
+            shared_dropout=shared_dropout,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            seed=seed,
+            sublayers=sublayers,
+            **kwargs,
         )
         self.share_query_key = checks.boolean(
             "share_query_key", share_query_key

@@ -39,6 +39,8 @@ class PreNormalization(CompositeLayer):
             up. Defaults to `0.0`.
         stochastic_depth_seed: int. Branches of equal rate and seed, each
             called once a step, drop the same examples.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -73,9 +75,10 @@ class PreNormalization(CompositeLayer):
         shared_dropout=False,
         stochastic_depth=0.0,
         stochastic_depth_seed=None,
+        sublayers=None,
         **kwargs,
     ):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(sublayers=sublayers, autocast=False, **kwargs)
         self.supports_masking = True
         self.layer = adopt(checks.layer("layer", layer))
         self.epsilon = checks.positive("epsilon", epsilon)
