@@ -2,7 +2,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.rematerialization import RefusesRematerialization
-from keras_reformer.layers.tracking import track_seed
+from keras_reformer.layers.tracking import seed_state
 from keras_reformer.ops.dropout import dropout
 
 
@@ -50,7 +50,7 @@ class Dropout(RefusesRematerialization, keras.layers.Dropout):
         if isinstance(shared_axes, int):
             shared_axes = (shared_axes,)
         self.shared_axes = _check_axes(shared_axes)
-        track_seed(self)
+        self._seed_state = seed_state(self)
 
     def call(self, inputs, training=False):
         checks.numeric("inputs", inputs)

@@ -2,7 +2,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.composite_layer import CompositeLayer
-from keras_reformer.layers.tracking import track_seed
+from keras_reformer.layers.tracking import seed_state
 
 
 class ProjectingLayer(CompositeLayer):
@@ -56,7 +56,7 @@ class ProjectingLayer(CompositeLayer):
         )
         self.seed = checks.seed("seed", seed)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        track_seed(self)
+        self._seed_state = seed_state(self)
 
     def _build_dense(self, name, units, input_shape):
         """Makes a dense layer as the attribute `name` and builds it."""
