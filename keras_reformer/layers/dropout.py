@@ -8,24 +8,27 @@ from keras_reformer.ops.dropout import dropout
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class Dropout(RefusesRematerialization, keras.layers.Dropout):
-    """`keras.layers.Dropout` whose mask is made where it is used.
+    """`keras.layers.Dropout` with a counter-based mask that is not stored.
 
-    A mask element is an integer hash of its own index and the call's seed,
-    so it fuses into the multiplication and is never stored: under XLA and in
-    reversible stacks memory does not grow with the number of such layers.
+    A mask element is an integer hash of its index and the call's seed, which
+    XLA fuses into the multiplication: in reversible stacks memory does not
+    grow with the number of dropout layers.
 
     Args:
-        rate: float in `[0, 1)`. Share of inputs to set to zero; the others
-            are scaled by `1 / (1 - rate)`.
-        shared_axes: int or tuple of ints. Axes along which one draw counts
-            for all, e.g. `1` to drop whole features of a sequence. Defaults
+        rate: float in `[0, 1)`. Fraction of inputs to set to zero; the
+            others are scaled by `1 / (1 - rate)`.
+        shared_axes: int or tuple of ints. Axes along which the mask is
+            broadcast, e.g. `1` to drop whole features of a sequence. Defaults
             to `None`.
         seed: int. Defaults to `None`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Float tensor of any shape.
-        training: bool. Whether to drop anything.
+        training: bool. Whether to apply dropout.
+
+    Returns:
+        Float tensor of the inputs' shape.
 
     Raises:
         ValueError: if `rate` is not in `[0, 1)`.

@@ -1,4 +1,4 @@
-"""What a trace of layers holds fixed, and whether it still holds."""
+"""What a trace of layers takes for constant, and whether it still is."""
 
 import functools
 import types
@@ -9,18 +9,19 @@ from keras_reformer.ops.tracing import is_symbolic
 
 
 class StaticState:
-    """What a trace of layers takes for constant.
+    """A snapshot of what a trace of layers takes for constant.
 
-    A trace reads variables each time it runs. All else it keeps as it was:
-    settings, sublayers, and which variables there are, so that a layer whose
-    setting was changed, that has got LoRA or was quantized needs another one.
-    Two states are equal while an old trace may answer.
+    A trace reads variables each time it runs. Everything else is baked in:
+    settings, sublayers and the set of variables, so that a changed setting,
+    LoRA or quantization needs a new trace. While two snapshots are equal, a
+    trace made at the first is valid at the second.
 
-    Found are the attributes of layers and of what is in lists, tuples and
-    dicts. Numbers and strings are compared by value, other objects by
-    identity; they are referred to, so that no later object can take theirs.
-    What changes inside of an object that is no layer is not seen. Names,
-    trainability and what `compile` sets are not part of the state.
+    It has the attributes of layers, and of layers in lists, tuples and dicts.
+    Numbers and strings are compared by value, other objects by identity; the
+    snapshot refers to them, so that no later object takes their address.
+    Changes inside an object that is not a layer are not seen: put a new
+    object in its place. Names, `trainable` and what `compile` sets are left
+    out.
 
     Args:
         *watched: Keras layers, or anything else to compare.
@@ -42,7 +43,7 @@ class StaticState:
 
 
 def _values(watched):
-    """All that is found, in an order that follows from the objects alone."""
+    """All values, in an order that depends on the objects alone."""
     found, waiting, seen = [], [watched], set()
     while waiting:
         parent = waiting.pop()
@@ -50,7 +51,7 @@ def _values(watched):
             continue
         seen.add(id(parent))
         children = _children(parent)
-        # Their number keeps one's last child from passing for the next's.
+        # Without their number, a last child could pass for the next parent's.
         found += [len(children), *children]
         waiting += [x for x in children if isinstance(x, _PARENTS)]
     return found
@@ -78,16 +79,16 @@ def _is_equal(one, two):
             return True
         if isinstance(one, _COMPARED):
             return one == two
-    # What a layer kept of the last trace was never read before it was set.
+    # A tensor that an earlier trace left on a layer is not read by the next.
     return is_symbolic(one) and is_symbolic(two)
 
 
 @functools.cache
 def _attributes_of_all_layers():
-    """Names of what Keras itself keeps of any layer."""
-    # Names that are given leave those of later layers as they are.
+    """Names of the attributes that Keras gives any layer."""
+    # Explicit names leave Keras's counter of automatic names as it is.
     layer = keras.layers.Layer(name="part")
-    # A part of something larger has more attributes.
+    # A sublayer has more attributes than a layer alone.
     keras.Model(name="whole").part = layer
     return frozenset(vars(layer))
 
