@@ -1,5 +1,3 @@
-import dataclasses
-
 import keras
 import numpy as np
 
@@ -12,8 +10,8 @@ from keras_reformer.ops.random import seed_values
 class HashedSelfAttention(ChunkedSelfAttention):
     """Settings, variables and files of self-attention that hashes.
 
-    `hasher` has the settings of hashing. The layer itself has the variables
-    `rotation_seed` and `hash_center`, which are arguments of the hasher.
+    The layer has the settings, and the variables `rotation_seed` and
+    `hash_center`; its `hasher` does the hashing.
 
     Args:
         num_hashes: int. Rounds of hashing.
@@ -43,14 +41,9 @@ class HashedSelfAttention(ChunkedSelfAttention):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.hasher = LSHHasher(
-            self.num_heads,
-            self.key_dim,
-            num_hashes,
-            num_buckets,
-            self.chunk_length,
-            lsh_arguments.scope(scope, self.wrap),
-        )
+        self.num_hashes = num_hashes
+        self.num_buckets = lsh_arguments.num_buckets(num_buckets)
+        self.scope = lsh_arguments.scope(scope, self.wrap)
         self.exact_below = exact_below
         self._duplicates = lsh_arguments.duplicates(
             duplicates, discount_duplicates
@@ -63,24 +56,25 @@ class HashedSelfAttention(ChunkedSelfAttention):
         self.hash_center = None
 
     @property
+    def hasher(self):
+        """An `LSHHasher` with the current settings."""
+        return LSHHasher(
+            self.num_heads,
+            self.key_dim,
+            self.num_hashes,
+            self.num_buckets,
+            self.chunk_length,
+            self.scope,
+        )
+
+    @property
     def num_hashes(self):
         """Number of hash rounds."""
-        return self.hasher.num_hashes
+        return self._num_hashes
 
     @num_hashes.setter
     def num_hashes(self, value):
-        if checks.positive_int("num_hashes", value) != self.num_hashes:
-            self.hasher = dataclasses.replace(self.hasher, num_hashes=value)
-
-    @property
-    def num_buckets(self):
-        """Number of buckets, its even factors, or None."""
-        return self.hasher.num_buckets
-
-    @property
-    def scope(self):
-        """What a token sees: its bucket or its chunk."""
-        return self.hasher.scope
+        self._num_hashes = checks.positive_int("num_hashes", value)
 
     @property
     def exact_below(self):

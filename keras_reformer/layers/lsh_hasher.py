@@ -17,14 +17,12 @@ from keras_reformer.ops.reversible.recompute import save_for_backward
 _MOMENTUM = 0.95
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class LSHHasher:
     """Hashes query-keys into buckets and sorts tokens by bucket.
 
-    A hasher is immutable and holds no variable: what is drawn or learned, the
-    seed of rotations and the center, are arguments. To change a setting, put
-    `dataclasses.replace(hasher, num_hashes=2)` in its place, so that whoever
-    compares hashers by identity sees the change.
+    A hasher holds settings and no variables: what is drawn or learned, the
+    seed of rotations and the center, are arguments of its methods.
 
     Args:
         num_heads: int. Number of attention heads.
@@ -49,9 +47,7 @@ class LSHHasher:
 
     def __post_init__(self):
         checks.positive_int("num_hashes", self.num_hashes)
-        num_buckets = lsh_arguments.num_buckets(self.num_buckets)
-        object.__setattr__(self, "num_hashes", int(self.num_hashes))
-        object.__setattr__(self, "num_buckets", num_buckets)
+        lsh_arguments.num_buckets(self.num_buckets)
 
     def factors(self, length):
         """The number of buckets for a length, as a tuple of even factors.

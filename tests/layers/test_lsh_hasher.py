@@ -128,9 +128,6 @@ def test_it_cannot_be_changed_in_place():
     hasher = make_hasher()
     with pytest.raises(dataclasses.FrozenInstanceError):
         hasher.num_hashes = 2
-    other = dataclasses.replace(hasher, num_hashes=2)
-    assert (hasher.num_hashes, other.num_hashes) == (ROUNDS, 2)
-    assert other != hasher
 
 
 @pytest.mark.parametrize(

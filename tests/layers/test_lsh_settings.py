@@ -81,6 +81,13 @@ def test_files_keep_what_was_set(tmp_path):
     assert (layer.num_hashes, layer.exact_below) == (2, 5)
 
 
+def test_hashing_follows_settings():
+    layer = make_built(num_buckets=4)
+    layer.num_hashes, layer.num_buckets, layer.chunk_length = 2, None, 2
+    assert layer.hasher.factors(16) == (8,)
+    assert layer.hash(X).shape[2] == 2
+
+
 @pytest.mark.parametrize(
     "name, value",
     [
