@@ -54,7 +54,7 @@ class AttentionLayer(ProjectingLayer):
         self.shared_dropout = checks.boolean("shared_dropout", shared_dropout)
 
     def _build_projections(self, output_shape, **input_shapes):
-        """Makes a projection into heads for each name, and the one back."""
+        """Makes a projection into heads for each name, and the output's."""
         for name, shape in input_shapes.items():
             checks.sequence_shape(self.name, shape)
             dim = self.value_dim if name == "value" else self.key_dim
@@ -93,21 +93,21 @@ class AttentionLayer(ProjectingLayer):
         return keras.ops.transpose(split, (0, 2, 1, 3))
 
     def _rotated_heads(self, projected, start_index=0):
-        """Heads of queries or keys, turned by their positions."""
+        """Heads of queries or keys, with rotary embeddings if there are any."""
         heads = self._split_heads(projected)
         if self.rotary_embedding is None:
             return heads
         return self.rotary_embedding(heads, start_index=start_index)
 
     def _bias(self):
-        """What the kernels add to scores, and get the gradients of."""
+        """The position bias as a pure function, which kernels differentiate."""
         if self.position_bias is None:
             return None
         function, values = pure_outputs(self.position_bias, self.position_bias)
         return PositionBias(function, values, self.num_heads)
 
-    def _dropping(self, training):
-        """This call's dropout of attention weights."""
+    def _attention_dropout(self, training):
+        """Dropout of attention weights for one call, or None."""
         if not training or not self.dropout:
             return None
         seed = self.seed_generator.next()

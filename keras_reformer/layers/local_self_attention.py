@@ -129,7 +129,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
     def call(self, inputs, mask=None, training=None):
         mask = checks.mask("mask", mask, inputs.shape[:2])
         attended = self._attend(
-            self._heads(inputs), mask, self._dropping(training)
+            self._heads(inputs), mask, self._attention_dropout(training)
         )
         return self._merge_heads(attended)
 
@@ -162,7 +162,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
         value = self._split_heads(self.value(inputs))
         return query, key / self.key_dim**0.5, value
 
-    def _attend(self, heads, mask, dropping):
+    def _attend(self, heads, mask, dropout):
         if 0 in heads[-1].shape:
             return heads[-1]
         return local_attention(
@@ -170,7 +170,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
             self._window(),
             mask=mask,
             wrap=self.wrap,
-            dropping=dropping,
+            dropping=dropout,
             bias=self._bias(),
         )
 

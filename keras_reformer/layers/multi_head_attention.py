@@ -189,7 +189,7 @@ class MultiHeadAttention(AttentionLayer):
             "attention_mask": _checked_mask(attention_mask, pairs),
             "attention_bias": self._checked_bias(attention_bias, pairs),
             "bias": self._bias(),
-            "dropping": self._dropping(training),
+            "dropping": self._attention_dropout(training),
             "query_chunk_length": self.query_chunk_length,
         }
         own_mask = mask if own else None
