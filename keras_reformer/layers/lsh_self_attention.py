@@ -313,7 +313,7 @@ class LSHSelfAttention(HashedSelfAttention):
         return {"buckets": buckets, "weights": weights}
 
     def _attention(self):
-        """What attends, with the settings of now."""
+        """An `LSHAttention` with the current settings."""
         window = Window(
             self.chunk_length,
             self.num_chunks_before,
