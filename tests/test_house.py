@@ -1,5 +1,6 @@
 """The rules of the house, and proof that each can be broken."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import house
+from tests import house, private_names
 
 ROOT = Path(__file__).parent.parent
 # What builds, environments and commands leave behind is not the repository.
@@ -109,6 +110,15 @@ GOOD = {
     "keras_reformer/layers/feed_forward.py": (
         "import keras\nfrom keras_reformer.ops import dropout\n"
     ),
+    "keras_reformer/layers/alibi_bias.py": (
+        "import keras\n"
+        "from keras_reformer.layers.attention_layer import AttentionLayer\n"
+        "class A(AttentionLayer):\n"
+        "    def __init__(self):\n        self._own, self._its = 1, 2\n"
+        "    def f(self, other):\n"
+        "        super()._split_heads(self._own)\n"
+        "        return other._own + self._its + self.pair._replace(x=1)\n"
+    ),
     "keras_reformer/ops/attention/lsh.py": (
         "import tensorflow as tf\n"
         "from keras_reformer.ops import dropout\n"
@@ -186,6 +196,24 @@ BAD = [
     ("ops/__init__.py", "import os\n__all__ = []", "os is in only one"),
     ("ops/__init__.py", "__all__ = ['x']", "x is in only one"),
     ("ops/__init__.py", "x = 1\n__all__ = ['x', 'x']", "twice"),
+    ("layers/a.py", "f(layer)._flatten_layers()", "is private elsewhere"),
+    # What a class of the package has is Keras's all the same.
+    ("layers/a.py", "model._layers", "is private elsewhere"),
+    (
+        "layers/a.py",
+        "class A(keras.Model):\n    def f(self):\n        self._flatten_x()",
+        "is private to no class that A is",
+    ),
+    (
+        "layers/a.py",
+        "class A(B):\n    def f(self):\n        super()._split_heads(1)",
+        "is private to no class that A is",
+    ),
+    (
+        "layers/a.py",
+        "class A(PreNormalization):\n    def f(self): self._losses = 1",
+        "A replaces Keras's private _losses",
+    ),
     ("ops/random.py", "x = 1\n" * 401, "401 lines"),
     ("ops/random.py", "def f():\n" + "    x = 1\n" * 41, "f has 41 lines"),
     (
@@ -201,6 +229,14 @@ def test_bad_code_fails(path, source, complaint):
     complaints = house.check_package_file(f"keras_reformer/{path}", source)
     assert len(complaints) == 1
     assert complaint in complaints[0]
+
+
+@pytest.mark.parametrize("path", house.PRIVATE_EXCEPTIONS)
+def test_exceptions_are_needed(path):
+    tree = ast.parse((ROOT / path).read_text())
+    used = " ".join(private_names.check(tree, path))
+    for name in house.PRIVATE_EXCEPTIONS[path]:
+        assert name in used
 
 
 def test_private_keras_is_refused_everywhere():

@@ -49,6 +49,12 @@ class ForgetsAnArgument(Scale):
 
 
 @keras.saving.register_keras_serializable(package="test_reference")
+class HidesAnArgument(Scale):
+    def __init__(self, units, **kwargs):
+        super().__init__(units, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="test_reference")
 class ChangesAnArgument(Scale):
     def get_config(self):
         return {**super().get_config(), "factor": self.factor + 1}
@@ -132,6 +138,7 @@ def test_check_layer_accepts_good_layers():
     "broken, message",
     [
         (ForgetsAnArgument, "`factor` is not in `get_config"),
+        (HidesAnArgument, "`factor` is in `get_config.*not in the signature"),
         (ChangesAnArgument, "config changed"),
         (ForgetsThePolicy, "policy of sublayer"),
         (FixesTheLength, "reshape"),

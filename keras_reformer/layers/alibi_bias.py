@@ -8,15 +8,16 @@ from keras_reformer.layers.position_bias import PositionBiasLayer
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class AlibiBias(PositionBiasLayer):
-    """Attention with linear biases: scores fall with the distance.
+    """ALiBi, attention with linear biases, as a `position_bias`.
 
-    `-slope * |query position - key position|`, the slopes of heads a
-    geometric sequence that ends at `2 ** -alibi_bias_max`. Nothing is
-    learned. Given to an attention layer as its `position_bias`.
+    `-slope * |query position - key position|`, where the slopes of the heads
+    are a geometric sequence that ends at `2 ** -alibi_bias_max`. It has no
+    weights.
 
     Args:
         num_heads: int. Number of attention heads.
-        alibi_bias_max: float. Defaults to `8`.
+        alibi_bias_max: float. Negative base-2 logarithm of the least slope.
+            Defaults to `8`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -25,7 +26,7 @@ class AlibiBias(PositionBiasLayer):
         heads: int32 tensor; the three broadcast against each other.
 
     Returns:
-        Float tensor of their common shape, float32 at least.
+        Float tensor of the broadcast shape, float32 at least.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -59,7 +60,7 @@ class AlibiBias(PositionBiasLayer):
 
 
 def _slopes(num_heads, largest):
-    """The published slopes; those between for heads beyond a power of two."""
+    """The published slopes; beyond a power of two, those in between."""
     power = 2 ** math.floor(math.log2(num_heads))
     slopes = [2 ** (-largest * (i + 1) / power) for i in range(power)]
     between = [2 ** (-largest * (i + 0.5) / power) for i in range(power)]

@@ -9,27 +9,37 @@ from keras_reformer.ops.attention.kernel import AttentionDropout
 
 
 class AttentionLayer(ProjectingLayer):
-    """What all attention layers share: heads, biases, rotation, dropout.
+    """Base of all attention layers: heads, position bias, rotary, dropout.
 
-    Inputs are projected into heads by dense layers, the heads' outputs back
-    by `attention_output`. It takes `ProjectingLayer`'s arguments too.
+    Dense layers project inputs into heads, and `attention_output` projects
+    the attended values of all heads back.
+
+    Args:
+        num_heads: int. Number of attention heads.
+        key_dim: int. Size of each head's queries and keys.
+        value_dim: int. Size of each head's values; `None` means `key_dim`.
+        dropout: float in `[0, 1)`. Dropout of attention weights.
+        position_bias: Keras layer or None.
+        rotary_embedding: `RotaryEmbedding` or None.
+        shared_dropout: bool. Whether all share one dropout mask.
+        **kwargs: Arguments of `ProjectingLayer`.
     """
 
     _layer_arguments = ("position_bias", "rotary_embedding")
 
     def __init__(
         self,
+        *,
         num_heads,
         key_dim,
-        value_dim=None,
-        dropout=0.0,
-        use_bias=False,
-        position_bias=None,
-        rotary_embedding=None,
-        shared_dropout=False,
+        value_dim,
+        dropout,
+        position_bias,
+        rotary_embedding,
+        shared_dropout,
         **kwargs,
     ):
-        super().__init__(use_bias, **kwargs)
+        super().__init__(**kwargs)
         value_dim = key_dim if value_dim is None else value_dim
         self.num_heads = checks.positive_int("num_heads", num_heads)
         self.key_dim = checks.positive_int("key_dim", key_dim)
@@ -44,7 +54,7 @@ class AttentionLayer(ProjectingLayer):
         self.shared_dropout = checks.boolean("shared_dropout", shared_dropout)
 
     def _build_projections(self, output_shape, **input_shapes):
-        """Makes a projection into heads for each name, and the one back."""
+        """Makes a projection into heads for each name, and the output's."""
         for name, shape in input_shapes.items():
             checks.sequence_shape(self.name, shape)
             dim = self.value_dim if name == "value" else self.key_dim
@@ -83,21 +93,21 @@ class AttentionLayer(ProjectingLayer):
         return keras.ops.transpose(split, (0, 2, 1, 3))
 
     def _rotated_heads(self, projected, start_index=0):
-        """Heads of queries or keys, turned by their positions."""
+        """Heads of queries or keys, with rotary embeddings if there are any."""
         heads = self._split_heads(projected)
         if self.rotary_embedding is None:
             return heads
         return self.rotary_embedding(heads, start_index=start_index)
 
     def _bias(self):
-        """What the kernels add to scores, and get the gradients of."""
+        """The position bias as a pure function, which kernels differentiate."""
         if self.position_bias is None:
             return None
         function, values = pure_outputs(self.position_bias, self.position_bias)
         return PositionBias(function, values, self.num_heads)
 
-    def _dropping(self, training):
-        """This call's dropout of attention weights."""
+    def _attention_dropout(self, training):
+        """Dropout of attention weights for one call, or None."""
         if not training or not self.dropout:
             return None
         seed = self.seed_generator.next()

@@ -11,11 +11,11 @@ from keras_reformer.ops.attention.positions import axial_positions
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class AxialPositionEmbedding(RefusesRematerialization, keras.layers.Layer):
-    """Learned positions of long sequences from a few short tables.
+    """Axial position embedding: a learned table for each axis of a grid.
 
-    Positions are laid out on a grid of `shape`; each axis has a table of its
-    own, and a position's embedding joins its rows of all tables. A table for
-    `n` positions then takes about `sqrt(n)` rows for two axes.
+    Positions are laid out on a grid of `shape`. A position's embedding is the
+    concatenation of its rows of all axes' tables, so that two axes take about
+    `2 * sqrt(n)` rows for `n` positions.
 
     Called on embeddings, returns the positions to add to them.
 

@@ -1,4 +1,4 @@
-"""Arguments refused while building, with what to do about it."""
+"""Checks of arguments, which raise a `ValueError` while tracing."""
 
 import math
 import numbers
@@ -8,8 +8,8 @@ import numpy as np
 
 # Sizes and indices are int32.
 _LARGEST_INT = 2**31 - 1
-# Numbers that are computed with are float32 at least; further out, they or
-# their inverses are zero or infinite there.
+# The least computation is float32, where numbers further out, or their
+# inverses, are zero or infinite.
 _LEAST, _LARGEST = 1e-37, 1e37
 
 
@@ -70,8 +70,8 @@ def initializer(name, value, default=None):
 
     Args:
         name: of the argument.
-        value: what Keras makes an initializer of, or None for the default.
-        default: the same.
+        value: an argument of `keras.initializers.get`, or None.
+        default: the value that None stands for.
     """
     return _identified(name, default if value is None else value, "initializer")
 
@@ -92,7 +92,7 @@ def activation(name, value):
 
 
 def fresh(initializer):
-    """One for one variable more: an object gives each the same values."""
+    """A copy for one more variable: a seeded object repeats its values."""
     clone = getattr(initializer, "clone", None)
     return initializer if clone is None else clone()
 
@@ -118,7 +118,7 @@ def choice(name, value, choices):
 
 
 def sequence_shape(layer_name, shape):
-    """Refuses inputs that are not `(batch, length, hidden_dim)`."""
+    """Raises a `ValueError` unless it is `(batch, length, hidden_dim)`."""
     # None and structures have no shape.
     if shape is None or len(shape) != 3 or not _is_size(shape[-1]):
         raise ValueError(
@@ -129,7 +129,7 @@ def sequence_shape(layer_name, shape):
 
 
 def vectors_shape(layer_name, shape):
-    """Refuses inputs that are not `(..., hidden_dim)`, with a batch."""
+    """Raises a `ValueError` unless it is `(batch, ..., hidden_dim)`."""
     if shape is None or len(shape) < 2 or not _is_size(shape[-1]):
         raise ValueError(
             f"Layer `{layer_name}` takes inputs of shape `(..., hidden_dim)` "
@@ -181,7 +181,7 @@ def floating(name, x):
 
 
 def start_index(value, batch):
-    """Refuses positions that are no int and not one int a row.
+    """Raises a `ValueError` unless it is an int, or one for each row.
 
     Args:
         value: int, or array or tensor of shape `()` or `(batch,)`.
@@ -214,7 +214,7 @@ def _array_type(value):
 
 
 def _received(name, value):
-    """An array's shape and dtype, or what else was received."""
+    """An array's shape and dtype, or the value itself."""
     shape, dtype = _array_type(value)
     if dtype is None:
         return f"{name}={value!r}"
@@ -248,7 +248,7 @@ def _is_equal(value, other):
 
 
 def _identified(name, value, kind):
-    """What Keras makes of a name, a config or a function."""
+    """What `keras.<kind>s.get` returns, or a `ValueError`."""
     try:
         found = getattr(keras, f"{kind}s").get(value)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

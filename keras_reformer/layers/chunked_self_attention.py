@@ -3,31 +3,33 @@ from keras_reformer.layers.attention_layer import AttentionLayer
 
 
 class ChunkedSelfAttention(AttentionLayer):
-    """What the self-attention layers over chunks share: all but attention.
+    """Base of the self-attention layers over chunks.
 
     A subclass names its projections into heads in `_projections` and attends
-    in its own `call`. It takes `AttentionLayer`'s arguments too.
+    in its own `call`.
+
+    Args:
+        chunk_length: int. Tokens in a chunk.
+        num_chunks_before: int. Chunks before its own that a token sees.
+        num_chunks_after: int. Chunks after its own that a token sees.
+        causal: bool. Whether to mask later tokens.
+        wrap: bool. Whether the last chunk is before the first.
+        **kwargs: Arguments of `AttentionLayer`.
     """
 
     _projections: tuple[str, ...] = ()
 
     def __init__(
         self,
-        num_heads,
-        key_dim,
-        value_dim=None,
-        chunk_length=64,
-        num_chunks_before=1,
-        num_chunks_after=0,
-        causal=False,
-        wrap=False,
-        dropout=0.0,
-        use_bias=False,
+        *,
+        chunk_length,
+        num_chunks_before,
+        num_chunks_after,
+        causal,
+        wrap,
         **kwargs,
     ):
-        super().__init__(
-            num_heads, key_dim, value_dim, dropout, use_bias, **kwargs
-        )
+        super().__init__(**kwargs)
         self.chunk_length = checks.positive_int("chunk_length", chunk_length)
         self.num_chunks_before = checks.count(
             "num_chunks_before", num_chunks_before

@@ -10,11 +10,11 @@ from keras_reformer.layers.sublayers import (
 
 
 class CompositeLayer(RefusesRematerialization, keras.layers.Layer):
-    """Base of the layers that have others, which they keep in their config.
+    """Base of the layers made of other layers.
 
     Args:
-        sublayers: dict. Settings of single layers that differ from what the
-            other arguments make, by path, as `get_config` returns them.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
     """
 
@@ -26,7 +26,7 @@ class CompositeLayer(RefusesRematerialization, keras.layers.Layer):
         self._sublayers = Sublayers(sublayers)
 
     def _make_sublayer(self, name, layer):
-        """Sets an attribute to a layer made from options, before its build."""
+        """Makes an attribute of a layer that is not yet built."""
         layer = self._sublayers.make(name, layer, self.trainable)
         setattr(self, name, layer)
         return layer

@@ -1,17 +1,21 @@
-"""How layers decode token by token.
+"""Cached decoding, token by token: the methods of a layer.
 
-A layer that looks at other positions has these methods besides `call`:
+A layer that mixes positions has these methods besides `call`:
 
     prefill(inputs, mask, capacity) -> outputs, cache
-        As `call` at inference, and a cache of what it saw, with room for
-        `capacity` positions. Valid positions come first.
+        `call` at inference, and a cache for `capacity` positions (an int or a
+        scalar tensor). `inputs` is `(batch, length, dim)`; `mask` is None or
+        a boolean `(batch, length)` that is True at valid tokens, which come
+        first.
     decode(inputs, cache, positions, constants=None) -> outputs, cache
-        Outputs for one more position of each row, inputs `(batch, 1, dim)`,
-        at int32 `(batch,)` positions.
+        Outputs for one more token of each row, and the cache with it.
+        `inputs` is `(batch, 1, dim)`, `positions` int32 `(batch,)`, and
+        `cache` what `prefill` or `decode` returned.
     decode_constants() -> constants
-        What is the same in all steps, for a loop to compute once.
+        Tensors that are equal in all steps, for a loop to compute once; a
+        step computes them where it gets None.
 
-Any other layer is taken to treat each position by itself and is just called.
+Any other layer is taken to be position-wise and is just called.
 """
 
 from keras_reformer.layers.stateless import call_branch
@@ -25,21 +29,21 @@ def prefill(layer, inputs, mask, capacity):
 
 
 def decode(layer, inputs, cache, positions, constants):
-    """A layer's outputs for one more position, and its cache after."""
+    """A layer's outputs for one more position, and its cache."""
     if hasattr(layer, "decode"):
         return layer.decode(inputs, cache, positions, constants)
     return call_branch(layer, inputs, None, False), cache
 
 
 def constants(layer):
-    """What a layer's steps have in common, or nothing."""
+    """A layer's tensors that are equal in all steps, or None."""
     if hasattr(layer, "decode_constants"):
         return layer.decode_constants()
     return None
 
 
 def check_causal(layer):
-    """Refuses to decode where earlier tokens would see later ones."""
+    """Raises a `ValueError` if a layer is not causal."""
     if not layer.causal:
         raise ValueError(
             "Only causal attention can be decoded token by token: in any "

@@ -2,30 +2,33 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.rematerialization import RefusesRematerialization
-from keras_reformer.layers.tracking import track_seed
+from keras_reformer.layers.tracking import seed_state
 from keras_reformer.ops.dropout import dropout
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class Dropout(RefusesRematerialization, keras.layers.Dropout):
-    """`keras.layers.Dropout` whose mask is made where it is used.
+    """`keras.layers.Dropout` with a counter-based mask that is not stored.
 
-    A mask element is an integer hash of its own index and the call's seed,
-    so it fuses into the multiplication and is never stored: under XLA and in
-    reversible stacks memory does not grow with the number of such layers.
+    A mask element is an integer hash of its index and the call's seed, which
+    XLA fuses into the multiplication: in reversible stacks memory does not
+    grow with the number of dropout layers.
 
     Args:
-        rate: float in `[0, 1)`. Share of inputs to set to zero; the others
-            are scaled by `1 / (1 - rate)`.
-        shared_axes: int or tuple of ints. Axes along which one draw counts
-            for all, e.g. `1` to drop whole features of a sequence. Defaults
+        rate: float in `[0, 1)`. Fraction of inputs to set to zero; the
+            others are scaled by `1 / (1 - rate)`.
+        shared_axes: int or tuple of ints. Axes along which the mask is
+            broadcast, e.g. `1` to drop whole features of a sequence. Defaults
             to `None`.
         seed: int. Defaults to `None`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Float tensor of any shape.
-        training: bool. Whether to drop anything.
+        training: bool. Whether to apply dropout.
+
+    Returns:
+        Float tensor of the inputs' shape.
 
     Raises:
         ValueError: if `rate` is not in `[0, 1)`.
@@ -50,7 +53,7 @@ class Dropout(RefusesRematerialization, keras.layers.Dropout):
         if isinstance(shared_axes, int):
             shared_axes = (shared_axes,)
         self.shared_axes = _check_axes(shared_axes)
-        track_seed(self)
+        self._seed_state = seed_state(self)
 
     def call(self, inputs, training=False):
         checks.numeric("inputs", inputs)

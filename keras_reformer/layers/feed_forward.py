@@ -6,31 +6,31 @@ from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.ops.chunking import chunk_length_for, map_positions
 from keras_reformer.ops.dropout import dropout
 
-# Hidden units of a step, over the batch: 8 MiB of float32, of which the
-# backward pass needs about five at a time. Half as many took a CPU a few per
-# cent longer, more no less.
+# Hidden units of a chunk, over the batch: 8 MiB of float32, of which the
+# backward pass holds about five. Half as many took a CPU a few per cent
+# longer, more no less.
 _UNITS_IN_STEP = 2**21
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class FeedForward(ProjectingLayer):
-    """Two dense layers with an activation between, at each position alone.
+    """Position-wise feed-forward network: dense, activation, dense.
 
     Args:
-        intermediate_dim: int. Width between the two layers.
+        intermediate_dim: int. Units of the first dense layer.
         activation: Activation function. Defaults to `"gelu"`.
         dropout: float in `[0, 1)`. Dropout after the activation. Defaults to
             `0.0`.
-        gated: bool. A third dense layer multiplies the activation, as in
-            gated linear units. Defaults to `False`.
+        gated: bool. Whether a third dense layer is multiplied with the
+            activations, as in gated linear units. Defaults to `False`.
         chunk_length: int. Positions computed at a time, so that memory does
-            not grow with `length * intermediate_dim`: the backward pass
-            computes them again, and second-order gradients raise. Defaults
-            to `None`: of a sequence, as many as have two million hidden
-            units; else all.
+            not grow with `length * intermediate_dim`. The backward pass
+            recomputes each chunk; second-order gradients raise. Defaults to
+            `None`: chunks of two million hidden units for inputs of rank 3,
+            no chunks for others.
         use_bias: bool. Whether the dense layers have biases. Defaults to
             `True`.
-        shared_dropout: bool. One draw of dropout counts for all positions.
+        shared_dropout: bool. Whether all positions share one dropout mask.
             Defaults to `False`.
         kernel_initializer: Initializer of kernels. Defaults to
             `"glorot_uniform"`.
@@ -40,6 +40,8 @@ class FeedForward(ProjectingLayer):
         kernel_constraint: Constraint of kernels.
         bias_constraint: Constraint of biases.
         seed: int. Seed of dropout.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -71,9 +73,28 @@ class FeedForward(ProjectingLayer):
         chunk_length=None,
         use_bias=True,
         shared_dropout=False,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        seed=None,
+        sublayers=None,
         **kwargs,
     ):
-        super().__init__(use_bias, **kwargs)
+        super().__init__(
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            seed=seed,
+            sublayers=sublayers,
+            **kwargs,
+        )
         self.intermediate_dim = checks.positive_int(
             "intermediate_dim", intermediate_dim
         )

@@ -11,15 +11,15 @@ from keras_reformer.ops.decoding.caches import LocalCache
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class LocalSelfAttention(ChunkedSelfAttention):
-    """Multi-head self-attention to the own and the neighbouring chunks.
+    """Multi-head local self-attention over chunks of the sequence.
 
-    The sequence is cut into chunks; each token attends to its chunk and to
-    `num_chunks_before` and `num_chunks_after` neighbours. Time and memory
-    are linear in the length.
+    Each token attends to its own chunk, to `num_chunks_before` chunks before
+    it and to `num_chunks_after` after it. Time and memory are linear in the
+    length.
 
     Masking: nobody attends to masked tokens, and their outputs are those of
-    a zero context. Length: any, padded inside to a multiple of
-    `chunk_length`.
+    a zero context. Inputs may have any length; they are padded inside to a
+    multiple of `chunk_length`.
 
     Args:
         num_heads: int. Number of attention heads.
@@ -28,19 +28,19 @@ class LocalSelfAttention(ChunkedSelfAttention):
         chunk_length: int. Tokens in a chunk. Defaults to `64`.
         num_chunks_before: int. Defaults to `1`.
         num_chunks_after: int. Defaults to `0`.
-        causal: bool. Whether later tokens are hidden. Defaults to `False`.
-        wrap: bool. The first chunk's neighbour before is the last chunk, as
-            published. Defaults to `False`.
+        causal: bool. Whether to mask later tokens. Defaults to `False`.
+        wrap: bool. Whether the last chunk is before the first, as published.
+            Defaults to `False`.
         dropout: float in `[0, 1)`. Dropout of attention weights. Defaults to
             `0.0`.
         use_bias: bool. Whether projections have biases. Defaults to `False`.
         position_bias: Keras layer, such as `AlibiBias` or
-            `RelativePositionBias`, called on int32 positions of queries and
-            of keys and on heads, which broadcast against each other; what it
-            returns for each is added to the score.
+            `RelativePositionBias`, called on int32 query positions, key
+            positions and heads, which broadcast against each other; its
+            output is added to the scores.
         rotary_embedding: `RotaryEmbedding` of queries and keys.
-        shared_dropout: bool. One mask of attention weights serves all
-            chunks, heads and examples, as published. Defaults to `False`.
+        shared_dropout: bool. Whether all chunks, heads and examples share
+            one dropout mask, as published. Defaults to `False`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -49,6 +49,8 @@ class LocalSelfAttention(ChunkedSelfAttention):
         kernel_constraint: Constraint of the projections.
         bias_constraint: Constraint of biases.
         seed: int. Seed of dropout.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -74,25 +76,67 @@ class LocalSelfAttention(ChunkedSelfAttention):
 
     _projections = ("query", "key", "value")
 
+    def __init__(
+        self,
+        num_heads,
+        key_dim,
+        value_dim=None,
+        chunk_length=64,
+        num_chunks_before=1,
+        num_chunks_after=0,
+        causal=False,
+        wrap=False,
+        dropout=0.0,
+        use_bias=False,
+        position_bias=None,
+        rotary_embedding=None,
+        shared_dropout=False,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        seed=None,
+        sublayers=None,
+        **kwargs,
+    ):
+        super().__init__(
+            num_heads=num_heads,
+            key_dim=key_dim,
+            value_dim=value_dim,
+            chunk_length=chunk_length,
+            num_chunks_before=num_chunks_before,
+            num_chunks_after=num_chunks_after,
+            causal=causal,
+            wrap=wrap,
+            dropout=dropout,
+            use_bias=use_bias,
+            position_bias=position_bias,
+            rotary_embedding=rotary_embedding,
+            shared_dropout=shared_dropout,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            seed=seed,
+            sublayers=sublayers,
+            **kwargs,
+        )
+
     def call(self, inputs, mask=None, training=None):
         mask = checks.mask("mask", mask, inputs.shape[:2])
         attended = self._attend(
-            self._heads(inputs), mask, self._dropping(training)
+            self._heads(inputs), mask, self._attention_dropout(training)
         )
         return self._merge_heads(attended)
 
     def prefill(self, inputs, mask, capacity):
-        """Outputs for whole prompts, and the cache to go on from.
+        """Outputs for prompts, and a `LocalCache`; see `layers.decoding`.
 
-        Args:
-            inputs: Float tensor of shape `(batch, length, hidden_dim)`.
-            mask: Boolean tensor of shape `(batch, length)`, True at valid
-                tokens, which come first.
-            capacity: int or scalar tensor. Greatest number of positions; the
-                cache holds a window's only.
-
-        Returns:
-            Outputs of the inputs' shape, and a `LocalCache`.
+        The cache holds the positions of one window only.
         """
         check_causal(self)
         query, key, value = self._heads(inputs)
@@ -102,17 +146,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
         return self._merge_heads(attended), cache
 
     def decode(self, inputs, cache, positions, constants=None):
-        """Outputs for one more token of each row.
-
-        Args:
-            inputs: Float tensor of shape `(batch, 1, hidden_dim)`.
-            cache: what `prefill` or `decode` returned.
-            positions: int32 tensor of shape `(batch,)`.
-            constants: not used here.
-
-        Returns:
-            Outputs of the inputs' shape, and the cache with the tokens.
-        """
+        """Outputs for one more token of each row, and the cache."""
         step = Step(
             *self._heads(inputs, positions),
             positions,
@@ -128,7 +162,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
         value = self._split_heads(self.value(inputs))
         return query, key / self.key_dim**0.5, value
 
-    def _attend(self, heads, mask, dropping):
+    def _attend(self, heads, mask, dropout):
         if 0 in heads[-1].shape:
             return heads[-1]
         return local_attention(
@@ -136,7 +170,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
             self._window(),
             mask=mask,
             wrap=self.wrap,
-            dropout=dropping,
+            dropout=dropout,
             bias=self._bias(),
         )
 

@@ -1,4 +1,4 @@
-"""What `LSHSelfAttention` accepts, and what it says to the rest."""
+"""Checks of the arguments of `LSHSelfAttention`."""
 
 import keras
 
@@ -34,7 +34,7 @@ def factors(value):
 
 
 def scope(value, wrap):
-    """Returns the scope, if `wrap` goes with it."""
+    """Returns the scope, or raises a `ValueError` also where `wrap` clashes."""
     checks.choice("scope", value, ("bucket", "chunk"))
     if wrap and value == "bucket":
         raise ValueError(
@@ -46,7 +46,7 @@ def scope(value, wrap):
 
 
 def duplicates(value, discount):
-    """How duplicates count, by the argument's new name and its old one."""
+    """How duplicates count, from the argument and its older form."""
     discount = checks.boolean("discount_duplicates", discount)
     if value is None:
         return "discount" if discount else "count"
@@ -61,10 +61,9 @@ def duplicates(value, discount):
     return value
 
 
-def center_hashes(value, duplicates):
-    """Returns whether to centre, if the way to count duplicates allows it."""
-    value = checks.boolean("center_hashes", value)
-    if value and duplicates == "importance":
+def check_center(center_hashes, duplicates):
+    """Raises a `ValueError` for a center together with importance weights."""
+    if center_hashes and duplicates == "importance":
         raise ValueError(
             "`duplicates='importance'` takes the probability that two tokens "
             "share a bucket from the angle between them, which "
@@ -72,11 +71,23 @@ def center_hashes(value, duplicates):
             "center_hashes=True, duplicates='importance'. Use "
             "`duplicates='discount'` or `center_hashes=False`."
         )
-    return value
+
+
+def rotation_seed(value):
+    """Returns None or a tuple of two ints, or raises a `ValueError`."""
+    if value is None:
+        return None
+    parts = value if isinstance(value, (list, tuple)) else ()
+    if len(parts) != 2:
+        raise ValueError(
+            "`rotation_seed` is what rotations are drawn from. Expected a "
+            f"pair of integers or None. Received: rotation_seed={value!r}"
+        )
+    return tuple(checks.integer("rotation_seed", part) for part in parts)
 
 
 def check_length_known(length):
-    """Refuses to follow a length that is not known."""
+    """Raises a `ValueError` if a length is None."""
     if length is None:
         raise ValueError(
             "`num_buckets=None` follows the length of the inputs, which is "
@@ -88,7 +99,7 @@ def check_length_known(length):
 
 
 def check_rotations(shape, num_heads, key_dim, num_hashes, factors):
-    """Refuses rotations of another shape; more rounds than used are fine.
+    """Raises a `ValueError` for a shape that does not fit.
 
     Args:
         shape: shape of the rotations.
@@ -114,11 +125,11 @@ def check_rotations(shape, num_heads, key_dim, num_hashes, factors):
 
 
 def random_seed_initializer(seed, values=None):
-    """Two integers that a seed determines, or the global seed if None.
+    """Initializer of a seed variable of two integers.
 
     Args:
-        seed: int or None.
-        values: the two integers to use instead, or None.
+        seed: int that determines them. `None` means Keras's global seed.
+        values: the two integers themselves, or None.
     """
     uniform = keras.initializers.RandomUniform(0.0, 2.0**22, seed=seed)
 

@@ -1,102 +1,94 @@
 import keras
-import numpy as np
 
 from keras_reformer.layers import checks, lsh_arguments
-from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
-from keras_reformer.layers.lsh_decoding import LSHDecoding
-from keras_reformer.layers.lsh_hashing import LSHHashing
+from keras_reformer.layers.decoding import check_causal
+from keras_reformer.layers.hashed_self_attention import HashedSelfAttention
+from keras_reformer.layers.lsh_attention import LSHAttention
 from keras_reformer.layers.short_convolution import ShortConvolution
-from keras_reformer.ops.attention.duplicates import attention_of_rows
-from keras_reformer.ops.attention.exact import exact_shared_attention
 from keras_reformer.ops.attention.kernel import AttentionDropout
-from keras_reformer.ops.attention.lsh import lsh_attention
 from keras_reformer.ops.attention.window import Window
-from keras_reformer.ops.loops.shapes import choose_by_length
 from keras_reformer.ops.random import split_seed
-
-_NONE = -1
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
-    """Multi-head self-attention among tokens that hash alike.
+class LSHSelfAttention(HashedSelfAttention):
+    """Multi-head LSH self-attention with shared queries and keys.
 
     Queries and keys are the same vectors. Random rotations hash them into
-    buckets, tokens are sorted by bucket, and each attends to those within a
-    window of the sorted order; several rounds of hashing are one softmax.
-    Time and memory are linear in the length. The result approximates exact
-    shared-query-key attention, better with more rounds.
+    buckets, tokens are sorted by bucket, and each attends to a window of the
+    sorted order; the rounds of hashing share one softmax. Time and memory are
+    linear in the length. The result approximates exact attention with shared
+    query-keys, better with more rounds.
 
-    A token does not attend to itself unless it sees nothing else.
+    A token attends to itself only where it sees nothing else.
 
     Training draws new rotations at each step. Inference draws them from a
-    seed that is a variable of the layer, though no weight, so the same inputs
-    always get the same outputs, also after saving. Setting `rotations` stores
-    rotations to use instead. `num_hashes`, `exact_below` and `rotations` of a
-    built layer may be set to evaluate one model in several ways: the models
-    here follow at their next call, another Keras model once it is compiled
-    again.
+    seed that is a variable of the layer, so that the same inputs always get
+    the same outputs, also after saving; `rotations` are used instead where
+    they are set. `num_hashes`, `exact_below` and `rotations` of a built layer
+    may be set, to evaluate one model in several ways; they are part of its
+    config. This package's models follow at their next call, other Keras
+    models once they are compiled again.
 
-    Masking: masked tokens hash to a bucket of their own that sorts last;
-    nobody attends to them and their outputs are those of a zero context.
-    Length: any, padded inside to a multiple of `chunk_length`.
+    Masking: masked tokens are in a bucket of their own, nobody attends to
+    them, and their outputs are those of a zero context. Inputs may have any
+    length; they are padded inside to a multiple of `chunk_length`.
 
     Args:
         num_heads: int. Number of attention heads.
         key_dim: int. Size of each head's query-keys.
         value_dim: int. Size of each head's values. Defaults to `key_dim`.
-        num_hashes: int. Rounds of hashing; time is linear in it, memory
-            grows by 4 to 8 bytes a token, head and round. Defaults to `4`.
+        num_hashes: int. Rounds of hashing. Time is linear in it; memory
+            grows by 4 to 8 bytes per token, head and round. Defaults to `4`.
         num_buckets: even int, or list of even ints whose product is the
             number of buckets (then cheaper to compute). `None` follows the
-            inputs' length: about one bucket a chunk for `scope="bucket"`,
+            inputs' length: about one bucket per chunk for `scope="bucket"`,
             two for `scope="chunk"`. Defaults to `None`.
         chunk_length: int. Tokens in a chunk of the sorted order. Defaults to
             `64`.
         num_chunks_before: int. Defaults to `1`.
         num_chunks_after: int. Defaults to `0`.
-        causal: bool. Whether later tokens are hidden. Defaults to `False`.
+        causal: bool. Whether to mask later tokens. Defaults to `False`.
         scope: `"bucket"` or `"chunk"`. `"bucket"`: a token sees the tokens
             of its own bucket, at most `num_chunks_before * chunk_length`
-            places back and `num_chunks_after * chunk_length` forward in the
-            sorted order; nothing that comes later, no padding and no chunk
-            border changes a causal output. `"chunk"`: a token sees its chunk
-            and the neighbouring ones, whatever the buckets, as published.
-            Defaults to `"bucket"`.
+            ranks back and `num_chunks_after * chunk_length` forward in the
+            sorted order. A causal output then depends neither on later
+            tokens nor on padding or chunk borders. `"chunk"`: a token sees
+            its chunk and the neighbouring ones, whatever their buckets, as
+            published. Defaults to `"bucket"`.
         dropout: float in `[0, 1)`. Dropout of attention weights. Defaults to
             `0.0`.
         exact_below: int. Inputs of at most this length get exact attention.
             `None` means `chunk_length` for `scope="chunk"`, as published,
             and never for `scope="bucket"`. Defaults to `None`.
-        wrap: bool. The first chunk of a round looks back to the last chunk
-            of the round before, as published. For `scope="chunk"` only.
-            Defaults to `False`.
+        wrap: bool. Whether the first chunk of a round looks back to the last
+            chunk of the round before, as published. For `scope="chunk"`
+            only. Defaults to `False`.
         discount_duplicates: bool. `True` is the older way to write
             `duplicates="discount"`. Defaults to `False`.
         use_bias: bool. Whether projections have biases. Defaults to `False`.
-        query_key_kernel_size: int. Positions that a query-key is made of, its
-            own and those just before it, by a `ShortConvolution`. With 2, a
-            token hashes like those that followed a token like it, which is
-            what looking things up takes. Defaults to `1`, its own alone.
-        center_hashes: bool. Whether query-keys are hashed relative to the
-            direction they share, a moving average over training, in which
-            long ones count most: it would crowd them into a few buckets, of
-            which a window shows the latest tokens only. Defaults to `False`.
-        position_bias: Keras layer, such as `AlibiBias` or
-            `RelativePositionBias`, called on int32 positions of queries and
-            of keys and on heads, which broadcast against each other; what it
-            returns for each is added to the score.
-        rotary_embedding: `RotaryEmbedding` of query-keys, before they are
-            hashed, so that hashing sees what attention sees.
-        shared_dropout: bool. One mask of attention weights serves all
-            chunks, rounds, heads and examples, as published. Defaults to
-            `False`.
+        query_key_kernel_size: int. Kernel size of a causal
+            `ShortConvolution` of query-keys. With 2, a token hashes like
+            tokens that follow one like its predecessor, which associative
+            recall needs. Defaults to `1`, no convolution.
+        center_hashes: bool. Whether to subtract from query-keys' directions,
+            before they are hashed, a moving average over training of their
+            mean direction, weighted by squared norms. A shared component
+            would crowd query-keys into a few buckets. Defaults to `False`.
         duplicates: `"count"`, `"discount"` or `"importance"`. A pair that N
-            of R rounds show counts N times, once, or once over the
+            of R rounds show counts N times; once; or once, over the
             probability `1 - (1 - p)^R` that any round shows a pair of its
             cosine, which is nearest to exact attention and costs little
             more. `None` means `"count"`, as published, or what
             `discount_duplicates` says. Defaults to `None`.
+        position_bias: Keras layer, such as `AlibiBias` or
+            `RelativePositionBias`, called on int32 query positions, key
+            positions and heads, which broadcast against each other; its
+            output is added to the scores.
+        rotary_embedding: `RotaryEmbedding` of query-keys, applied before they
+            are hashed.
+        shared_dropout: bool. Whether all chunks, rounds, heads and examples
+            share one dropout mask, as published. Defaults to `False`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -105,14 +97,21 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         kernel_constraint: Constraint of the projections.
         bias_constraint: Constraint of biases.
         seed: int. Seed of rotations and dropout.
+        rotations: Float array of shape `(num_heads, key_dim, num_hashes,
+            sum(num_buckets) // 2)` to hash with at inference. Defaults to
+            `None`: drawn.
+        rotation_seed: pair of ints from which rotations are drawn at
+            inference. Defaults to `None`: it follows from `seed`.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, length, hidden_dim)`.
         mask: Boolean tensor of shape `(batch, length)`, True at valid tokens.
         training: bool. Whether to draw new rotations and apply dropout.
-        rotations: Float tensor of shape `(num_heads, key_dim, num_hashes,
-            sum(num_buckets) // 2)` to hash with in this call.
+        rotations: Float tensor of the argument's shape to hash with in this
+            call.
 
     Returns:
         Float tensor of shape `(batch, length, hidden_dim)`.
@@ -154,185 +153,115 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         query_key_kernel_size=1,
         center_hashes=False,
         duplicates=None,
+        position_bias=None,
+        rotary_embedding=None,
+        shared_dropout=False,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        seed=None,
+        rotations=None,
+        rotation_seed=None,
+        sublayers=None,
         **kwargs,
     ):
         super().__init__(
-            num_heads,
-            key_dim,
-            value_dim,
+            num_heads=num_heads,
+            key_dim=key_dim,
+            value_dim=value_dim,
+            num_hashes=num_hashes,
+            num_buckets=num_buckets,
             chunk_length=chunk_length,
             num_chunks_before=num_chunks_before,
             num_chunks_after=num_chunks_after,
             causal=causal,
-            wrap=wrap,
+            scope=scope,
             dropout=dropout,
+            exact_below=exact_below,
+            wrap=wrap,
+            discount_duplicates=discount_duplicates,
             use_bias=use_bias,
+            center_hashes=center_hashes,
+            duplicates=duplicates,
+            position_bias=position_bias,
+            rotary_embedding=rotary_embedding,
+            shared_dropout=shared_dropout,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            seed=seed,
+            rotations=rotations,
+            rotation_seed=rotation_seed,
+            sublayers=sublayers,
             **kwargs,
-        )
-        self.num_hashes = num_hashes
-        self.num_buckets = lsh_arguments.num_buckets(num_buckets)
-        self.scope = lsh_arguments.scope(scope, self.wrap)
-        self.exact_below = exact_below
-        self._duplicates = lsh_arguments.duplicates(
-            duplicates, discount_duplicates
         )
         self.query_key_kernel_size = checks.positive_int(
             "query_key_kernel_size", query_key_kernel_size
         )
-        self.center_hashes = lsh_arguments.center_hashes(
-            center_hashes, self._duplicates
-        )
         self.convolution = None
-        self.hash_center = None
-        self._rotations = None
-        self.rotation_seed = None
-        self._given_rotation_seed = None
-
-    @property
-    def num_hashes(self):
-        """Number of hash rounds."""
-        return self._num_hashes
-
-    @num_hashes.setter
-    def num_hashes(self, value):
-        self._num_hashes = checks.positive_int("num_hashes", value)
-
-    @property
-    def duplicates(self):
-        """How pairs that several rounds show count."""
-        return self._duplicates
-
-    @property
-    def discount_duplicates(self):
-        """Whether `duplicates="discount"`."""
-        return self._duplicates == "discount"
-
-    @property
-    def exact_below(self):
-        """Longest inputs that get exact attention, or None."""
-        return self._exact_below
-
-    @exact_below.setter
-    def exact_below(self, value):
-        if value is not None:
-            value = checks.count("exact_below", value)
-        self._exact_below = value
 
     def build(self, input_shape):
         super().build(input_shape)
         if self.query_key_kernel_size > 1:
-            self._build_convolution(input_shape)
-        if self.center_hashes:
-            self._build_hash_center()
-        self._build_rotation_seed()
-
-    def _build_convolution(self, input_shape):
-        convolution = ShortConvolution(
-            self.query_key_kernel_size,
-            dtype=self.dtype_policy,
-            name="convolution",
-        )
-        shape = (*input_shape[:-1], self.num_heads * self.key_dim)
-        self._make_sublayer("convolution", convolution).build(shape)
+            convolution = ShortConvolution(
+                self.query_key_kernel_size,
+                dtype=self.dtype_policy,
+                name="convolution",
+            )
+            shape = (*input_shape[:-1], self.num_heads * self.key_dim)
+            self._make_sublayer("convolution", convolution).build(shape)
+        self._build_hashing()
 
     def call(self, inputs, mask=None, training=None, rotations=None):
         mask = checks.mask("mask", mask, inputs.shape[:2])
         query_key, value = self._heads(inputs, mask)
-        rotation_seed, dropping = self._draw(training)
-        orders, buckets = self._remember_sort(
-            query_key, mask, training, rotation_seed, rotations
-        )
-        if training and self.trainable and self.hash_center is not None:
-            self._follow_common_direction(query_key, mask)
-        attended = self._attend(
+        seed, dropout = self._draw(training)
+        options = self._hash_options(training, seed, rotations)
+        orders, buckets = self.hasher.sort_once(query_key, mask, **options)
+        if training and self.trainable:
+            self._update_center(query_key, mask)
+        attended = self._attention().attend(
             query_key,
             value,
             orders,
             buckets,
             mask=mask,
-            dropout=dropping,
+            dropout=dropout,
             bias=self._bias(),
         )
         return self._merge_heads(attended)
 
-    def _heads(self, inputs, mask=None):
-        query_key = self.query_key(inputs)
-        if self.convolution is not None:
-            query_key = self.convolution(query_key, mask=mask)
-        return (
-            self._rotated_heads(query_key),
-            self._split_heads(self.value(inputs)),
+    def _heads(self, inputs, mask):
+        """Query-keys and values of whole sequences."""
+        heads, _ = self._project(
+            inputs, lambda layer, x: (layer(x, mask=mask), None)
         )
+        return heads
 
-    def _attend(self, query_key, value, orders, buckets, **options):
-        if 0 in value.shape:
-            return value
-        return choose_by_length(
-            keras.ops.shape(query_key)[2],
-            self._longest_exact(),
-            lambda: exact_shared_attention(
-                query_key, value, causal=self.causal, **options
-            ),
-            lambda: lsh_attention(
-                query_key,
-                value,
-                orders,
-                buckets,
-                self._window(),
-                wrap=self.wrap,
-                discount_duplicates=self.discount_duplicates,
-                importance=self._importance(query_key.shape[2]),
-                **options,
-            ),
-        )
-
-    def attention_statistics(self, inputs, rows, mask=None):
-        """What LSH attention attends to at inference, for pictures.
-
-        Inputs so short that they get exact attention are shown as LSH
-        attention would treat them.
+    def _project(self, inputs, convolve, start_index=0):
+        """Projects, convolves and rotates.
 
         Args:
             inputs: Float tensor of shape `(batch, length, hidden_dim)`.
-            rows: list of ints. Positions of the queries to look at.
-            mask: Boolean tensor of shape `(batch, length)` or None.
+            convolve: function of the convolution and projected query-keys
+                that returns them convolved, and its cache or None.
+            start_index: as in `RotaryEmbedding`.
 
         Returns:
-            dict of `buckets`, int32 `(batch, num_heads, num_hashes,
-            length)`, and `weights`, `(batch, num_heads, len(rows), length)`:
-            the attention weights of those queries over all positions.
+            Pair of query-keys and values, split into heads; and the
+            convolution's cache, None without one.
         """
-        mask = checks.mask("mask", mask, inputs.shape[:2])
-        query_key, _ = self._heads(inputs, mask)
-        orders, buckets = self._sort(query_key, mask, False, None, None)
-        weights = attention_of_rows(
-            query_key,
-            orders,
-            buckets,
-            keras.ops.convert_to_tensor(rows, "int32"),
-            self._window(),
-            mask=mask,
-            wrap=self.wrap,
-            discount_duplicates=self.discount_duplicates,
-            importance=self._importance(query_key.shape[2]),
-            bias=self._bias(),
-        )
-        return {"buckets": buckets, "weights": weights}
-
-    def _window(self):
-        return Window(
-            self.chunk_length,
-            self.num_chunks_before,
-            self.num_chunks_after,
-            self.causal,
-            sees_itself=False,
-            same_bucket=self.scope == "bucket",
-        )
-
-    def _longest_exact(self):
-        if self.exact_below is not None:
-            return self.exact_below
-        return self.chunk_length if self.scope == "chunk" else 0
+        query_key, cache = self.query_key(inputs), None
+        if self.convolution is not None:
+            query_key, cache = convolve(self.convolution, query_key)
+        value = self._split_heads(self.value(inputs))
+        return (self._rotated_heads(query_key, start_index), value), cache
 
     def _draw(self, training):
         """The call's randomness: a seed of rotations, and dropout."""
@@ -344,57 +273,105 @@ class LSHSelfAttention(LSHHashing, LSHDecoding, ChunkedSelfAttention):
         options = self.dropout, dropout_seed, self.shared_dropout
         return rotation_seed, AttentionDropout(*options)
 
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        # For files of weights alone, which have no config.
-        store["num_hashes"] = np.array(self.num_hashes)
-        store["exact_below"] = np.array(
-            _NONE if self.exact_below is None else self.exact_below
-        )
-        if self._rotations is not None:
-            store["rotations"] = self._rotations
+    def hash(self, inputs, mask=None):
+        """Bucket ids of inputs, as inference hashes them.
 
-    def load_own_variables(self, store):
-        # Not every store has `items`.
-        store = {key: np.array(store[key]) for key in store.keys()}
-        self.num_hashes = int(store.pop("num_hashes", self.num_hashes))
-        if "exact_below" in store:
-            longest = int(store.pop("exact_below"))
-            self.exact_below = None if longest == _NONE else longest
-        self.rotations = store.pop("rotations", None)
-        super().load_own_variables(store)
+        Args:
+            inputs: Float tensor of shape `(batch, length, hidden_dim)`.
+            mask: Boolean tensor of shape `(batch, length)` or None.
+
+        Returns:
+            int32 tensor of shape `(batch, num_heads, num_hashes, length)`.
+        """
+        mask = checks.mask("mask", mask, inputs.shape[:2])
+        query_key, _ = self._heads(inputs, mask)
+        return self.hasher.hash(query_key, mask, **self._hash_options())
+
+    def attention_statistics(self, inputs, rows, mask=None):
+        """Buckets and attention weights at inference, to plot them.
+
+        Inputs of any length are hashed, also where `call` is exact.
+
+        Args:
+            inputs: Float tensor of shape `(batch, length, hidden_dim)`.
+            rows: list of ints. Positions of queries.
+            mask: Boolean tensor of shape `(batch, length)` or None.
+
+        Returns:
+            dict of `buckets`, int32 `(batch, num_heads, num_hashes,
+            length)`, and `weights`, `(batch, num_heads, len(rows), length)`:
+            the attention weights of those queries over all positions.
+        """
+        mask = checks.mask("mask", mask, inputs.shape[:2])
+        query_key, _ = self._heads(inputs, mask)
+        options = self._hash_options()
+        orders, buckets = self.hasher.sort(query_key, mask, **options)
+        rows = keras.ops.convert_to_tensor(rows, "int32")
+        weights = self._attention().weights_of_rows(
+            query_key, orders, buckets, rows, mask=mask, bias=self._bias()
+        )
+        return {"buckets": buckets, "weights": weights}
+
+    def _attention(self):
+        """An `LSHAttention` with the current settings."""
+        window = Window(
+            self.chunk_length,
+            self.num_chunks_before,
+            self.num_chunks_after,
+            self.causal,
+            sees_itself=False,
+            same_bucket=self.scope == "bucket",
+        )
+        longest_exact = self.exact_below
+        if longest_exact is None:
+            longest_exact = self.chunk_length if self.scope == "chunk" else 0
+        return LSHAttention(
+            self.hasher, window, self.wrap, self.duplicates, longest_exact
+        )
+
+    def prefill(self, inputs, mask, capacity):
+        """Outputs for prompts, and a cache; see `layers.decoding`."""
+        check_causal(self)
+        # A step would hash for another length than the prompt's.
+        lsh_arguments.check_length_known(self.num_buckets)
+        prompt, first = self._project(
+            inputs, lambda layer, x: layer.prefill(x, mask, capacity)
+        )
+        prompt += self.hasher.sort(prompt[0], mask, **self._hash_options())
+        attention = self._attention()
+        attended = attention.attend(*prompt, mask=mask, bias=self._bias())
+        cache = attention.make_cache(*prompt, capacity)
+        return self._merge_heads(attended), _join(first, cache)
+
+    def decode(self, inputs, cache, positions, constants=None):
+        """Outputs for one more token of each row, and the cache."""
+        first, cache = (None, cache) if self.convolution is None else cache
+        (query_key, value), first = self._project(
+            inputs,
+            lambda layer, x: layer.decode(x, first, positions),
+            positions,
+        )
+        options = self._hash_options(rotations=constants)
+        buckets = self.hasher.hash(query_key, **options)[..., 0]
+        attended, cache = self._attention().attend_to_cache(
+            query_key, value, buckets, cache, positions, self._bias()
+        )
+        return self._merge_heads(attended), _join(first, cache)
+
+    def decode_constants(self):
+        """The rotations of all steps."""
+        options = self._hash_options()
+        return self.hasher.rotations(
+            self.hasher.factors(None), options["seed"], options["rotations"]
+        )
 
     def get_config(self):
-        set_since = {
-            "rotation_seed": self._drawn_rotation_seed(),
-            "rotations": _as_list(self._rotations),
-        }
         return {
             **super().get_config(),
-            "num_hashes": self.num_hashes,
-            "num_buckets": self.num_buckets,
-            "scope": self.scope,
-            "exact_below": self.exact_below,
-            "discount_duplicates": self.discount_duplicates,
             "query_key_kernel_size": self.query_key_kernel_size,
-            "center_hashes": self.center_hashes,
-            # None leaves it to the other: either can be replaced.
-            "duplicates": self.duplicates
-            if self.duplicates == "importance"
-            else None,
-            **{k: v for k, v in set_since.items() if v is not None},
         }
 
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        rotations = config.pop("rotations", None)
-        rotation_seed = config.pop("rotation_seed", None)
-        layer = super().from_config(config)
-        layer.rotations = rotations
-        layer._given_rotation_seed = rotation_seed and tuple(rotation_seed)
-        return layer
 
-
-def _as_list(array):
-    return None if array is None else array.tolist()
+def _join(first, cache):
+    """The convolution's cache, if there is one, and the attention's."""
+    return cache if first is None else (first, cache)

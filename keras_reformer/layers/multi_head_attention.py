@@ -14,20 +14,21 @@ from keras_reformer.ops.decoding.caches import ExactCache
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class MultiHeadAttention(AttentionLayer):
-    """Exact multi-head attention whose memory is linear in the length.
+    """Exact multi-head attention with memory linear in the length.
 
-    As `keras.layers.MultiHeadAttention`, for self- and cross-attention, but
-    scores exist for a chunk of queries at a time, in the backward pass of
-    keys, and are computed again there. Time is quadratic. Attention scores
-    are not returned, which would be quadratic in memory.
+    Like `keras.layers.MultiHeadAttention`, for self- and cross-attention, but
+    the scores of one chunk of queries at a time are materialized (in the
+    backward pass of one chunk of keys), and the backward pass recomputes
+    them. Time is quadratic. Attention scores are not returned, which would
+    take quadratic memory.
 
-    With `share_query_key` it is the function that `LSHSelfAttention`
-    approximates: keys are the queries at unit length, and a token sees
-    itself only when it sees nothing else.
+    With `share_query_key` it computes what `LSHSelfAttention` approximates:
+    keys are the queries scaled to unit length, and a token attends to itself
+    only where it sees nothing else.
 
-    Masking: nobody attends to masked tokens. Masked queries, and queries that
-    may see nothing, have the output of a zero context (Keras's layer spreads
-    the latter over all keys).
+    Masking: nobody attends to masked tokens. Masked queries, and queries
+    whose keys are all masked, have the output of a zero context (Keras's
+    layer averages all values in the latter case).
 
     Args:
         num_heads: int. Number of attention heads.
@@ -36,20 +37,20 @@ class MultiHeadAttention(AttentionLayer):
         dropout: float in `[0, 1)`. Dropout of attention weights. Defaults to
             `0.0`.
         use_bias: bool. Whether projections have biases. Defaults to `True`.
-        share_query_key: bool. One projection makes queries and keys, for
-            self-attention only. Defaults to `False`.
-        query_chunk_length: int. Queries taken at a time: the largest tensor
-            is `(batch * num_heads, query_chunk_length, length)`. Defaults to
-            `128`.
-        causal: bool. Later tokens are hidden in every call. Defaults to
+        share_query_key: bool. Whether queries and keys are one projection,
+            for self-attention only. Defaults to `False`.
+        query_chunk_length: int. Queries in a chunk. The largest tensor has
+            shape `(batch * num_heads, query_chunk_length, length)`. Defaults
+            to `128`.
+        causal: bool. Whether to mask later tokens in every call. Defaults to
             `False`.
         position_bias: Keras layer, such as `AlibiBias` or
-            `RelativePositionBias`, called on int32 positions of queries and
-            of keys and on heads, which broadcast against each other; what it
-            returns for each is added to the score.
+            `RelativePositionBias`, called on int32 query positions, key
+            positions and heads, which broadcast against each other; its
+            output is added to the scores.
         rotary_embedding: `RotaryEmbedding` of queries and keys.
-        shared_dropout: bool. One mask of attention weights serves all
-            chunks, heads and examples, as published. Defaults to `False`.
+        shared_dropout: bool. Whether all chunks, heads and examples share
+            one dropout mask, as published. Defaults to `False`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -58,6 +59,8 @@ class MultiHeadAttention(AttentionLayer):
         kernel_constraint: Constraint of the projections.
         bias_constraint: Constraint of biases.
         seed: int. Seed of dropout.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -66,16 +69,16 @@ class MultiHeadAttention(AttentionLayer):
             `query`: self-attention.
         key: Float tensor of shape `(batch, keys, key_dim)`. Defaults to
             `value`.
-        mask: Boolean tensor `(batch, queries)`: of self-attention's tokens.
+        mask: Boolean tensor `(batch, queries)`, for self-attention.
         query_mask: Boolean tensor `(batch, queries)`.
         value_mask: Boolean tensor `(batch, keys)`.
         key_mask: Boolean tensor `(batch, keys)`.
         attention_mask: Boolean tensor `(batch, queries, keys)`, True where a
-            query may see a key.
+            query may attend to a key.
         attention_bias: Float tensor `(batch or 1, num_heads or 1, queries,
-            keys)`, added to the scores; it gets a gradient too.
+            keys)`, added to the scores. Differentiable.
         training: bool. Whether to apply dropout.
-        use_causal_mask: bool. Whether later tokens are hidden.
+        use_causal_mask: bool. Whether to mask later tokens.
 
     Returns:
         Float tensor of the query's shape.
@@ -109,10 +112,37 @@ class MultiHeadAttention(AttentionLayer):
         share_query_key=False,
         query_chunk_length=QUERY_CHUNK_LENGTH,
         causal=False,
+        position_bias=None,
+        rotary_embedding=None,
+        shared_dropout=False,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        seed=None,
+        sublayers=None,
         **kwargs,
     ):
         super().__init__(
-            num_heads, key_dim, value_dim, dropout, use_bias, **kwargs
+            num_heads=num_heads,
+            key_dim=key_dim,
+            value_dim=value_dim,
+            dropout=dropout,
+            use_bias=use_bias,
+            position_bias=position_bias,
+            rotary_embedding=rotary_embedding,
+            shared_dropout=shared_dropout,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            seed=seed,
+            sublayers=sublayers,
+            **kwargs,
         )
         self.share_query_key = checks.boolean(
             "share_query_key", share_query_key
@@ -159,7 +189,7 @@ class MultiHeadAttention(AttentionLayer):
             "attention_mask": _checked_mask(attention_mask, pairs),
             "attention_bias": self._checked_bias(attention_bias, pairs),
             "bias": self._bias(),
-            "dropout": self._dropping(training),
+            "dropout": self._attention_dropout(training),
             "query_chunk_length": self.query_chunk_length,
         }
         own_mask = mask if own else None
@@ -188,34 +218,14 @@ class MultiHeadAttention(AttentionLayer):
         return self._merge_heads(attended)
 
     def prefill(self, inputs, mask, capacity):
-        """Outputs for whole prompts, and the cache to go on from.
-
-        Args:
-            inputs: Float tensor of shape `(batch, length, dim)`.
-            mask: Boolean tensor of shape `(batch, length)`, True at valid
-                tokens, which come first.
-            capacity: int or scalar tensor. Greatest number of positions.
-
-        Returns:
-            Outputs of the inputs' shape, and an `ExactCache`.
-        """
+        """Outputs for prompts, and an `ExactCache`; see `layers.decoding`."""
         check_causal(self)
         _, key, value = self._own_heads(inputs)
         cache = ExactCache.of_prompt(key, value, capacity)
         return self(inputs, mask=mask, training=False), cache
 
     def decode(self, inputs, cache, positions, constants=None):
-        """Outputs for one more token of each row.
-
-        Args:
-            inputs: Float tensor of shape `(batch, 1, dim)`.
-            cache: what `prefill` or `decode` returned.
-            positions: int32 tensor of shape `(batch,)`.
-            constants: not used here.
-
-        Returns:
-            Outputs of the inputs' shape, and the cache with the tokens.
-        """
+        """Outputs for one more token of each row, and the cache."""
         step = Step(
             *self._own_heads(inputs, positions),
             positions,
@@ -236,7 +246,7 @@ class MultiHeadAttention(AttentionLayer):
         return query, key / self.key_dim**0.5, value
 
     def _nothing(self, query):
-        """The context where there are no queries or no keys."""
+        """A zero context, for no queries or no keys."""
         batch, length = keras.ops.shape(query)[:2]
         shape = (batch, self.num_heads, length, self.value_dim)
         return keras.ops.zeros(shape, self.compute_dtype)

@@ -5,12 +5,16 @@ from keras_reformer.layers.reversible_block import stream_dtype
 
 
 class PositionBiasLayer(keras.layers.Layer):
-    """Base of the layers that say what to add to a score.
+    """Base of the position biases, which are added to attention scores.
 
-    They are called on int32 positions of queries and of keys and on numbers
-    of heads, which broadcast against each other, and answer in float32 at
-    least. Each element of the answer depends on its own query, key and head
-    alone, so that a kernel may ask for any pairs.
+    They are called on int32 query positions, key positions and heads, which
+    broadcast against each other, and return float32 at least. Each element
+    depends on its own query, key and head alone, so that a kernel may
+    evaluate any tile of pairs.
+
+    Args:
+        num_heads: int. Number of attention heads.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
     """
 
     def __init__(self, num_heads, **kwargs):

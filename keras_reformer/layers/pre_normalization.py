@@ -14,8 +14,8 @@ from keras_reformer.layers.sublayers import adopt
 from keras_reformer.ops.chunking import chunk_length_for, map_positions
 from keras_reformer.ops.loops.scan import ArraySpec
 
-# Of longer sequences (32 MiB of float32) parts are normalized, and again in
-# the backward pass, so that nothing in between is as long as the sequence.
+# Longer sequences (32 MiB of float32) are normalized in chunks, recomputed in
+# the backward pass, so that no intermediate is as long as the sequence.
 _ELEMENTS_AT_ONCE = 2**23
 
 
@@ -23,29 +23,33 @@ _ELEMENTS_AT_ONCE = 2**23
 class PreNormalization(CompositeLayer):
     """A residual branch: normalization, a layer, dropout.
 
-    `dropout(layer(normalization(x)))`, which is what a `ReversibleBlock`
-    adds to its stream. The normalization is computed in float32 at least.
+    `dropout(layer(normalization(x)))`, without the residual connection,
+    which `ReversibleBlock` adds. The normalization is computed in float32 at
+    least.
 
     Args:
         layer: Keras layer of equal input and output shape.
         epsilon: float. Added to the variance. Defaults to `1e-6`.
         dropout: float in `[0, 1)`. Dropout of the output. Defaults to `0.0`.
+        seed: int. Seed of dropout.
         normalization: `"layer_norm"` or `"rms_norm"`. Defaults to
             `"layer_norm"`.
-        shared_dropout: bool. One draw counts for all positions. Defaults to
-            `False`.
-        stochastic_depth: float in `[0, 1)`. Share of examples of which
-            training drops the whole branch; the others' outputs are scaled
-            up. Defaults to `0.0`.
-        stochastic_depth_seed: int. Branches of equal rate and seed, each
-            called once a step, drop the same examples.
+        shared_dropout: bool. Whether all positions share one dropout mask.
+            Defaults to `False`.
+        stochastic_depth: float in `[0, 1)`. Probability of dropping the
+            branch for an example in training; the others' outputs are scaled
+            by `1 / (1 - stochastic_depth)`. Defaults to `0.0`.
+        stochastic_depth_seed: int. Branches with equal rate and seed that
+            are called once a step drop the same examples.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Float tensor of shape `(batch, length, hidden_dim)`.
-        mask: Boolean tensor of shape `(batch, length)`, handed to `layer` if
+        mask: Boolean tensor of shape `(batch, length)`, passed to `layer` if
             its `call` takes one.
-        training: bool.
+        training: bool. Whether to apply dropout.
 
     Returns:
         Float tensor of the inputs' shape.
@@ -73,9 +77,10 @@ class PreNormalization(CompositeLayer):
         shared_dropout=False,
         stochastic_depth=0.0,
         stochastic_depth_seed=None,
+        sublayers=None,
         **kwargs,
     ):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(sublayers=sublayers, autocast=False, **kwargs)
         self.supports_masking = True
         self.layer = adopt(checks.layer("layer", layer))
         self.epsilon = checks.positive("epsilon", epsilon)
@@ -136,7 +141,7 @@ class PreNormalization(CompositeLayer):
         return self.drop_branch(outputs, training=training)
 
     def prefill(self, inputs, mask, capacity):
-        """As `call` at inference, and the layer's cache."""
+        """`call` at inference, and the layer's cache."""
         return decoding.prefill(
             self.layer, self._normalized(inputs), mask, capacity
         )
@@ -148,7 +153,7 @@ class PreNormalization(CompositeLayer):
         )
 
     def decode_constants(self):
-        """What the layer's steps have in common."""
+        """The layer's tensors that are equal in all steps."""
         return decoding.constants(self.layer)
 
     def _normalized(self, inputs):
@@ -182,7 +187,7 @@ class PreNormalization(CompositeLayer):
 
 
 def make_normalization(kind, epsilon, dtype):
-    """The normalization layer of a name.
+    """A normalization layer by name.
 
     Args:
         kind: `"layer_norm"` or `"rms_norm"`.

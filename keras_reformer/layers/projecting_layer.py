@@ -2,7 +2,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.composite_layer import CompositeLayer
-from keras_reformer.layers.tracking import track_seed
+from keras_reformer.layers.tracking import seed_state
 
 
 class ProjectingLayer(CompositeLayer):
@@ -10,27 +10,27 @@ class ProjectingLayer(CompositeLayer):
 
     Args:
         use_bias: bool. Whether projections have biases.
-        kernel_initializer: Initializer of kernels. Defaults to
-            `"glorot_uniform"`.
-        bias_initializer: Initializer of biases. Defaults to `"zeros"`.
+        kernel_initializer: Initializer of kernels.
+        bias_initializer: Initializer of biases.
         kernel_regularizer: Regularizer of kernels.
         bias_regularizer: Regularizer of biases.
         kernel_constraint: Constraint of kernels.
         bias_constraint: Constraint of biases.
-        seed: int. Seed of what the layer draws while it is called.
-        **kwargs: Base layer arguments, such as `name` and `dtype`.
+        seed: int. Seed of what a call draws.
+        **kwargs: Arguments of `CompositeLayer`.
     """
 
     def __init__(
         self,
+        *,
         use_bias,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        seed=None,
+        kernel_initializer,
+        bias_initializer,
+        kernel_regularizer,
+        bias_regularizer,
+        kernel_constraint,
+        bias_constraint,
+        seed,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -56,7 +56,7 @@ class ProjectingLayer(CompositeLayer):
         )
         self.seed = checks.seed("seed", seed)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        track_seed(self)
+        self._seed_state = seed_state(self)
 
     def _build_dense(self, name, units, input_shape):
         """Makes a dense layer as the attribute `name` and builds it."""

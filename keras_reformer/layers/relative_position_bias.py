@@ -8,18 +8,18 @@ from keras_reformer.layers.position_bias import PositionBiasLayer
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class RelativePositionBias(PositionBiasLayer):
-    """A learned bias of each head for each class of distances.
+    """T5's relative position bias, as a `position_bias`.
 
-    Near distances have a class each, farther ones share classes that widen
-    geometrically up to `max_distance`, and all beyond share the last. Given
-    to an attention layer as its `position_bias`.
+    Each head learns a bias for each bucket of distances. Small distances have
+    a bucket each, larger ones share buckets whose width grows geometrically
+    up to `max_distance`, and all beyond share the last.
 
     Args:
         num_heads: int. Number of attention heads.
-        num_buckets: int. Classes of distances. Defaults to `32`.
-        max_distance: int. Where the last class begins. Defaults to `128`.
-        causal: bool. Whether keys only lie before queries; else half of the
-            classes are for those after. Defaults to `False`.
+        num_buckets: int. Buckets of distances. Defaults to `32`.
+        max_distance: int. Where the last bucket begins. Defaults to `128`.
+        causal: bool. Whether all buckets are for keys before the query; else
+            half of them are for keys after it. Defaults to `False`.
         embeddings_initializer: Initializer of the biases. Defaults to a
             normal distribution with standard deviation 0.02.
         embeddings_regularizer: Regularizer of the biases.
@@ -31,11 +31,11 @@ class RelativePositionBias(PositionBiasLayer):
         heads: int32 tensor; the three broadcast against each other.
 
     Returns:
-        Float tensor of their common shape, float32 at least.
+        Float tensor of the broadcast shape, float32 at least.
 
     Raises:
-        ValueError: if there are too few classes, or `max_distance` does not
-            exceed the distances that have a class each.
+        ValueError: if there are too few buckets, or `max_distance` does not
+            exceed the distances that have a bucket each.
 
     Example:
 
@@ -75,19 +75,19 @@ class RelativePositionBias(PositionBiasLayer):
         self._starts = self._class_starts()
 
     def _class_starts(self):
-        """The least distance of each class on one side."""
+        """The least distance of each bucket on one side."""
         classes = self.num_buckets // (1 if self.causal else 2)
         near = classes // 2
         if near < 1 or (not self.causal and self.num_buckets % 2):
             raise ValueError(
-                "Each side needs a class for near and one for far distances. "
+                "Each side needs a bucket for near and one for far distances. "
                 "Expected `num_buckets` of at least 2, or an even number of "
                 "at least 4 where causal=False. Received: num_buckets="
                 f"{self.num_buckets}, causal={self.causal}"
             )
         if self.max_distance <= near:
             raise ValueError(
-                f"Distances up to {near} have a class each. Expected "
+                f"Distances up to {near} have a bucket each. Expected "
                 f"`max_distance` above that. Received: max_distance="
                 f"{self.max_distance}, num_buckets={self.num_buckets}"
             )
@@ -121,11 +121,11 @@ class RelativePositionBias(PositionBiasLayer):
         return keras.ops.where(back >= 0, before, after)
 
     def _of_distance(self, rows, distance):
-        """The bias of the class that a distance is in.
+        """The bias of a distance's bucket.
 
-        Differences of neighbouring classes, added up as far as the distance
-        reaches: gathered rows would have scattered gradients, one for each
-        pair. Negative distances are in the first class.
+        A sum of differences of neighbouring buckets: the gradient of a gather
+        would be a scatter-add over all pairs. Negative distances are in the
+        first bucket.
         """
         bias = rows[..., 0]
         for index, start in enumerate(self._starts[1:], start=1):

@@ -1,12 +1,12 @@
-"""What `keras.RematScope` may not do with layers that draw or decide."""
+"""Layers that `keras.RematScope` must not recompute."""
 
 
 class RefusesRematerialization:
-    """Keeps Keras from running a layer's call again in the backward pass.
+    """Mixin of the layers that raise an error in a `keras.RematScope`.
 
-    The second run would draw other dropout masks and rotations, and its
-    gradient would be that of another function. Layers here rebuild what they
-    can by themselves, with what was drawn.
+    Keras would recompute them in the backward pass with other dropout masks
+    and rotations, which gives the gradient of another function. Reversible
+    stacks recompute layers with the same ones.
     """
 
     def rematerialized_call(self, fn, *args, **kwargs):

@@ -6,19 +6,19 @@ from keras_reformer.ops.attention.positions import rotate
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class RotaryEmbedding(keras.layers.Layer):
-    """Turns the vectors of each position by angles that grow with it.
+    """Rotary position embedding (RoPE) of queries and keys.
 
-    Pairs of coordinates (`i` and `dim / 2 + i`) are points in planes, turned
-    `max_wavelength ** (-2 i / dim)` radians a position. The product of two
-    turned vectors depends on the distance of their positions alone. Lengths
-    do not change, so shared query-keys keep the keys that they had.
+    Pairs of coordinates (`i` and `dim / 2 + i`) are rotated by `position *
+    max_wavelength ** (-2 i / dim)` radians, so that the product of two
+    vectors depends on the difference of their positions. Norms do not change,
+    so shared query-keys may be rotated before keys are normalized.
 
     Angles are exact to 1e-4 radians at a million positions, where a float32
     product of position and frequency would be off by 0.06.
 
     Args:
-        max_wavelength: float. Positions in which the slowest plane would
-            turn once, over two pi. Defaults to `10000`.
+        max_wavelength: float. Base of the frequencies: an upper bound of the
+            wavelengths, in positions per radian. Defaults to `10000`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -51,9 +51,9 @@ class RotaryEmbedding(keras.layers.Layer):
         checks.vectors_shape(self.name, input_shape)
         if input_shape[-1] % 2:
             raise ValueError(
-                "Rotary embeddings turn pairs of coordinates. Expected inputs "
-                "`(..., length, dim)` whose last dimension is even. Received: "
-                f"input_shape={tuple(input_shape)}"
+                "Rotary embeddings rotate pairs of coordinates. Expected "
+                "inputs `(..., length, dim)` whose last dimension is even. "
+                f"Received: input_shape={tuple(input_shape)}"
             )
 
     def call(self, inputs, start_index=0):

@@ -9,16 +9,16 @@ from keras_reformer.ops.attention.short_convolution import (
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class ShortConvolution(keras.layers.Layer):
-    """Mixes each position with the few before it, every channel by itself.
+    """Short causal depthwise convolution, without bias.
 
-    A causal depthwise convolution, without a bias. It starts as a plain sum,
-    so that from the first step on a token is like those that followed a token
-    like it: they share a term.
+    The kernel is initialized with ones, a sum over positions: from the first
+    step on a token's vector shares a term with those of tokens that follow
+    one like its predecessor.
 
-    Masked positions count as zeros, so padding changes nothing.
+    Masked positions are zeros, so padding changes nothing.
 
     Args:
-        kernel_size: int. Number of positions, the present included.
+        kernel_size: int. Number of positions, the present one included.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -50,14 +50,14 @@ class ShortConvolution(keras.layers.Layer):
         return short_convolution(_valid(inputs, mask), self._kernel(inputs))
 
     def prefill(self, inputs, mask, capacity):
-        """Outputs for whole prompts, and the cache to go on from."""
+        """Outputs for prompts, and a `ConvolutionCache`."""
         inputs = _valid(inputs, mask)
         lengths = _lengths(inputs, mask)
         cache = ConvolutionCache.of_prompt(inputs, lengths, self.kernel_size)
         return short_convolution(inputs, self._kernel(inputs)), cache
 
     def decode(self, inputs, cache, positions, constants=None):
-        """Outputs for one more token of each row."""
+        """Outputs for one more token of each row, and the cache."""
         return cache.convolve(inputs, self._kernel(inputs))
 
     def _kernel(self, inputs):
@@ -78,7 +78,7 @@ def _valid(inputs, mask):
 
 
 def _lengths(inputs, mask):
-    """Number of valid tokens of each row; they come first."""
+    """Number of valid tokens of each row, which come first."""
     if mask is None:
         batch, length = keras.ops.shape(inputs)[:2]
         return keras.ops.full((batch,), length, "int32")

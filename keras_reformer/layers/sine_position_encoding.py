@@ -6,7 +6,7 @@ from keras_reformer.ops.attention.positions import sine_positions
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class SinePositionEncoding(keras.layers.Layer):
-    """Sines and cosines of positions, without weights.
+    """Sinusoidal position encoding, without weights.
 
     Features `2 i` and `2 i + 1` are sine and cosine of
     `position * max_wavelength ** (-2 i / dim)`.
@@ -14,8 +14,8 @@ class SinePositionEncoding(keras.layers.Layer):
     Called on embeddings, returns the positions to add to them.
 
     Args:
-        max_wavelength: float. Positions in which the slowest wave would
-            turn once, over two pi. Defaults to `10000`.
+        max_wavelength: float. Base of the frequencies: an upper bound of the
+            wavelengths, in positions per radian. Defaults to `10000`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Call arguments:

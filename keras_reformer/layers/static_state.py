@@ -1,4 +1,4 @@
-"""Comparison of what a trace of layers takes for constant."""
+"""What a trace of layers takes for constant, and whether it still is."""
 
 import functools
 import types
@@ -9,19 +9,19 @@ from keras_reformer.ops.tracing import is_symbolic
 
 
 class StaticState:
-    """All that a trace of layers takes for constant.
+    """A snapshot of what a trace of layers takes for constant.
 
     A trace reads variables each time it runs. Everything else is baked in:
-    settings, sublayers and the set of variables, so a layer needs another
-    trace when a setting changes, LoRA is enabled or it is quantized. Two
-    states are equal as long as a trace made at one is valid at the other.
+    settings, sublayers and the set of variables, so that a changed setting,
+    LoRA or quantization needs a new trace. While two snapshots are equal, a
+    trace made at the first is valid at the second.
 
-    The state consists of the attributes of layers, and of elements of lists,
-    tuples and dicts. Numbers and strings are compared by value, other objects
-    by identity; the state holds references to them, so no later object can
-    have the same address. Changes inside of an object that is not a layer go
-    unnoticed. Names, trainability and the arguments of `compile` are not part
-    of the state.
+    It has the attributes of layers, and of layers in lists, tuples and dicts.
+    Numbers and strings are compared by value, other objects by identity; the
+    snapshot refers to them, so that no later object takes their address.
+    Changes inside an object that is not a layer are not seen: put a new
+    object in its place. Names, `trainable` and what `compile` sets are left
+    out.
 
     Args:
         *watched: Keras layers, or anything else to compare.
@@ -40,26 +40,6 @@ class StaticState:
             one is two or _is_equal(one, two)
             for one, two in zip(ours, theirs, strict=True)
         )
-
-
-def attributes_of(layer):
-    """A layer's own attributes by name, without those of every Keras layer."""
-    kept = _attributes_of_all_layers()
-    return {k: v for k, v in vars(layer).items() if k not in kept}
-
-
-def sublayers_of(layer):
-    """The layer and all inside of it, in an order that follows from them."""
-    found, waiting, seen = [], [layer], set()
-    while waiting:
-        parent = waiting.pop()
-        if id(parent) in seen:
-            continue
-        seen.add(id(parent))
-        if isinstance(parent, keras.Layer):
-            found.append(parent)
-        waiting += [x for x in _children(parent) if isinstance(x, _PARENTS)]
-    return found
 
 
 def _values(watched):
@@ -83,30 +63,32 @@ def _children(parent):
     if isinstance(parent, _CONTAINERS):
         return parent
     if isinstance(parent, keras.Model):
-        # Most other attributes are about training.
+        # Most attributes are about training.
         state = (keras.Layer, keras.Variable)
         own = [x for x in vars(parent).values() if isinstance(x, state)]
         return [*own, *parent.layers]
-    return [parent.dtype_policy, *attributes_of(parent).values()]
+    kept = _attributes_of_all_layers()
+    own = [x for name, x in vars(parent).items() if name not in kept]
+    return [parent.dtype_policy, *own]
 
 
 def _is_equal(one, two):
     if type(one) is type(two):
         if isinstance(one, _CONTAINERS):
-            # Their elements are compared on their own.
+            # What is in them is among the values too.
             return True
         if isinstance(one, _COMPARED):
             return one == two
-    # A symbolic tensor left over from a trace is never read by another one.
+    # A tensor that an earlier trace left on a layer is not read by the next.
     return is_symbolic(one) and is_symbolic(two)
 
 
 @functools.cache
 def _attributes_of_all_layers():
-    """Names of the attributes that Keras itself gives to every layer."""
-    # Explicit names, so that automatic names of later layers do not change.
+    """Names of the attributes that Keras gives any layer."""
+    # Explicit names leave Keras's counter of automatic names as it is.
     layer = keras.layers.Layer(name="part")
-    # A sublayer has more attributes than a layer on its own.
+    # A sublayer has more attributes than a layer alone.
     keras.Model(name="whole").part = layer
     return frozenset(vars(layer))
 

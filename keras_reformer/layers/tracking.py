@@ -1,33 +1,36 @@
-"""What `tf.train.Checkpoint` and `tf.saved_model.save` find in a layer."""
+"""What `tf.train.Checkpoint` and `tf.saved_model.save` find in a layer.
+
+They look at a layer's attributes and into no list or generator that only
+Keras tracks.
+"""
 
 
 def track_each(layer, name, values):
-    """Makes each of a list's values an attribute, `_NAME_INDEX`, too.
+    """Makes each value of a list an attribute `_NAME_INDEX` too.
 
-    `tf.train.Checkpoint` looks at attributes, not into lists that Keras
-    tracks. The names are private because Keras's own files visit such names
-    last: what is in them stays where the list has put it.
+    The names are private because Keras visits such names last when it saves:
+    weights keep the place in a file that the list gives them.
 
     Args:
-        layer: Keras layer that has the list as an attribute already.
-        name: str. What one of the values is called.
+        layer: Keras layer that already has the list as an attribute.
+        name: str. Name of a single value.
         values: list of layers or variables.
     """
     for index, value in enumerate(values):
         setattr(layer, f"_{name}_{index}", value)
 
 
-def track_seed(layer):
-    """Makes the state of a layer's `seed_generator`, if any, an attribute.
+def seed_state(layer):
+    """The variable of a layer's `seed_generator`, or None without one.
 
-    TensorFlow does not look into Keras's generators either. What is set is
-    TensorFlow's own variable, which Keras does not count as a second one.
+    For an attribute of the layer, since TensorFlow does not look into Keras's
+    generators either. It is TensorFlow's own variable, which Keras does not
+    count as a second one.
 
     Args:
         layer: Keras layer.
     """
     generator = getattr(layer, "seed_generator", None)
     state = None if generator is None else generator.state.value
-    # Of a layer made while Keras infers shapes it is a graph's tensor so far.
-    if hasattr(state, "assign"):
-        layer._seed_state = state
+    # While Keras infers shapes it is a tensor of a graph.
+    return state if hasattr(state, "assign") else None

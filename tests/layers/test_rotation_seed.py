@@ -48,7 +48,7 @@ def test_config_has_it_only_where_nothing_else_does():
     seeded, drawn = make_layer(seed=3), make_layer()
     for layer in (seeded, drawn):
         layer.build((None, 16, 8))
-    assert "rotation_seed" not in seeded.get_config()
+    assert seeded.get_config()["rotation_seed"] is None
     values = drawn.rotation_seed.numpy().tolist()
     assert drawn.get_config()["rotation_seed"] == values
     seeded.rotation_seed.assign(values)
@@ -57,6 +57,12 @@ def test_config_has_it_only_where_nothing_else_does():
         copy = LSHSelfAttention.from_config(layer.get_config())
         copy.build((None, 16, 8))
         assert copy.rotation_seed.numpy().tolist() == values
+
+
+@pytest.mark.parametrize("value", [3, [1], [1, 2, 3], [1, 0.5], "ab"])
+def test_a_bad_one_is_refused(value):
+    with pytest.raises(ValueError, match="Received: rotation_seed="):
+        make_layer(rotation_seed=value)
 
 
 def test_a_config_while_a_graph_is_traced():
@@ -72,8 +78,8 @@ def test_a_config_while_a_graph_is_traced():
     np.testing.assert_allclose(call(tf.constant(X)), layer(X), atol=1e-5)
     # The layer was built within, and hashes alike in each call.
     np.testing.assert_array_equal(call(tf.constant(X)), call(tf.constant(X)))
-    assert "rotation_seed" not in configs[0]
-    assert "rotation_seed" in layer.get_config()
+    assert configs[0]["rotation_seed"] is None
+    assert layer.get_config()["rotation_seed"] is not None
 
 
 def test_an_unbuilt_layer_does_not_take_a_files_variables():

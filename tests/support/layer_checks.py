@@ -13,6 +13,10 @@ MIXED_POLICY = "mixed_bfloat16"
 # The global policy while MIXED_POLICY is passed to the layer: a sublayer that
 # was not given its parent's policy shows it.
 OTHER_POLICY = "float64"
+# What any layer takes through `**kwargs`.
+BASE_ARGUMENTS = set(inspect.signature(keras.layers.Layer.__init__).parameters)
+# Configs have these arguments only after a sublayer was changed.
+UNCHANGED = {"sublayers"}
 
 
 def check_layer(
@@ -58,14 +62,25 @@ def check_layer(
 
 
 def check_config(layer, ignored_arguments=()):
-    """Every argument is in the config, which survives JSON."""
+    """The signature names what the config has, and it survives JSON.
+
+    `help(layer)` shows the signature, and users write configs by hand: an
+    argument that hides in `**kwargs` is in neither. Only those of
+    `keras.layers.Layer` itself may.
+    """
     config = layer.get_config()
-    for name, parameter in inspect.signature(type(layer)).parameters.items():
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            continue
-        if name in ignored_arguments:
-            continue
+    arguments = {
+        name
+        for name, parameter in inspect.signature(type(layer)).parameters.items()
+        if parameter.kind
+        not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+    for name in sorted(arguments - UNCHANGED - set(ignored_arguments)):
         assert name in config, f"argument `{name}` is not in `get_config()`"
+    for name in sorted(set(config) - arguments - BASE_ARGUMENTS):
+        raise AssertionError(
+            f"`{name}` is in `get_config()` and not in the signature"
+        )
     text = json.dumps(config)
     again = type(layer).from_config(json.loads(text)).get_config()
     assert json.loads(json.dumps(again)) == json.loads(text), "config changed"
