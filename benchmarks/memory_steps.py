@@ -10,6 +10,7 @@ import gc
 import pathlib
 
 import measuring
+import steps
 
 FURTHER_STEPS = 2
 VOCABULARY = 258
@@ -96,7 +97,7 @@ def optimizer_step(case):
         optimizer.apply(gradients, variables)
         return variables[0].value
 
-    return _compiled(update, case, tf.constant(0.1)), {}
+    return steps.compiled(update, [tf.constant(0.1)], case["xla"]), {}
 
 
 def _model(case):
@@ -118,8 +119,6 @@ def _model(case):
 
 def layer_step(case):
     """Forward and backward of one LSH layer."""
-    import tensorflow as tf
-
     import keras_reformer
 
     layer = keras_reformer.LSHSelfAttention(
@@ -132,21 +131,15 @@ def layer_step(case):
     )
     shape = (1, case["length"], LAYER_WIDTH)
     layer.build(shape)
-
-    def gradients(x):
-        weights = [variable.value for variable in layer.trainable_variables]
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, training=True)
-            loss = tf.reduce_sum(y * y)
-        return tape.gradient(loss, [x, *weights])
-
-    x = tf.random.stateless_normal(shape, (1, 2))
-    return _compiled(gradients, case, x), {}
+    return steps.layer(layer, shape, case["xla"]), {}
 
 
 def loss_step(case):
-    """The chunked cross-entropy of a head and all its gradients."""
+    """The chunked cross-entropy of a head and all its gradients.
+
+    No layer or model offers it without the pass before it, so this takes the
+    function itself, which has had one place and name.
+    """
     import tensorflow as tf
 
     from keras_reformer.ops.losses import chunked_cross_entropy
@@ -175,17 +168,5 @@ def loss_step(case):
         ),
     )
     elements = length * HEAD_WIDTH + HEAD_WIDTH * vocabulary + vocabulary
-    return _compiled(gradients, case, *inputs), {"less": 4 * elements / MIB}
-
-
-def _compiled(function, case, *inputs):
-    """A step that waits for the results of a function, and drops them."""
-    import tensorflow as tf
-
-    compiled = tf.function(function, autograph=False, jit_compile=case["xla"])
-
-    def step():
-        for result in tf.nest.flatten(compiled(*inputs)):
-            tf.reshape(result, [-1])[:1].numpy()
-
-    return step
+    step = steps.compiled(gradients, inputs, case["xla"])
+    return step, {"less": 4 * elements / MIB}
