@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import buckets
+import measuring
 import steps
 from buckets import CHUNK
 
@@ -42,11 +43,6 @@ class Contender(NamedTuple):
     quadratic_time: bool = False
 
 
-def add_option(add, contenders):
-    names = list(contenders)
-    add("--contenders", nargs="+", choices=names, default=names)
-
-
 def chosen(contenders, options):
     """Names of those asked for that can run here; beside a base only ours."""
     names = []
@@ -65,6 +61,12 @@ def chosen(contenders, options):
         elif contender.ours or not options.base:
             names.append(name)
     return names
+
+
+def work(contenders, case):
+    """A worker's answer to a case that names its contender."""
+    step = contenders[case["contender"]].make(case)
+    return measuring.measure(step, case["repeats"])
 
 
 def _shape(case):

@@ -16,7 +16,6 @@ names in that package's `__all__`.
 """
 
 import functools
-import itertools
 
 import contenders
 import language_model
@@ -26,19 +25,11 @@ from contenders import Contender
 from language_model import FEED_FORWARD, HEADS, VOCABULARY, WIDTH
 
 OURS = "ours, XLA"
-DEPTH = 6
 TOKENS = 32
 # A full pass, or a step that sees everything, is measured up to here.
 LONGEST = {"no cache, XLA": 16384, "transformers Reformer": 16384}
 KEYS = ("length", "contender")
 QUICK = {"lengths": [128], "depth": 2}
-
-
-def add_options(add):
-    contenders.add_option(add, CONTENDERS)
-    lengths = [1024, 4096, 16384, 65536]
-    add("--lengths", type=int, nargs="+", default=lengths)
-    add("--depth", type=int, default=DEPTH)
 
 
 # === Steps ===
@@ -164,21 +155,27 @@ CONTENDERS = {
 }
 
 
-# === Cases ===
+OPTIONS = {
+    "lengths": [1024, 4096, 16384, 65536],
+    "depth": 6,
+    "contenders": list(CONTENDERS),
+}
 
 
 def cases(options):
     """The contenders of a length side by side."""
-    names = contenders.chosen(CONTENDERS, options)
-    for length, name in itertools.product(options.lengths, names):
-        if length <= LONGEST.get(name, length):
-            yield {"length": length, "depth": options.depth, "contender": name}
+    for case in measuring.grid(
+        length=options.lengths,
+        depth=[options.depth],
+        contender=contenders.chosen(CONTENDERS, options),
+    ):
+        if case["length"] <= LONGEST.get(case["contender"], case["length"]):
+            yield case
 
 
 def work(case):
     """In seconds a token."""
-    step = CONTENDERS[case["contender"]].make(case)
-    found = measuring.measure(step, case["repeats"])
+    found = contenders.work(CONTENDERS, case)
     count = 1 if case["contender"].startswith("no cache") else TOKENS
     found["seconds"] = [second / count for second in found["seconds"]]
     return found

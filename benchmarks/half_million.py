@@ -9,6 +9,7 @@ process's greatest resident size ever. `--data` takes what `keras-reformer
 train` does; the sources of Python's own standard library are the default.
 """
 
+import itertools
 import time
 
 import measuring
@@ -28,22 +29,17 @@ DEFAULTS = {"allocators": ["default"]}
 QUICK = {"length": 128, "steps": 2}
 
 
-def add_options(add):
-    add("--data", default="python", help="a file, a folder, or python")
-    add("--length", type=int, default=LENGTH)
-    add("--steps", type=int, default=3)
-    add("--learning-rate", type=float, default=1e-3)
-    add("--xla", type=int, default=0, choices=(0, 1))
+OPTIONS = {
+    "data": ("python", "a file, a folder, or python"),
+    "length": LENGTH,
+    "steps": 3,
+    "learning_rate": 1e-3,
+    "xla": (0, "1 compiles the steps"),
+}
 
 
 def cases(options):
-    yield {
-        "data": options.data,
-        "length": options.length,
-        "steps": options.steps,
-        "learning_rate": options.learning_rate,
-        "xla": bool(options.xla),
-    }
+    return [{name: getattr(options, name) for name in OPTIONS}]
 
 
 def work(case):
@@ -61,37 +57,27 @@ def work(case):
         **MODEL, max_sequence_length=case["length"], seed=0
     )
     model.compile(
-        keras.optimizers.Adam(case["learning_rate"]), jit_compile=case["xla"]
+        keras.optimizers.Adam(case["learning_rate"]),
+        jit_compile=bool(case["xla"]),
     )
-    log = StepLog()
-    model.fit(
+    ends = [time.perf_counter()]
+    log = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter())
+    )
+    history = model.fit(
         batches,
         steps_per_epoch=1,
         epochs=case["steps"],
         shuffle=False,
         verbose=0,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=log.write)],
+        callbacks=[log],
     )
     return {
         "parameters": model.count_params(),
         "peak": measuring.peak_memory(),
-        "losses": log.losses,
-        "seconds": log.seconds,
+        "losses": history.history["loss"],
+        "seconds": [end - start for start, end in itertools.pairwise(ends)],
     }
-
-
-class StepLog:
-    """Loss and seconds of each step; an epoch has one."""
-
-    def __init__(self):
-        self.losses, self.seconds = [], []
-        self.start = time.perf_counter()
-
-    def write(self, _, logs):
-        now = time.perf_counter()
-        self.losses.append(logs["loss"])
-        self.seconds.append(now - self.start)
-        self.start = now
 
 
 def tables(records, options):

@@ -50,13 +50,11 @@ QUICK = {"kills": 2}
 SHOW_PROGRESS = True
 
 
-def add_options(add):
-    add("--kills", type=int, default=20)
-    add("--seed", type=int, default=0)
+OPTIONS = {"kills": 20, "seed": 0}
 
 
 def cases(options):
-    yield {"kills": options.kills, "seed": options.seed}
+    return [{"kills": options.kills, "seed": options.seed}]
 
 
 def fit(output, name, resume, out):
@@ -148,15 +146,15 @@ def disturb(runs, number, seconds, chance):
         found(name) == found("undisturbed")
         for found in (runs.variables, runs.validation)
     )
-    return (
-        number,
-        "any" if number % 2 else "writing",
-        f"{moment:.1f}",
-        "yes" if process.exitcode == -9 else "ended before",
-        "yes" if half else "",
-        (resumed or ["0"])[0],
-        "yes" if equal else "NO",
-    )
+    return {
+        "kill": number,
+        "moment": "any" if number % 2 else "writing",
+        "after s": f"{moment:.1f}",
+        "killed": "yes" if process.exitcode == -9 else "ended before",
+        "half a file left": "yes" if half else "",
+        "resumed at step": (resumed or ["0"])[0],
+        "equal end": "yes" if equal else "NO",
+    }
 
 
 def work(case):
@@ -172,21 +170,12 @@ def work(case):
         rows = []
         for number in range(1, case["kills"] + 1):
             rows.append(disturb(runs, number, seconds, chance))
-            print(*rows[-1], file=sys.stderr, flush=True)
+            print(*rows[-1].values(), file=sys.stderr, flush=True)
     return {"undisturbed": seconds, "rows": rows}
 
 
 def tables(records, options):
-    header = (
-        "kill",
-        "moment",
-        "after s",
-        "killed",
-        "half a file left",
-        "resumed at step",
-        "equal end",
-    )
     for record in records:
         rows, seconds = record["rows"], record["undisturbed"]
         title = f"{len(rows)} kills; undisturbed, a run takes {seconds:.0f} s"
-        yield title, header, rows
+        yield title, list(rows[0]), [list(row.values()) for row in rows]

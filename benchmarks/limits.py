@@ -50,20 +50,18 @@ DEFAULTS = {"repeats": 20, "rounds": 2}
 QUICK = {"lengths": [1024], "names": [LARGE, COPY]}
 
 
-def add_options(add):
-    names = [*SHAPES, COPY]
-    add("--names", nargs="+", choices=names, default=names, help="of rates")
-    lengths = [1024, 4096, 16384, 65536, 131072]
-    add("--lengths", type=int, nargs="+", default=lengths)
-    add("--measured", type=pathlib.Path, help="raw results of attention")
+OPTIONS = {
+    "names": [*SHAPES, COPY],
+    "lengths": [1024, 4096, 16384, 65536, 131072],
+    "measured": (pathlib.Path, "raw results of attention"),
+}
 
 
 # === Rates ===
 
 
 def cases(options):
-    for name in options.names:
-        yield {"name": name}
+    return measuring.grid(name=options.names)
 
 
 def work(case):

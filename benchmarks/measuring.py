@@ -280,6 +280,12 @@ def told(record):
     return ", ".join(said)
 
 
+def grid(**values):
+    """Cases of all combinations: the last value changes first."""
+    for combination in itertools.product(*values.values()):
+        yield dict(zip(values, combination, strict=True))
+
+
 def group(records, keys):
     """Summaries by the values of `keys`, in the order first met."""
     groups = {}

@@ -17,8 +17,7 @@ more a step needs at the whole length than at a quarter of it, where all that
 does not depend on the length cancels out.
 """
 
-import itertools
-
+import measuring
 import memory_steps
 import reporting
 
@@ -32,6 +31,16 @@ SWEEPS = {
     "rounds": (memory_steps.layer_step, "rounds", [0, 1]),
     "vocabulary": (memory_steps.loss_step, "vocabulary", [0, 1]),
     "length": (memory_steps.train_step, "length", [0]),
+}
+TITLES = {
+    "depth": "Train step against depth, {length:,} tokens",
+    "optimizer": "Keras's Adam alone, on the variables of the same model",
+    "rounds": "One LSH layer against rounds, {length:,} tokens",
+    "vocabulary": (
+        "Loss against vocabulary, {tokens:,} tokens; growth and need "
+        "less the gradients' own size"
+    ),
+    "length": "Train step of {blocks} blocks against length",
 }
 KEYS = ("sweep", "recompute", "xla", "blocks", "rounds", "vocabulary", "length")
 DEFAULTS = {"allocators": ["default"]}
@@ -49,23 +58,19 @@ QUICK = {
 }
 
 
-def add_options(add):
-    names = list(SWEEPS)
-    ints, flags = {"type": int, "nargs": "+"}, {"choices": [0, 1]}
-    add("--sweep", nargs="+", choices=names, default=names)
-    whose = "of depth, optimizer and rounds"
-    add("--length", type=int, default=16384, help=whose)
-    add("--depths", **ints, default=[4, 12])
-    both = "of depth: reversible, plain or both; default both"
-    add("--recompute", **ints, **flags, default=[1, 0], help=both)
-    add("--hashes", **ints, default=[2, 8], help="of rounds")
-    add("--vocabularies", **ints, default=[320, 32000])
-    add("--tokens", type=int, default=65536, help="of vocabulary")
-    add("--lengths", **ints, default=[4096, 16384, 65536])
-    add("--length-blocks", type=int, default=2, help="blocks of length")
-    add("--width", type=int, default=256, help="of the models")
-    which = "without, with or both; default both, and without for length"
-    add("--xla", **ints, **flags, help=which)
+OPTIONS = {
+    "sweep": list(SWEEPS),
+    "length": (16384, "of depth, optimizer and rounds"),
+    "depths": [4, 12],
+    "recompute": ([1, 0], "of depth: reversible, plain or both"),
+    "hashes": ([2, 8], "of rounds"),
+    "vocabularies": [320, 32000],
+    "tokens": (65536, "of vocabulary"),
+    "lengths": [4096, 16384, 65536],
+    "length_blocks": (2, "blocks of length"),
+    "width": (256, "of the models"),
+    "xla": ([int], "0, 1 or both; default both, and without for length"),
+}
 
 
 def work(case):
@@ -78,45 +83,35 @@ def work(case):
 
 def cases(options):
     """All cases of the sweeps asked for."""
+    models = {"recompute": [True], "width": [options.width]}
+    reversible = {"recompute": map(bool, options.recompute)}
+    lengths = options.length // 4, options.length
     found = {
-        "depth": [
-            model_case(options, blocks, length, bool(recompute))
-            for recompute, blocks, length in itertools.product(
-                options.recompute,
-                options.depths,
-                (options.length // 4, options.length),
-            )
-        ],
-        "optimizer": [
-            model_case(options, blocks, options.length)
-            for blocks in options.depths
-        ],
-        "rounds": [
-            {"rounds": rounds, "length": options.length}
-            for rounds in options.hashes
-        ],
-        "vocabulary": [
-            {"vocabulary": size, "tokens": options.tokens}
-            for size in options.vocabularies
-        ],
-        "length": [
-            model_case(options, options.length_blocks, length)
-            for length in options.lengths
-        ],
+        "depth": {
+            **models | reversible,
+            "blocks": options.depths,
+            "length": lengths,
+        },
+        "optimizer": {
+            **models,
+            "blocks": options.depths,
+            "length": [options.length],
+        },
+        "rounds": {"rounds": options.hashes, "length": [options.length]},
+        "vocabulary": {
+            "vocabulary": options.vocabularies,
+            "tokens": [options.tokens],
+        },
+        "length": {
+            **models,
+            "blocks": [options.length_blocks],
+            "length": options.lengths,
+        },
     }
     for sweep in options.sweep:
-        xla = SWEEPS[sweep][2] if options.xla is None else options.xla
-        for flag, case in itertools.product(xla, found[sweep]):
-            yield {"sweep": sweep, "xla": bool(flag), **case}
-
-
-def model_case(options, blocks, length, recompute=True):
-    return {
-        "blocks": blocks,
-        "length": length,
-        "width": options.width,
-        "recompute": recompute,
-    }
+        flags = SWEEPS[sweep][2] if options.xla is None else options.xla
+        xla = [bool(flag) for flag in flags]
+        yield from measuring.grid(sweep=[sweep], xla=xla, **found[sweep])
 
 
 def variant(case):
@@ -162,6 +157,9 @@ def tables(records, options):
         found = series(records, sweep)
         if not found:
             continue
+        rows = [
+            row(each, axis, mine[0]) for mine in found.values() for each in mine
+        ]
         header = (
             "model" if sweep in ("depth", "length") else "compiled with",
             axis,
@@ -172,34 +170,17 @@ def tables(records, options):
             "a step needs",
             "to the first",
         )
-        rows = [
-            row(each, axis, mine[0]) for mine in found.values() for each in mine
-        ]
-        yield title(sweep, found), header, rows
+        first = next(iter(found.values()))[0]
+        yield TITLES[sweep].format(**first), header, rows
     yield from block_table(records)
 
 
-def title(sweep, found):
-    first = next(iter(found.values()))[0]
-    return {
-        "depth": "Train step against depth, {length:,} tokens",
-        "optimizer": "Keras's Adam alone, on the variables of the same model",
-        "rounds": "One LSH layer against rounds, {length:,} tokens",
-        "vocabulary": (
-            "Loss against vocabulary, {tokens:,} tokens; growth and need "
-            "less the gradients' own size"
-        ),
-        "length": "Train step of {blocks} blocks against length",
-    }[sweep].format(**first)
-
-
 def row(record, axis, first):
+    sizes = record["peak"], record["before"], growth(record)
     return (
         variant(record),
         record[axis],
-        f"{record['peak']:.0f}",
-        f"{record['before']:.0f}",
-        f"{growth(record):.0f}",
+        *(f"{size:.0f}" for size in sizes),
         reporting.ratio(growth(record), growth(first)),
         f"{needs(record):.0f}",
         reporting.ratio(needs(record), needs(first)),

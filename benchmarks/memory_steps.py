@@ -9,11 +9,11 @@ import ctypes
 import gc
 import pathlib
 
+import language_model
 import measuring
 import steps
 
 FURTHER_STEPS = 2
-VOCABULARY = 258
 HASHES = 2
 LAYER_WIDTH = 512
 LAYER_HEADS = 8
@@ -71,8 +71,7 @@ def train_step(case):
 
     model = _model(case)
     model.compile(keras.optimizers.Adam(), jit_compile=case["xla"])
-    shape = (1, case["length"])
-    tokens = np.random.default_rng(0).integers(VOCABULARY, size=shape)
+    tokens = language_model.draw_tokens(case["length"])
     parameters = sum(
         int(np.prod(weight.shape))
         for weight in model.backbone.sequence.trainable_variables
@@ -101,19 +100,14 @@ def optimizer_step(case):
 
 
 def _model(case):
-    import keras_reformer
-
-    return keras_reformer.ReformerCausalLM(
-        vocabulary_size=VOCABULARY,
-        num_layers=case["blocks"],
-        num_heads=4,
+    return language_model.ours(
+        case["blocks"],
+        case["length"],
         hidden_dim=case["width"],
         intermediate_dim=2 * case["width"],
-        max_sequence_length=case["length"],
         num_hashes=HASHES,
         dropout=0.1,
         recompute=case["recompute"],
-        seed=0,
     )
 
 

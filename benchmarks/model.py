@@ -11,7 +11,6 @@ depths a table says how it grows.
 """
 
 import functools
-import itertools
 
 import contenders
 import language_model
@@ -22,13 +21,6 @@ from contenders import Contender
 OURS, PLAIN = "ours, XLA", "plain, XLA"
 KEYS = ("length", "depth", "contender")
 QUICK = {"lengths": [128], "depths": [2]}
-
-
-def add_options(add):
-    contenders.add_option(add, CONTENDERS)
-    lengths = [4096, 16384, 65536]
-    add("--lengths", type=int, nargs="+", default=lengths)
-    add("--depths", type=int, nargs="+", default=[6])
 
 
 # === Steps ===
@@ -76,21 +68,24 @@ CONTENDERS = {
 }
 
 
-# === Cases ===
+OPTIONS = {
+    "lengths": [4096, 16384, 65536],
+    "depths": [6],
+    "contenders": list(CONTENDERS),
+}
 
 
 def cases(options):
     """The contenders of a shape side by side."""
-    names = contenders.chosen(CONTENDERS, options)
-    for length, depth, name in itertools.product(
-        options.lengths, options.depths, names
-    ):
-        yield {"length": length, "depth": depth, "contender": name}
+    return measuring.grid(
+        length=options.lengths,
+        depth=options.depths,
+        contender=contenders.chosen(CONTENDERS, options),
+    )
 
 
 def work(case):
-    step = CONTENDERS[case["contender"]].make(case)
-    return measuring.measure(step, case["repeats"])
+    return contenders.work(CONTENDERS, case)
 
 
 # === Tables and picture ===
@@ -106,13 +101,12 @@ def tables(records, options):
             + reversible_to_plain(summaries),
             summaries,
             OURS,
+            length,
             {
-                "s/step": lambda each: f"{each['seconds']:.3f}",
-                "tokens/s": lambda each, length=length: (
-                    f"{length / each['seconds']:.0f}"
-                ),
-                "peak growth, MiB": lambda each: f"{each['growth']:.0f}",
-                "first step, s": lambda each: f"{each['first']:.1f}",
+                "s/step": "{seconds:.3f}",
+                "tokens/s": "{rate:.0f}",
+                "peak growth, MiB": "{growth:.0f}",
+                "first step, s": "{first:.1f}",
             },
         )
     if len({depth for _, depth, _ in found}) > 1:
@@ -137,52 +131,49 @@ def depth_tables(records):
         length, allocator, name = place
         firsts = {depth: each["first"] for depth, each in depths.items()}
         least = min(firsts)
-        yield (
-            f"first step against depth: {name}, {length:,} tokens, "
-            f"{allocator} allocator",
-            ("blocks", "first step, s", "s/block", "to proportional"),
-            [
-                (
-                    depth,
-                    f"{first:.1f}",
-                    f"{first / depth:.2f}",
-                    f"{first / depth * least / firsts[least]:.2f}",
-                )
-                for depth, first in sorted(firsts.items())
-            ],
-        )
+        rows = [
+            {
+                "blocks": depth,
+                "first": first,
+                "each": first / depth,
+                "share": first / depth * least / firsts[least],
+            }
+            for depth, first in sorted(firsts.items())
+        ]
+        title = f"first step against depth: {name}, {length:,} tokens, "
+        columns = {
+            "blocks": "{blocks}",
+            "first step, s": "{first:.1f}",
+            "s/block": "{each:.2f}",
+            "to proportional": "{share:.2f}",
+        }
+        title += f"{allocator} allocator"
+        yield title, *reporting.rows(rows, columns)
 
 
 def plot(records, options):
     """Time and memory against what varies; first steps against depth."""
-    greatest = {
-        axis: max(record[axis] for record in records)
+    values = {
+        axis: {record[axis] for record in records}
         for axis in ("length", "depth")
     }
-    depths, lengths = (
-        len({record[axis] for record in records})
-        for axis in ("depth", "length")
-    )
-    across = "depth" if depths > 1 and lengths == 1 else "length"
-    panels = [
+    depths = len(values["depth"]) > 1
+    across = "depth" if depths and len(values["length"]) == 1 else "length"
+    axes = [
         (across, "seconds", "s/step"),
         (across, "growth", "peak growth (MiB)"),
+        *([("depth", "first", "first step (s)")] if depths else []),
     ]
-    if depths > 1:
-        panels.append(("depth", "first", "first step (s)"))
-    figure, axes = reporting.make_panels(1, len(panels))
-    for panel, (across, value, ylabel) in zip(axes[0], panels, strict=True):
-        held = "depth" if across == "length" else "length"
-        mine = [each for each in records if each[held] == greatest[held]]
-        reporting.draw_lines(
-            panel,
-            *lines(mine, across, value),
-            xlabel=across,
-            ylabel=ylabel,
-            title=f"{greatest[held]:,} "
-            + ("blocks" if held == "depth" else "tokens"),
+    figure, panels = reporting.make_panels(1, len(axes))
+    for panel, (axis, value, ylabel) in zip(panels[0], axes, strict=True):
+        held, unit = {"length": ("depth", "blocks")}.get(
+            axis, ("length", "tokens")
         )
-    axes[0, 0].legend(fontsize="small")
+        most = max(values[held])
+        mine = [record for record in records if record[held] == most]
+        labels = {"xlabel": axis, "ylabel": ylabel, "title": f"{most:,} {unit}"}
+        reporting.draw_lines(panel, *lines(mine, axis, value), **labels)
+    panels[0, 0].legend(fontsize="small")
     return figure
 
 

@@ -14,6 +14,15 @@ gradients, of every parameter, relative to its norm.
 import math
 import sys
 
+import keras
+import numpy as np
+import tensorflow as tf
+import torch
+import transformers
+from transformers.models.reformer import modeling_reformer
+
+from keras_reformer import convert
+
 VOCABULARY = 23
 LAYERS = ["lsh", "local"]
 EXACT = {
@@ -24,24 +33,20 @@ EXACT = {
     "pad_token_id": 0,
     "use_cache": False,
 }
-# By kind, the published class.
 KINDS = {
-    "lm": "ReformerModelWithLMHead",
-    "mlm": "ReformerForMaskedLM",
-    "qa": "ReformerForQuestionAnswering",
-    "classifier": "ReformerForSequenceClassification",
+    "lm": transformers.ReformerModelWithLMHead,
+    "mlm": transformers.ReformerForMaskedLM,
+    "qa": transformers.ReformerForQuestionAnswering,
+    "classifier": transformers.ReformerForSequenceClassification,
 }
 # Of transformers since 5.24, beside a bias that it does not use.
 BIAS, OWN_BIAS = "lm_head.bias", "lm_head.decoder.bias"
 KEYS = ("kind", "seed")
 QUICK = {"cases": 4}
 SHOW_PROGRESS = True
-REQUIRES = ("torch", "transformers")
 
 
-def add_options(add):
-    add("--cases", type=int, default=80)
-    add("--seed", type=int, default=0)
+OPTIONS = {"cases": 80, "seed": 0}
 
 
 def cases(options):
@@ -53,9 +58,6 @@ def cases(options):
 
 
 def work(case):
-    import keras
-    import transformers
-
     found = {"outputs": [], "gradients": [], "activations": []}
     for index in case["indices"]:
         keras.utils.clear_session(free_memory=False)
@@ -117,12 +119,6 @@ def draw_config(rng, kind):
 
 def compare(kind, index, seed):
     """A configuration, and the largest errors of outputs and gradients."""
-    import numpy as np
-    import tensorflow as tf
-    import torch
-
-    from keras_reformer import convert
-
     rng = np.random.default_rng([seed, index])
     length, config = draw_config(rng, kind)
     ids = rng.integers(0, VOCABULARY, (2, length)).astype("int32")
@@ -156,11 +152,6 @@ def gradient_error(model, ours, tape, loss):
     Gradients take the places of our weights, so that the conversion says
     which published parameter each belongs to.
     """
-    import numpy as np
-    import tensorflow as tf
-
-    from keras_reformer import convert
-
     expected = {n: p.grad for n, p in model.named_parameters()}
     expected[BIAS] = expected.get(OWN_BIAS, expected.get(BIAS))
     variables = ours.trainable_variables
@@ -178,38 +169,33 @@ def gradient_error(model, ours, tape, loss):
 # === The published model ===
 
 
-class Replaced:
+class Recorder:
     """A module of torch with a `randn` that keeps what it draws.
 
     Each LSH layer draws its rotations once; they are kept, in the precision
     in which our layers hold them.
     """
 
-    def __init__(self, torch, config, seed):
-        self._torch = torch
+    def __init__(self, config, seed):
         self._generator = torch.Generator().manual_seed(seed)
         kinds = config["attn_layers"]
         self._layers = [i for i, kind in enumerate(kinds) if kind == "lsh"]
         self.drawn = {}
 
     def __getattr__(self, name):
-        return getattr(self._torch, name)
+        return getattr(torch, name)
 
     def randn(self, shape, **options):
         index = self._layers[len(self.drawn)]
-        value = self._torch.randn(shape, generator=self._generator)
+        value = torch.randn(shape, generator=self._generator)
         self.drawn[index] = value.numpy()
         return value.to(options["dtype"])
 
 
 def run_published(kind, config, ids, mask, seed):
     """Outputs and gradients of transformers' model, and what it drew."""
-    import torch
-    import transformers
-
     torch.manual_seed(seed)
-    make = getattr(transformers, KINDS[kind])
-    model = make(transformers.ReformerConfig(**config)).double()
+    model = KINDS[kind](transformers.ReformerConfig(**config)).double()
     # Blocks must be in training mode to have gradients; these two would then
     # take whole chunks, or full tables, only.
     model.reformer.training = False
@@ -217,13 +203,12 @@ def run_published(kind, config, ids, mask, seed):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    module = transformers.models.reformer.modeling_reformer
-    module.torch = Replaced(torch, config, seed)
+    module = modeling_reformer
+    module.torch = recorder = Recorder(config, seed)
     try:
         outputs = model(
             torch.tensor(ids), attention_mask=torch.tensor(mask).long()
         )
-        drawn = module.torch.drawn
     finally:
         module.torch = torch
     if kind == "qa":
@@ -234,7 +219,7 @@ def run_published(kind, config, ids, mask, seed):
     if kind in ("lm", "mlm") and OWN_BIAS not in weights:
         # transformers 5.0 to 5.23 forgets it.
         outputs = outputs + model.lm_head.bias
-    return model, outputs, weights, drawn
+    return model, outputs, weights, recorder.drawn
 
 
 # === Table ===
@@ -244,19 +229,18 @@ def tables(records, options):
     """The worst of each activation: Keras's GELU is less exact."""
     found = {}
     for record in records:
-        names = ("activations", "outputs", "gradients")
-        columns = [record[name] for name in names]
-        for activation, *errors in zip(*columns, strict=True):
+        for activation, *errors in zip(
+            record["activations"],
+            record["outputs"],
+            record["gradients"],
+            strict=True,
+        ):
             key = record["transformers"], activation
             found.setdefault(key, []).append(errors)
-    rows = [
-        (
-            *key,
-            len(errors),
-            *(f"{max(each):.1e}" for each in zip(*errors, strict=True)),
-        )
-        for key, errors in found.items()
-    ]
     header = ("transformers", "activation", "cases")
     header += ("outputs, largest error", "gradients, largest error")
+    rows = []
+    for key, errors in found.items():
+        worst = [max(column) for column in zip(*errors, strict=True)]
+        rows.append((*key, len(errors), *(f"{x:.1e}" for x in worst)))
     yield "converted models beside transformers'", header, rows

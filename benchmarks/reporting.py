@@ -64,26 +64,40 @@ def ratio(value, reference):
     return f"{value / reference:.2f}"
 
 
-def contender_table(title, summaries, ours, columns):
+def rows(records, columns):
+    """A header and rows: by their headings, formats of a record's values."""
+    cells = [
+        [form.format(**record) for form in columns.values()]
+        for record in records
+    ]
+    return list(columns), cells
+
+
+def contender_table(title, summaries, ours, tokens, columns):
     """A row for each contender: columns, and what it takes beside ours.
 
     Args:
         title: str.
         summaries: dict. Of each contender the medians of its records.
         ours: str. The contender that the others are divided by.
-        columns: dict. By its heading, a function of a summary to a cell.
+        tokens: int. How many a step has.
+        columns: dict. By its heading a format of a summary's values, of `us`
+            a token and of the `rate` of tokens.
     """
     reference = summaries.get(ours, {})
-    rows = [
-        (
-            name,
-            *(cell(summary) for cell in columns.values()),
-            ratio(summary["seconds"], reference.get("seconds")),
-            ratio(summary["growth"], reference.get("growth")),
-        )
+    records = [
+        {
+            **summary,
+            "name": name,
+            "us": summary["seconds"] / tokens * 1e6,
+            "rate": tokens / summary["seconds"],
+            "time": ratio(summary["seconds"], reference.get("seconds")),
+            "memory": ratio(summary["growth"], reference.get("growth")),
+        }
         for name, summary in summaries.items()
     ]
-    return title, ("contender", *columns, "time / ours", "memory / ours"), rows
+    ratios = {"time / ours": "{time}", "memory / ours": "{memory}"}
+    return title, *rows(records, {"contender": "{name}"} | columns | ratios)
 
 
 def base_table(records, label):

@@ -15,9 +15,14 @@ import statistics
 import time
 
 import buckets
+import keras
 import measuring
+import numpy as np
 import reporting
 import steps
+import tensorflow as tf
+
+import keras_reformer
 
 ROUNDS = (1, 2, 4, 8, 16, 32, 64)
 MOST = max(ROUNDS)
@@ -28,44 +33,40 @@ SCORES = {"sharp": 1.0, "soft": 0.25}
 HEADS, KEY_DIM, CHUNK = 2, 64, 64
 CLUSTER = 32
 NOISE = 0.5
-TIMED_ROUNDS, TIMED_LENGTH, TIMED_HEADS = (4, 8), 4096, 8
+TIMED_HEADS = 8
 KEYS = ("part", "scores", "scope", "duplicates", "rounds")
 DEFAULTS = {"repeats": 15}
 QUICK = {"length": 128, "seeds": 1, "timed_length": 64, "timed_rounds": [1]}
 
 
-def add_options(add):
-    parts = ["errors", "times"]
-    add("--parts", nargs="+", choices=parts, default=parts)
-    add("--seeds", type=int, default=8, help="draws of rotations")
-    add("--length", type=int, default=1024)
-    add("--cluster", type=int, default=CLUSTER, help="vectors in each; 1: none")
-    add("--timed-length", type=int, default=TIMED_LENGTH)
-    add("--timed-rounds", type=int, nargs="+", default=TIMED_ROUNDS)
+OPTIONS = {
+    "parts": ["errors", "times"],
+    "seeds": (8, "draws of rotations"),
+    "length": 1024,
+    "cluster": (CLUSTER, "vectors in each; 1: none"),
+    "timed_length": 4096,
+    "timed_rounds": [4, 8],
+}
 
 
 def cases(options):
-    errors = itertools.product(SCORES, SCOPES, DUPLICATES)
-    for scores, scope, duplicates in (
-        errors if "errors" in options.parts else ()
-    ):
-        yield {
-            "part": "errors",
-            "scores": scores,
-            "scope": scope,
-            "duplicates": duplicates,
-            "length": options.length,
-            "cluster": options.cluster,
-            "seeds": options.seeds,
-        }
-    times = itertools.product(SCOPES, options.timed_rounds)
-    for scope, rounds in times if "times" in options.parts else ():
-        yield {
-            "part": "times",
-            "scope": scope,
-            "rounds": rounds,
-            "length": options.timed_length,
-        }
+    if "errors" in options.parts:
+        yield from measuring.grid(
+            part=["errors"],
+            scores=SCORES,
+            scope=SCOPES,
+            duplicates=DUPLICATES,
+            length=[options.length],
+            cluster=[options.cluster],
+            seeds=[options.seeds],
+        )
+    if "times" in options.parts:
+        yield from measuring.grid(
+            part=["times"],
+            scope=SCOPES,
+            rounds=options.timed_rounds,
+            length=[options.timed_length],
+        )
 
 
 def work(case):
@@ -77,9 +78,6 @@ def work(case):
 
 def clustered(length, dim, cluster):
     """Vectors with entries near one in size, `cluster` around each centre."""
-    import numpy as np
-    import tensorflow as tf
-
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(-(-length // cluster), dim))
     vectors = np.repeat(centres, cluster, axis=0)[rng.permutation(length)]
@@ -89,10 +87,6 @@ def clustered(length, dim, cluster):
 
 
 def make_layer(scope, duplicates, num_heads=HEADS, num_hashes=MOST):
-    import keras
-
-    import keras_reformer
-
     keras.utils.set_random_seed(0)
     return keras_reformer.LSHSelfAttention(
         num_heads,
@@ -108,8 +102,6 @@ def make_layer(scope, duplicates, num_heads=HEADS, num_hashes=MOST):
 
 def make_rotations(scope, length, seeds):
     """Those of each seed, the first rounds of all numbers the same."""
-    import numpy as np
-
     factors = buckets.resolve(length, scope)
     factors = factors if isinstance(factors, list) else [factors]
     shape = (HEADS, KEY_DIM, MOST, sum(factors) // 2)
@@ -119,24 +111,11 @@ def make_rotations(scope, length, seeds):
     ]
 
 
-def compiled(layer):
-    """The layer as it is set now."""
-    import tensorflow as tf
-
-    return tf.function(
-        lambda inputs, rotations: layer(inputs, rotations=rotations),
-        autograph=False,
-        jit_compile=True,
-    )
-
-
 def relative_errors(case):
     """By rounds: of each seed the mean distance from exact outputs.
 
     It is divided by the mean length of the latter.
     """
-    import tensorflow as tf
-
     inputs = clustered(case["length"], HEADS * KEY_DIM, case["cluster"])
     inputs *= SCORES[case["scores"]]
     rotations = make_rotations(case["scope"], case["length"], case["seeds"])
@@ -149,8 +128,10 @@ def relative_errors(case):
     errors = {}
     for num_hashes in ROUNDS:
         layer.num_hashes = num_hashes
-        attend = compiled(layer)
-        distances = [attend(inputs, each) - exact for each in rotations]
+        attend = tf.function(layer, autograph=False, jit_compile=True)
+        distances = [
+            attend(inputs, rotations=each) - exact for each in rotations
+        ]
         means = [tf.reduce_mean(tf.norm(x, axis=-1)) for x in distances]
         errors[str(num_hashes)] = [float(x / mean_length) for x in means]
     return errors
@@ -249,7 +230,10 @@ def plot(records, options):
             edges = list(lowest), list(highest)
             panel.fill_between(ROUNDS, *edges, color=color, alpha=0.2)
         lines = {
-            way: [(n, statistics.mean(x)) for n, x in zip(ROUNDS, errors, strict=True)]
+            way: [
+                (n, statistics.mean(x))
+                for n, x in zip(ROUNDS, errors, strict=True)
+            ]
             for way, errors in mine.items()
         }
         labels = {

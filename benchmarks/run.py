@@ -15,8 +15,9 @@ A benchmark is a module of this folder with
     work(case)                 in the worker: a dict of numbers and lists
     tables(records, options)   triples of title, header and rows
 
-and perhaps `add_options(add)`, `plot(records, options)` (a figure), `DEFAULTS`
-and `QUICK` (options), `SHOW_PROGRESS`, `REQUIRES` and `EXTRA`.
+and perhaps `OPTIONS` of its own, as `add_own_options` takes them, `DEFAULTS`
+and `QUICK` values of options, `plot(records, options)`, which returns a
+figure, and `SHOW_PROGRESS`.
 """
 
 import argparse
@@ -52,6 +53,12 @@ TESTS = {
     "tpu": ("tests/ops/loops", "tests/ops/test_tracing.py"),
 }
 
+# What a benchmark cannot do without, and the extras that bring it.
+REQUIRES = {
+    "published": (("torch", "transformers"), "cpu,dev,benchmarks"),
+    "tpu": (("jax", "libtpu"), "cpu,dev,tpu-compile"),
+}
+
 
 # === Options ===
 
@@ -64,6 +71,7 @@ def parse(arguments):
     )
     first.add_argument("name", metavar="NAME", choices=TESTS)
     name = first.parse_args(arguments[:1]).name
+    check_requirements(name)
     module = importlib.import_module(name)
     parser = argparse.ArgumentParser(
         prog=f"run.py {name}",
@@ -71,7 +79,7 @@ def parse(arguments):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[shared_options()],
     )
-    getattr(module, "add_options", lambda add: None)(parser.add_argument)
+    add_own_options(parser, getattr(module, "OPTIONS", {}))
     parser.set_defaults(
         **getattr(module, "DEFAULTS", {}),
         show_progress=getattr(module, "SHOW_PROGRESS", False),
@@ -87,6 +95,27 @@ def parse(arguments):
     notes = ("a quick setting", chosen.quick), ("not tested", chosen.skip_tests)
     chosen.note = ", ".join(text for text, applies in notes if applies)
     return module, chosen
+
+
+def add_own_options(parser, options):
+    """Options by name: a default, or a type where nothing is the default.
+
+    A list takes several values, a list of strings no others than these. With
+    a help text it is a pair.
+    """
+    for name, default in options.items():
+        default, text = default if isinstance(default, tuple) else (default, "")
+        many = isinstance(default, list)
+        first = default[0] if many else default
+        has_default = not isinstance(first, type)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(first) if has_default else first,
+            nargs="+" if many else None,
+            default=default if has_default else None,
+            choices=default if many and isinstance(first, str) else None,
+            help=text,
+        )
 
 
 def shared_options():
@@ -118,11 +147,11 @@ def shared_options():
 # === Before the clock ===
 
 
-def check_requirements(module):
+def check_requirements(name):
     """Ends with a hint where a package is missing."""
-    for package in ("pytest", *getattr(module, "REQUIRES", ())):
+    packages, extra = REQUIRES.get(name, ((), "cpu,dev,benchmarks"))
+    for package in ("pytest", *packages):
         if not importlib.util.find_spec(package):
-            extra = getattr(module, "EXTRA", "cpu,dev,benchmarks")
             raise SystemExit(f'no {package} here; pip install -e ".[{extra}]"')
 
 
@@ -176,7 +205,6 @@ def git(*arguments):
 
 def measure(name, module, options, label):
     """New records: nothing is measured where a test fails."""
-    check_requirements(module)
     cases = list(module.cases(options))
     if not options.skip_tests:
         check_tests(name)

@@ -8,37 +8,37 @@ of a full pass over the sequence up to it. Prints the largest difference in
 shares of the largest logit, and how many greedy choices differ.
 """
 
-import itertools
+import keras
+import language_model
+import measuring
+import numpy as np
+import reporting
+import tensorflow as tf
 
-VOCABULARY = 258
-CHUNK = 32
 KEYS = ("scope", "depth")
+OPTIONS = {
+    "depths": [1, 2, 4, 6],
+    "length": 256,
+    "prompt": 128,
+    "batch_size": 4,
+}
 QUICK = {"depths": [1], "length": 66, "prompt": 64, "batch_size": 1}
 
 
-def add_options(add):
-    add("--depths", type=int, nargs="+", default=[1, 2, 4, 6])
-    add("--length", type=int, default=256)
-    add("--prompt", type=int, default=128)
-    add("--batch-size", type=int, default=4)
-
-
 def cases(options):
-    for scope, depth in itertools.product(("bucket", "chunk"), options.depths):
-        yield {
-            "scope": scope,
-            "depth": depth,
-            "shape": [options.batch_size, options.length],
-            "prompt": options.prompt,
-        }
+    return measuring.grid(
+        scope=["bucket", "chunk"],
+        depth=options.depths,
+        shape=[[options.batch_size, options.length]],
+        prompt=[options.prompt],
+    )
 
 
 def work(case):
-    import numpy as np
-
     model = make_model(case["scope"], case["depth"], case["shape"][1])
-    rng = np.random.default_rng(1)
-    ids = rng.integers(0, VOCABULARY, case["shape"], dtype="int32")
+    ids = np.random.default_rng(1).integers(
+        0, language_model.VOCABULARY, case["shape"], dtype="int32"
+    )
     found = decoded(model, ids, case["prompt"])
     expected = full_passes(model, ids, case["prompt"])
     gap = np.abs(found - expected).max() / np.abs(expected).max()
@@ -47,32 +47,22 @@ def work(case):
 
 
 def make_model(scope, depth, length):
-    import keras
-
-    import keras_reformer
-
     keras.utils.set_random_seed(0)
-    return keras_reformer.ReformerCausalLM(
-        vocabulary_size=VOCABULARY,
-        num_layers=depth,
-        num_heads=4,
+    return language_model.ours(
+        depth,
+        length,
         hidden_dim=64,
         intermediate_dim=128,
-        max_sequence_length=length,
         attention_layers=("lsh",),
-        chunk_length=CHUNK,
+        chunk_length=32,
         num_hashes=2,
         scope=scope,
-        seed=0,
         dtype="float64",
     )
 
 
 def decoded(model, ids, prompt):
     """Logits of the positions behind a prompt, from caches."""
-    import numpy as np
-    import tensorflow as tf
-
     backbone = model.backbone
     mask = np.ones((len(ids), prompt), bool)
     _, cache = backbone.prefill(ids[:, :prompt], mask, ids.shape[1])
@@ -92,8 +82,6 @@ def decoded(model, ids, prompt):
 
 def full_passes(model, ids, prompt):
     """The same, each from a pass over the sequence so far."""
-    import numpy as np
-    import tensorflow as tf
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, None))])
     def last(ids):
@@ -105,16 +93,11 @@ def full_passes(model, ids, prompt):
 
 
 def tables(records, options):
-    yield (
-        "decoding beside full passes, float64",
-        ("scope", "depth", "largest gap", "greedy choices that differ"),
-        [
-            (
-                record["scope"],
-                record["depth"],
-                f"{record['gap']:.1e}",
-                f"{record['differ']:.1%}",
-            )
-            for record in records
-        ],
-    )
+    columns = {
+        "scope": "{scope}",
+        "depth": "{depth}",
+        "largest gap": "{gap:.1e}",
+        "greedy choices that differ": "{differ:.1%}",
+    }
+    title = "decoding beside full passes, float64"
+    yield title, *reporting.rows(records, columns)

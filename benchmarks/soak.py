@@ -45,14 +45,11 @@ QUICK = {"requests": 200}
 SHOW_PROGRESS = True
 
 
-def add_options(add):
-    add("--requests", type=int, default=10_000)
-    add("--kinds", nargs="+", choices=NAMES, default=NAMES)
+OPTIONS = {"requests": 10_000, "kinds": NAMES}
 
 
 def cases(options):
-    for kind in options.kinds:
-        yield {"kind": kind, "requests": options.requests}
+    return measuring.grid(kind=options.kinds, requests=[options.requests])
 
 
 # === Workers ===
@@ -204,34 +201,33 @@ def slope(rows):
 
 def tables(records, options):
     """What each process holds in its course."""
-    header = (
-        "case",
-        "requests or steps",
-        "a second",
-        "MiB after a fifth",
-        "at the end",
-        "MiB per 1,000, first half",
-        "second half",
-        "functions after the first",
-        "at the end",
-    )
-    rows = [(record["kind"], *summary_row(record["log"])) for record in records]
-    yield "Many requests, many steps", header, rows
+    columns = {
+        "case": "{kind}",
+        "requests or steps": "{requests:,}",
+        "a second": "{rate:.0f}",
+        "MiB after a fifth": "{fifth:.1f}",
+        "at the end": "{resident:.1f}",
+        "MiB per 1,000, first half": "{first:+.2f}",
+        "second half": "{second:+.2f}",
+        "functions after the first": "{least}",
+        "functions at the end": "{functions}",
+    }
+    rows = [{**record, **summary(record["log"])} for record in records]
+    yield "Many requests, many steps", *reporting.rows(rows, columns)
 
 
-def summary_row(log):
+def summary(log):
     requests, resident, functions, seconds = log[-1]
     half = len(log) // 2
-    return (
-        f"{requests:,.0f}",
-        f"{requests / max(seconds, 0.1):.0f}",
-        f"{log[len(log) // 5][1]:.1f}",
-        f"{resident:.1f}",
-        f"{slope(log[:half]):+.2f}",
-        f"{slope(log[half:]):+.2f}",
-        f"{log[0][2]:.0f}",
-        f"{functions:.0f}",
-    )
+    return {
+        "rate": requests / max(seconds, 0.1),
+        "fifth": log[len(log) // 5][1],
+        "resident": resident,
+        "first": slope(log[:half]),
+        "second": slope(log[half:]),
+        "least": log[0][2],
+        "functions": functions,
+    }
 
 
 def plot(records, options):

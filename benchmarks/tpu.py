@@ -22,8 +22,6 @@ import reporting
 CASES = ("depth", "dropout", "half-million", "enwik8")
 KEYS = ("name", "topology")
 QUICK = {"cases": ["depth"], "blocks": [1], "length": 64}
-REQUIRES = ("tensorflow", "jax", "libtpu")
-EXTRA = "cpu,dev,tpu-compile"
 DROPOUT = 0.1
 SMALL = {
     "vocabulary_size": 258,
@@ -57,11 +55,12 @@ ENWIK8 = {
 }
 
 
-def add_options(add):
-    add("--cases", nargs="+", choices=CASES, default=list(CASES))
-    add("--blocks", type=int, nargs="+", default=[4, 12])
-    add("--length", type=int, default=16384, help="of depth and dropout")
-    add("--topology", default="v5e:1x1", help="of depth and dropout")
+OPTIONS = {
+    "cases": list(CASES),
+    "blocks": [4, 12],
+    "length": (16384, "of depth and dropout"),
+    "topology": ("v5e:1x1", "of depth and dropout"),
+}
 
 
 # === Cases ===
@@ -159,33 +158,28 @@ def train_step(arguments):
 
 
 def tables(records, options):
-    header = (
-        "train step",
-        "topology",
-        "temporaries, MiB",
-        "arguments, MiB",
-        "Gflop",
-        "GB accessed",
-        "lowering, s",
-        "compiling, s",
-    )
-    yield "Compiled for a TPU", header, [row(record) for record in records]
+    columns = {
+        "train step": "{name}",
+        "topology": "{topology}",
+        "temporaries, MiB": "{temporaries:.1f}",
+        "arguments, MiB": "{arguments:.1f}",
+        "Gflop": "{Gflop}",
+        "GB accessed": "{GB}",
+        "lowering, s": "{lowering:.0f}",
+        "compiling, s": "{compiling:.0f}",
+    }
+    shown = [
+        {
+            **each,
+            "Gflop": billions(each["flops"]),
+            "GB": billions(each["bytes"]),
+        }
+        for each in records
+    ]
+    yield "Compiled for a TPU", *reporting.rows(shown, columns)
     compared = [*comparisons(records), *fits(records)]
     if compared:
         yield "Compared", ("what", "value"), compared
-
-
-def row(record):
-    return (
-        record["name"],
-        record["topology"],
-        f"{record['temporaries']:.1f}",
-        f"{record['arguments']:.1f}",
-        billions(record["flops"]),
-        billions(record["bytes"]),
-        f"{record['lowering']:.0f}",
-        f"{record['compiling']:.0f}",
-    )
 
 
 def billions(value):
