@@ -153,8 +153,6 @@ CONTENDERS = {
         transformers_step, ("torch", "transformers"), ours=False
     ),
 }
-
-
 OPTIONS = {
     "lengths": [1024, 4096, 16384, 65536],
     "depth": 6,

@@ -27,8 +27,6 @@ MODEL = {
 KEYS = ("length", "xla")
 DEFAULTS = {"allocators": ["default"]}
 QUICK = {"length": 128, "steps": 2}
-
-
 OPTIONS = {
     "data": ("python", "a file, a folder, or python"),
     "length": LENGTH,

@@ -48,8 +48,6 @@ LONGEST_WRITE = 0.03
 KEYS = ("kills", "seed")
 QUICK = {"kills": 2}
 SHOW_PROGRESS = True
-
-
 OPTIONS = {"kills": 20, "seed": 0}
 
 

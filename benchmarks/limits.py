@@ -48,8 +48,6 @@ COPIED = 2**28
 KEYS = ("name",)
 DEFAULTS = {"repeats": 20, "rounds": 2}
 QUICK = {"lengths": [1024], "names": [LARGE, COPY]}
-
-
 OPTIONS = {
     "names": [*SHAPES, COPY],
     "lengths": [1024, 4096, 16384, 65536, 131072],

@@ -56,8 +56,6 @@ QUICK = {
     "width": 16,
     "xla": [0],
 }
-
-
 OPTIONS = {
     "sweep": list(SWEEPS),
     "length": (16384, "of depth, optimizer and rounds"),

@@ -66,8 +66,6 @@ CONTENDERS = {
         torch_step, ("torch", "transformers"), ours=False
     ),
 }
-
-
 OPTIONS = {
     "lengths": [4096, 16384, 65536],
     "depths": [6],

@@ -44,8 +44,6 @@ BIAS, OWN_BIAS = "lm_head.bias", "lm_head.decoder.bias"
 KEYS = ("kind", "seed")
 QUICK = {"cases": 4}
 SHOW_PROGRESS = True
-
-
 OPTIONS = {"cases": 80, "seed": 0}
 
 

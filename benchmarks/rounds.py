@@ -24,8 +24,6 @@ import tensorflow as tf
 
 import keras_reformer
 
-ROUNDS = (1, 2, 4, 8, 16, 32, 64)
-MOST = max(ROUNDS)
 SCOPES = ("bucket", "chunk")
 DUPLICATES = ("count", "discount", "importance")
 # Factors of the vectors, and so of the scores.
@@ -36,11 +34,16 @@ NOISE = 0.5
 TIMED_HEADS = 8
 KEYS = ("part", "scores", "scope", "duplicates", "rounds")
 DEFAULTS = {"repeats": 15}
-QUICK = {"length": 128, "seeds": 1, "timed_length": 64, "timed_rounds": [1]}
-
-
+QUICK = {
+    "hashes": [1, 2],
+    "seeds": 1,
+    "length": 128,
+    "timed_length": 64,
+    "timed_rounds": [1],
+}
 OPTIONS = {
     "parts": ["errors", "times"],
+    "hashes": ([1, 2, 4, 8, 16, 32, 64], "rounds whose errors are shown"),
     "seeds": (8, "draws of rotations"),
     "length": 1024,
     "cluster": (CLUSTER, "vectors in each; 1: none"),
@@ -56,6 +59,7 @@ def cases(options):
             scores=SCORES,
             scope=SCOPES,
             duplicates=DUPLICATES,
+            hashes=[options.hashes],
             length=[options.length],
             cluster=[options.cluster],
             seeds=[options.seeds],
@@ -86,7 +90,7 @@ def clustered(length, dim, cluster):
     return tf.constant(vectors[None], tf.float32)
 
 
-def make_layer(scope, duplicates, num_heads=HEADS, num_hashes=MOST):
+def make_layer(scope, duplicates, num_hashes, num_heads=HEADS):
     keras.utils.set_random_seed(0)
     return keras_reformer.LSHSelfAttention(
         num_heads,
@@ -100,11 +104,11 @@ def make_layer(scope, duplicates, num_heads=HEADS, num_hashes=MOST):
     )
 
 
-def make_rotations(scope, length, seeds):
+def make_rotations(scope, length, most, seeds):
     """Those of each seed, the first rounds of all numbers the same."""
     factors = buckets.resolve(length, scope)
     factors = factors if isinstance(factors, list) else [factors]
-    shape = (HEADS, KEY_DIM, MOST, sum(factors) // 2)
+    shape = (HEADS, KEY_DIM, most, sum(factors) // 2)
     return [
         np.random.default_rng(seed).normal(size=shape).astype("float32")
         for seed in range(seeds)
@@ -118,15 +122,16 @@ def relative_errors(case):
     """
     inputs = clustered(case["length"], HEADS * KEY_DIM, case["cluster"])
     inputs *= SCORES[case["scores"]]
-    rotations = make_rotations(case["scope"], case["length"], case["seeds"])
-    layer = make_layer(case["scope"], case["duplicates"])
+    scope, most = case["scope"], max(case["hashes"])
+    rotations = make_rotations(scope, case["length"], most, case["seeds"])
+    layer = make_layer(scope, case["duplicates"], most)
     layer.build(inputs.shape)
     layer.exact_below = case["length"]
     exact = layer(inputs)
     layer.exact_below = 0
     mean_length = tf.reduce_mean(tf.norm(exact, axis=-1))
     errors = {}
-    for num_hashes in ROUNDS:
+    for num_hashes in case["hashes"]:
         layer.num_hashes = num_hashes
         attend = tf.function(layer, autograph=False, jit_compile=True)
         distances = [
@@ -142,7 +147,7 @@ def relative_errors(case):
 
 def make_step(case, duplicates):
     """A layer's forward and backward pass, compiled and run once."""
-    layer = make_layer(case["scope"], duplicates, TIMED_HEADS, case["rounds"])
+    layer = make_layer(case["scope"], duplicates, case["rounds"], TIMED_HEADS)
     inputs = clustered(case["length"], TIMED_HEADS * KEY_DIM, CLUSTER)
     layer.build(inputs.shape)
     step = steps.layer(layer, inputs, True)
@@ -171,12 +176,12 @@ def times(case):
 # === Tables and picture ===
 
 
-def means(records, scores):
-    """By scope and way: of each number of rounds the mean over the seeds."""
+def errors_of(records, scores):
+    """By scope and way: of each number of rounds the errors of all seeds."""
     return {
-        (record["scope"], record["duplicates"]): [
-            statistics.mean(record[str(each)]) for each in ROUNDS
-        ]
+        (record["scope"], record["duplicates"]): {
+            number: record[str(number)] for number in record["hashes"]
+        }
         for record in records
         if record.get("scores") == scores
     }
@@ -184,19 +189,16 @@ def means(records, scores):
 
 def tables(records, options):
     for scores in SCORES:
-        found = means(records, scores)
+        found = errors_of(records, scores)
+        rows = {}
+        for errors in found.values():
+            for number, values in errors.items():
+                mean = f"{statistics.mean(values):.2g}"
+                rows.setdefault(number, [number]).append(mean)
         if found:
-            yield (
-                "mean relative error by scope and `duplicates`, "
-                f"{scores} scores",
-                ["rounds", *(f'"{scope}", {way}' for scope, way in found)],
-                [
-                    [rounds, *(f"{x:.2g}" for x in row)]
-                    for rounds, *row in zip(
-                        ROUNDS, *found.values(), strict=True
-                    )
-                ],
-            )
+            title = "mean relative error by scope and `duplicates`, "
+            header = ["rounds", *(f'"{scope}", {way}' for scope, way in found)]
+            yield title + f"{scores} scores", header, list(rows.values())
     timed = [record for record in records if record["part"] == "times"]
     rows = [
         [
@@ -215,41 +217,34 @@ def tables(records, options):
 
 def plot(records, options):
     """A panel for each scope: means over the seeds, and their spread."""
-    figure, panels = reporting.make_panels(len(SCORES), len(SCOPES))
     shown = [record for record in records if record["part"] == "errors"]
+    if not shown:
+        return None
+    figure, panels = reporting.make_panels(len(SCORES), len(SCOPES))
     places = itertools.product(SCORES, SCOPES)
     for (scores, scope), panel in zip(places, panels.flat, strict=True):
-        mine = {
-            record["duplicates"]: [record[str(each)] for each in ROUNDS]
-            for record in shown
-            if (record["scores"], record["scope"]) == (scores, scope)
-        }
-        for way, errors in mine.items():
-            lowest, highest = map(min, errors), map(max, errors)
-            color = f"C{DUPLICATES.index(way)}"
-            edges = list(lowest), list(highest)
-            panel.fill_between(ROUNDS, *edges, color=color, alpha=0.2)
-        lines = {
-            way: [
-                (n, statistics.mean(x))
-                for n, x in zip(ROUNDS, errors, strict=True)
-            ]
-            for way, errors in mine.items()
-        }
-        labels = {
-            "xlabel": "rounds of hashing",
-            "ylabel": "mean relative error",
-        }
-        title = f'scope="{scope}", {scores} scores'
+        lines = {}
+        for (where, way), errors in errors_of(shown, scores).items():
+            if where == scope:
+                lowest = map(min, errors.values())
+                highest = map(max, errors.values())
+                color = f"C{DUPLICATES.index(way)}"
+                spread = list(errors), list(lowest), list(highest)
+                panel.fill_between(*spread, color=color, alpha=0.2)
+                means = map(statistics.mean, errors.values())
+                lines[way] = list(zip(errors, means, strict=True))
         reporting.draw_lines(
-            panel, lines, logarithmic="xy", title=title, **labels
+            panel,
+            lines,
+            logarithmic="xy",
+            title=f'scope="{scope}", {scores} scores',
+            xlabel="rounds of hashing",
+            ylabel="mean relative error",
         )
-        panel.set_xticks(ROUNDS, ROUNDS)
+        panel.set_xticks(shown[0]["hashes"], shown[0]["hashes"])
     panels[0, 0].legend(loc="lower left", title="duplicates")
-    if shown:
-        length, seeds = shown[0]["length"], shown[0]["seeds"]
-        figure.suptitle(
-            "LSH attention beside exact attention: "
-            f"{length:,} tokens, {seeds} draws of rotations"
-        )
+    figure.suptitle(
+        "LSH attention beside exact attention: "
+        f"{shown[0]['length']:,} tokens, {shown[0]['seeds']} draws of rotations"
+    )
     return figure

@@ -17,7 +17,7 @@ A benchmark is a module of this folder with
 
 and perhaps `OPTIONS` of its own, as `add_own_options` takes them, `DEFAULTS`
 and `QUICK` values of options, `plot(records, options)`, which returns a
-figure, and `SHOW_PROGRESS`.
+figure or None, and `SHOW_PROGRESS`.
 """
 
 import argparse
@@ -52,12 +52,8 @@ TESTS = {
     "soak": ("tests/export/test_endpoints.py",),
     "tpu": ("tests/ops/loops", "tests/ops/test_tracing.py"),
 }
-
-# What a benchmark cannot do without, and the extras that bring it.
-REQUIRES = {
-    "published": (("torch", "transformers"), "cpu,dev,benchmarks"),
-    "tpu": (("jax", "libtpu"), "cpu,dev,tpu-compile"),
-}
+# What a benchmark cannot do without.
+REQUIRES = {"published": ("torch", "transformers"), "tpu": ("jax", "libtpu")}
 
 
 # === Options ===
@@ -71,8 +67,10 @@ def parse(arguments):
     )
     first.add_argument("name", metavar="NAME", choices=TESTS)
     name = first.parse_args(arguments[:1]).name
-    check_requirements(name)
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise SystemExit(missing(name, error.name)) from error
     parser = argparse.ArgumentParser(
         prog=f"run.py {name}",
         description=module.__doc__,
@@ -147,12 +145,16 @@ def shared_options():
 # === Before the clock ===
 
 
-def check_requirements(name):
+def check_requirements(name, tests):
     """Ends with a hint where a package is missing."""
-    packages, extra = REQUIRES.get(name, ((), "cpu,dev,benchmarks"))
-    for package in ("pytest", *packages):
+    for package in (*["pytest"] * tests, *REQUIRES.get(name, ())):
         if not importlib.util.find_spec(package):
-            raise SystemExit(f'no {package} here; pip install -e ".[{extra}]"')
+            raise SystemExit(missing(name, package))
+
+
+def missing(name, package):
+    others = "tpu-compile" if name == "tpu" else "benchmarks"
+    return f'no {package} here; pip install -e ".[cpu,dev,{others}]"'
 
 
 def check_tests(name):
@@ -205,6 +207,7 @@ def git(*arguments):
 
 def measure(name, module, options, label):
     """New records: nothing is measured where a test fails."""
+    check_requirements(name, not options.skip_tests)
     cases = list(module.cases(options))
     if not options.skip_tests:
         check_tests(name)
@@ -227,8 +230,10 @@ def draw(module, records, options):
     if not importlib.util.find_spec("matplotlib"):
         print("no picture: no matplotlib here; --load draws stored results")
         return
-    module.plot(records, options).savefig(options.picture, dpi=120)
-    print(f"picture: {options.picture}")
+    figure = module.plot(records, options)
+    if figure:
+        figure.savefig(options.picture, dpi=120)
+        print(f"picture: {options.picture}")
 
 
 def main(arguments=None):

@@ -43,8 +43,6 @@ KEYS = ("kind", "requests")
 DEFAULTS = {"allocators": ["default"]}
 QUICK = {"requests": 200}
 SHOW_PROGRESS = True
-
-
 OPTIONS = {"requests": 10_000, "kinds": NAMES}
 
 

@@ -53,8 +53,6 @@ ENWIK8 = {
     "axial_shape": [128, 512],
     "axial_dims": [256, 768],
 }
-
-
 OPTIONS = {
     "cases": list(CASES),
     "blocks": [4, 12],

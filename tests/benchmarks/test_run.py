@@ -33,23 +33,36 @@ def in_process(monkeypatch):
 
 # === Every benchmark ===
 
+# What takes long to trace or to compile, made less in every run of the tests.
+LESS = {
+    "attention": ["--contenders", "ours, no XLA", "--modes", "forward"],
+    "decoding": ["--contenders", "ours", "--depth", "1"],
+    "memory": ["--sweep", "rounds", "vocabulary"],
+    "model": ["--contenders", "ours, no XLA", "--depths", "1"],
+    "rounds": ["--parts", "times"],
+}
+SLOW = {"kills", "published", "soak"}
 QUICK = [
-    pytest.param(name, marks=[pytest.mark.slow] * (name in {"kills", "soak"}))
+    pytest.param(name, more, marks=[pytest.mark.slow] * slow, id=f"{name}-{i}")
     for name in run.TESTS
+    for i, (more, slow) in enumerate(
+        [(LESS.get(name, []), name in SLOW)] + [([], True)] * (name in LESS)
+    )
 ]
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_quick_setting(name, tmp_path, in_process):
-    for package in run.REQUIRES.get(name, ((), ""))[0]:
+@pytest.mark.parametrize("name, more", QUICK)
+def test_quick_setting(name, more, tmp_path, in_process):
+    for package in run.REQUIRES.get(name, ()):
         pytest.importorskip(package)
     module = importlib.import_module(name)
     stored, tables = tmp_path / "raw.json", tmp_path / "tables.md"
     picture = tmp_path / "picture.png"
     arguments = [name, "--skip-tests", "--markdown", str(tables)]
-    arguments += ["--picture", str(picture)]
+    arguments += ["--picture", str(picture), *more]
     run.main([*arguments, "--quick", "--json", str(stored)])
-    assert picture.exists() == hasattr(module, "plot")
+    is_drawn = hasattr(module, "plot") and "times" not in more
+    assert picture.exists() == is_drawn
     first = tables.read_text()
     assert "(a quick setting, not tested)" in first
     run.main([*arguments, "--load", str(stored)])
