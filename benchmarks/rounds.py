@@ -236,7 +236,8 @@ def plot(records, options):
         reporting.draw_lines(
             panel,
             lines,
-            logarithmic="xy",
+            {way: {"color": f"C{i}"} for i, way in enumerate(DUPLICATES)},
+            "xy",
             title=f'scope="{scope}", {scores} scores',
             xlabel="rounds of hashing",
             ylabel="mean relative error",

@@ -33,10 +33,10 @@ import tempfile
 import measuring
 import reporting
 
-LSH = "tests/ops/attention/test_lsh.py"
-LAYER = "tests/layers/test_lsh_self_attention.py"
+LSH = "tests/ops/attention/test_lsh.py::test_windows_of_other_widths"
+LAYER = "tests/layers/test_lsh_self_attention.py::test_equals_the_equations"
 GRADIENTS = "tests/layers/test_reversible_gradients.py"
-# The tests of what a benchmark measures.
+# The tests of what a benchmark measures, as pytest names them.
 TESTS = {
     "attention": (LSH, LAYER),
     "decoding": ("tests/generation/test_loop.py",),

@@ -64,7 +64,8 @@ def work(case):
         train(case, log)
     else:
         ask(case, log)
-    return {"log": log.rows}
+    _, resident, functions, _ = log.rows[-1]
+    return {"log": log.rows, "resident": resident, "functions": functions}
 
 
 def without(kind):
