@@ -1,32 +1,40 @@
 """How many buckets our LSH attention takes, as `transformers` is to be told.
 
-A script of its own: the rule lives in the package, which loads TensorFlow,
-and neither a driver nor torch's workers should carry that.
+The rule lives in the package, which loads TensorFlow: neither a driver nor
+torch's workers should carry that, so both ask a worker. A backbone's
+configuration has the number that it chose.
 """
-
-import json
-import sys
 
 import measuring
 
 CHUNK = 64
 
 
-def num_buckets(lengths):
-    """The number for each length: an int, or a list of factors."""
-    found = measuring.run_worker(__file__, {"lengths": list(lengths)})
-    return dict(zip(lengths, found, strict=True))
+def work(case):
+    """The number: an int, or a list of factors."""
+    return {"num_buckets": resolve(case["length"], case["scope"])}
 
 
-def main():
-    from keras_reformer.ops.attention import hashing
+def resolve(length, scope="bucket"):
+    """The number, in a process that has TensorFlow."""
+    import keras_reformer
 
-    found = [
-        hashing.resolve_num_buckets(length, CHUNK, "bucket")
-        for length in json.loads(sys.argv[-1])["lengths"]
-    ]
-    measuring.answer([each[0] if len(each) == 1 else each for each in found])
+    backbone = keras_reformer.ReformerBackbone(
+        vocabulary_size=2,
+        num_layers=1,
+        num_heads=1,
+        hidden_dim=4,
+        intermediate_dim=1,
+        max_sequence_length=length,
+        attention_layers=("lsh",),
+        chunk_length=CHUNK,
+        scope=scope,
+    )
+    found = backbone.get_config()["num_buckets"]
+    return found[0] if isinstance(found, list) and len(found) == 1 else found
 
 
-if __name__ == "__main__":
-    main()
+def ask(length, scope="bucket"):
+    """The number, in a process that should not load TensorFlow."""
+    case = {"length": length, "scope": scope}
+    return measuring.run_worker("buckets", case)["num_buckets"]

@@ -12,9 +12,14 @@ keys; the two exact ones have a matrix for each.
 Libraries are imported by the step's maker: no contender pays for another's.
 """
 
+import functools
+import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
+import buckets
+import measuring
+import steps
 from buckets import CHUNK
 
 WIDTH = 512
@@ -32,15 +37,46 @@ class Contender(NamedTuple):
     """
 
     make: Callable
-    packages: tuple[str, ...]
+    packages: tuple[str, ...] = ("tensorflow",)
+    ours: bool = True
     largest_array: Callable | None = None
     quadratic_time: bool = False
+
+
+def chosen(contenders, options):
+    """Names of those asked for that can run here; beside a base only ours."""
+    names = []
+    for name in options.contenders:
+        contender = contenders[name]
+        missing = [
+            package
+            for package in contender.packages
+            if not importlib.util.find_spec(package)
+        ]
+        if missing:
+            print(
+                f"{name}: left out, no {missing[0]} here; "
+                'pip install -e ".[benchmarks]"'
+            )
+        elif contender.ours or not options.base:
+            names.append(name)
+    return names
+
+
+def work(contenders, case):
+    """A worker's answer to a case that names its contender."""
+    step = contenders[case["contender"]].make(case)
+    return measuring.measure(step, case["repeats"])
+
+
+def _shape(case):
+    return case["batch"], case["length"], WIDTH
 
 
 # === TensorFlow ===
 
 
-def _ours(case, jit_compile, **options):
+def _ours(case, jit_compile=True, **options):
     import keras_reformer
 
     layer = keras_reformer.LSHSelfAttention(
@@ -53,23 +89,12 @@ def _ours(case, jit_compile, **options):
         **options,
     )
     layer.build(_shape(case))
-    return _tensorflow_step(layer, layer, case, jit_compile)
-
-
-def _ours_xla(case):
-    return _ours(case, True)
+    backward = case["mode"] != "forward"
+    return steps.layer(layer, _shape(case), jit_compile, backward)
 
 
 def _ours_exact(case):
-    return _ours(case, True, exact_below=case["length"])
-
-
-def _ours_in_models(case):
-    return _ours(case, True, query_key_kernel_size=2, center_hashes=True)
-
-
-def _ours_without_xla(case):
-    return _ours(case, False)
+    return _ours(case, exact_below=case["length"])
 
 
 def _keras_attention(case):
@@ -81,39 +106,8 @@ def _keras_attention(case):
     def call(x, training):
         return layer(x, x, use_causal_mask=True, training=training)
 
-    return _tensorflow_step(layer, call, case, True)
-
-
-def _tensorflow_step(layer, call, case, jit_compile):
-    import tensorflow as tf
-
-    def forward(x):
-        return call(x, training=False)
-
-    def forward_and_backward(x):
-        weights = [variable.value for variable in layer.trainable_variables]
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = call(x, training=True)
-            loss = tf.reduce_sum(y * y)
-        return tape.gradient(loss, [x, *weights])
-
-    function = tf.function(
-        forward if case["mode"] == "forward" else forward_and_backward,
-        autograph=False,
-        jit_compile=jit_compile,
-    )
-    x = tf.random.stateless_normal(_shape(case), (1, 2))
-
-    def step():
-        for result in tf.nest.flatten(function(x)):
-            tf.reshape(result, [-1])[:1].numpy()
-
-    return step
-
-
-def _shape(case):
-    return case["batch"], case["length"], WIDTH
+    backward = case["mode"] != "forward"
+    return steps.layer(layer, _shape(case), True, backward, call)
 
 
 # === PyTorch ===
@@ -149,7 +143,7 @@ def _transformers(case):
         num_attention_heads=HEADS,
         attention_head_size=HEAD_SIZE,
         num_hashes=HASHES,
-        num_buckets=case["num_buckets"],
+        num_buckets=buckets.ask(case["length"]),
         lsh_attn_chunk_length=CHUNK,
         lsh_num_chunks_before=1,
         lsh_num_chunks_after=0,
@@ -219,24 +213,25 @@ def _rotated(case):
 
 
 OURS = "ours, XLA"
+_IN_MODELS = {"query_key_kernel_size": 2, "center_hashes": True}
 CONTENDERS = {
-    OURS: Contender(_ours_xla, ("tensorflow",)),
-    "ours, in models": Contender(_ours_in_models, ("tensorflow",)),
-    "ours, no XLA": Contender(_ours_without_xla, ("tensorflow",)),
-    "ours, exact": Contender(_ours_exact, ("tensorflow",), quadratic_time=True),
+    OURS: Contender(_ours),
+    "ours, in models": Contender(functools.partial(_ours, **_IN_MODELS)),
+    "ours, no XLA": Contender(functools.partial(_ours, jit_compile=False)),
+    "ours, exact": Contender(_ours_exact, quadratic_time=True),
     "keras MultiHeadAttention": Contender(
-        _keras_attention, ("tensorflow",), largest_array=_scores
+        _keras_attention, ours=False, largest_array=_scores
     ),
-    "torch sdpa": Contender(_torch_sdpa, ("torch",), quadratic_time=True),
+    "torch sdpa": Contender(
+        _torch_sdpa, ("torch",), ours=False, quadratic_time=True
+    ),
     "transformers Reformer": Contender(
-        _transformers, ("torch", "transformers")
+        _transformers, ("torch", "transformers"), ours=False
     ),
     "reformer-pytorch": Contender(
-        _reformer_pytorch, ("torch", "reformer_pytorch"), largest_array=_rotated
+        _reformer_pytorch,
+        ("torch", "reformer_pytorch"),
+        ours=False,
+        largest_array=_rotated,
     ),
 }
-
-
-def make_step(case):
-    """The step of a case, inputs and weights made."""
-    return CONTENDERS[case["contender"]].make(case)

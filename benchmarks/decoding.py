@@ -1,6 +1,6 @@
 """Time of a new token against the context before it.
 
-    python benchmarks/decoding.py [--lengths 1024 4096 16384 65536]
+    python benchmarks/run.py decoding [--lengths 1024 4096 16384 65536]
 
 A language model of 6 blocks (width 256, 4 heads, local and LSH attention in
 turn, chunks of 64, 4 rounds) continues one sequence greedily. A prompt as
@@ -8,23 +8,28 @@ long as the context fills the cache; then some tokens are timed, together.
 "ours" is `generate`'s loop as a graph, "ours, XLA" compiled. "exact attention"
 is the same loop and model with attention to every cached token, "no cache" a
 compiled full pass for each token, and `transformers` a step of its Reformer
-with its cache of buckets. Each case runs in a process of its own (see
-`measuring.py`). Saves `docs/decoding.png`.
+with its cache of buckets.
+
+Steps of `generate` cannot be timed apart from its prompt through the model's
+public method, so this takes the loop of `keras_reformer.generation`, by the
+names in that package's `__all__`.
 """
 
-import argparse
-import itertools
-import math
+import functools
 
-import buckets
+import contenders
+import language_model
 import measuring
-from buckets import CHUNK
+import reporting
+from contenders import Contender
+from language_model import FEED_FORWARD, HEADS, VOCABULARY, WIDTH
 
-VOCABULARY, WIDTH, HEADS, FEED_FORWARD, HASHES = 258, 256, 4, 1024, 4
-DEPTH = 6
+OURS = "ours, XLA"
 TOKENS = 32
 # A full pass, or a step that sees everything, is measured up to here.
 LONGEST = {"no cache, XLA": 16384, "transformers Reformer": 16384}
+KEYS = ("length", "contender")
+QUICK = {"lengths": [128], "depth": 2}
 
 
 # === Steps ===
@@ -32,23 +37,14 @@ LONGEST = {"no cache, XLA": 16384, "transformers Reformer": 16384}
 
 def build(case):
     """Our model with room for the context and what follows."""
-    import keras_reformer
-
-    return keras_reformer.ReformerCausalLM(
-        vocabulary_size=VOCABULARY,
-        num_layers=DEPTH,
-        num_heads=HEADS,
-        hidden_dim=WIDTH,
-        intermediate_dim=FEED_FORWARD,
-        max_sequence_length=2 * case["length"],
-        num_hashes=HASHES,
-        num_buckets=case["num_buckets"],
-        chunk_length=CHUNK,
-        seed=0,
-    )
+    return language_model.ours(case["depth"], 2 * case["length"])
 
 
-def cached_step(case, jit_compile, decoder=None):
+def draw_tokens(case):
+    return language_model.draw_tokens(case["length"]).astype("int32")
+
+
+def cached_step(case, jit_compile=True, decoder=None):
     """`TOKENS` more tokens by the loop of `generate`."""
     import numpy as np
 
@@ -76,23 +72,9 @@ def cached_step(case, jit_compile, decoder=None):
 
 def exact_step(case):
     """The same with `MultiHeadAttention` in all blocks."""
-    import keras_reformer
-    from keras_reformer import generation, layers
+    from keras_reformer import generation
 
-    sequence = layers.ReversibleSequence(
-        [
-            layers.ReversibleBlock(
-                layers.PreNormalization(
-                    keras_reformer.MultiHeadAttention(
-                        HEADS, WIDTH // HEADS, causal=True, use_bias=False
-                    )
-                ),
-                layers.PreNormalization(layers.FeedForward(FEED_FORWARD)),
-            )
-            for _ in range(DEPTH)
-        ]
-    )
-    sequence.build((None, None, WIDTH))
+    sequence = exact_blocks(case["depth"])
     model = build(case)
     backbone, head = model.backbone, model.head
 
@@ -111,6 +93,24 @@ def exact_step(case):
     return cached_step(case, True, decoder)
 
 
+def exact_blocks(depth):
+    import keras_reformer
+    from keras_reformer import layers
+
+    def block():
+        attention = keras_reformer.MultiHeadAttention(
+            HEADS, WIDTH // HEADS, causal=True, use_bias=False
+        )
+        return layers.ReversibleBlock(
+            layers.PreNormalization(attention),
+            layers.PreNormalization(layers.FeedForward(FEED_FORWARD)),
+        )
+
+    sequence = layers.ReversibleSequence([block() for _ in range(depth)])
+    sequence.build((None, None, WIDTH))
+    return sequence
+
+
 def full_pass_step(case):
     """One token by a pass over the whole context."""
     import tensorflow as tf
@@ -123,22 +123,20 @@ def full_pass_step(case):
 def transformers_step(case):
     """`TOKENS` more tokens, one by one, with the cache of transformers."""
     import torch
-    from transformers import ReformerConfig, ReformerModelWithLMHead
 
-    torch.set_num_threads(case["threads"])
-    config = ReformerConfig(**transformers_config(case))
-    model = ReformerModelWithLMHead(config).eval()
+    model = language_model.published(
+        case["depth"], 2 * case["length"], case["threads"], hash_seed=0
+    ).eval()
     tokens = torch.tensor(draw_tokens(case)).long()
     with torch.inference_mode():
-        state = [model(tokens, use_cache=True), tokens]
+        state = [model(tokens, use_cache=True)]
 
     def step():
         with torch.inference_mode():
             for _ in range(TOKENS):
                 output = state[0]
-                token = output.logits[:, -1:].argmax(-1)
                 state[0] = model(
-                    token,
+                    output.logits[:, -1:].argmax(-1),
                     past_buckets_states=output.past_buckets_states,
                     use_cache=True,
                 )
@@ -146,141 +144,70 @@ def transformers_step(case):
     return step
 
 
-def transformers_config(case):
-    """Arguments of a `ReformerConfig` of our model's shape."""
-    length, last = 2 * case["length"], math.isqrt(2 * case["length"])
-    return {
-        "attn_layers": ["local", "lsh"] * (DEPTH // 2),
-        "vocab_size": VOCABULARY,
-        "hidden_size": WIDTH,
-        "num_attention_heads": HEADS,
-        "attention_head_size": WIDTH // HEADS,
-        "feed_forward_size": FEED_FORWARD,
-        "hidden_act": "gelu",
-        "is_decoder": True,
-        "max_position_embeddings": length,
-        "axial_pos_shape": [length // last + 1, last],
-        "axial_pos_embds_dim": [WIDTH // 4, WIDTH - WIDTH // 4],
-        "num_hashes": HASHES,
-        "num_buckets": case["num_buckets"],
-        "lsh_attn_chunk_length": CHUNK,
-        "local_attn_chunk_length": CHUNK,
-        "hash_seed": 0,
-    }
-
-
-def draw_tokens(case):
-    import numpy as np
-
-    shape = (1, case["length"])
-    generator = np.random.default_rng(0)
-    return generator.integers(VOCABULARY, size=shape).astype("int32")
-
-
-OURS = "ours, XLA"
-VARIANTS = {
-    OURS: (lambda case: cached_step(case, True), ("tensorflow",)),
-    "ours": (lambda case: cached_step(case, False), ("tensorflow",)),
-    "exact attention, XLA": (exact_step, ("tensorflow",)),
-    "no cache, XLA": (full_pass_step, ("tensorflow",)),
-    "transformers Reformer": (transformers_step, ("torch", "transformers")),
+CONTENDERS = {
+    OURS: Contender(cached_step),
+    "ours": Contender(functools.partial(cached_step, jit_compile=False)),
+    "exact attention, XLA": Contender(exact_step),
+    "no cache, XLA": Contender(full_pass_step),
+    "transformers Reformer": Contender(
+        transformers_step, ("torch", "transformers"), ours=False
+    ),
+}
+OPTIONS = {
+    "lengths": [1024, 4096, 16384, 65536],
+    "depth": 6,
+    "contenders": list(CONTENDERS),
 }
 
 
-# === Cases ===
-
-
 def cases(options):
-    """All cases of a round, the variants of a length side by side."""
-    packages = {name: VARIANTS[name][1] for name in options.variants}
-    names = list(measuring.installed(packages))
-    known = buckets.num_buckets([2 * length for length in options.lengths])
-    for length, allocator, name in itertools.product(
-        options.lengths, options.allocators, names
+    """The contenders of a length side by side."""
+    for case in measuring.grid(
+        length=options.lengths,
+        depth=[options.depth],
+        contender=contenders.chosen(CONTENDERS, options),
     ):
-        if length <= LONGEST.get(name, length):
-            yield {
-                "variant": name,
-                "length": length,
-                "allocator": allocator,
-                "num_buckets": known[2 * length],
-            }
-
-
-def title(case):
-    return f"{case['length']:>7} tokens  {case['variant']:<22}"
+        if case["length"] <= LONGEST.get(case["contender"], case["length"]):
+            yield case
 
 
 def work(case):
-    """What a worker does: prints its answer, in seconds a token."""
-    found = measuring.measure(
-        VARIANTS[case["variant"]][0](case), case["repeats"]
-    )
-    count = 1 if case["variant"].startswith("no cache") else TOKENS
+    """In seconds a token."""
+    found = contenders.work(CONTENDERS, case)
+    count = 1 if case["contender"].startswith("no cache") else TOKENS
     found["seconds"] = [second / count for second in found["seconds"]]
-    measuring.answer(found)
+    return found
 
 
 # === Table and picture ===
 
 
-def tables(records):
+def tables(records, options):
     """Milliseconds of a token, and how many times those of ours."""
-    found = measuring.group(records, ("length", "variant"))
-    names = list(dict.fromkeys(name for _, name in found))
+    found = measuring.nest(records, ("length", "contender"))
+    names = list(dict.fromkeys(record["contender"] for record in records))
     rows = []
-    for length in dict.fromkeys(length for length, _ in found):
-        ours = found.get((length, OURS), {}).get("seconds")
+    for (length,), summaries in found.items():
+        ours = summaries.get(OURS, {}).get("seconds")
         row = [f"{length:,}"]
         for name in names:
-            seconds = found.get((length, name), {}).get("seconds")
-            row.append(
-                f"{1e3 * seconds:.2f} ({measuring.ratio(seconds, ours)})"
-                if seconds
-                else ""
-            )
+            seconds = summaries.get(name, {}).get("seconds")
+            times = reporting.ratio(seconds, ours)
+            row.append(f"{1e3 * seconds:.2f} ({times})" if seconds else "")
         rows.append(row)
     yield "ms a token (times ours, XLA)", ["context", *names], rows
 
 
-def plot(records, picture):
+def plot(records, options):
     """Time of a token against the context."""
-    import matplotlib.pyplot as plt
-
-    found = measuring.group(records, ("variant", "length"))
-    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
-    for name in dict.fromkeys(name for name, _ in found):
-        lengths = [length for each, length in found if each == name]
-        seconds = [found[name, length]["seconds"] for length in lengths]
-        times = [1e3 * second for second in seconds]
-        panel.plot(lengths, times, marker="o", label=name)
-    panel.set_xscale("log", base=2)
-    panel.set_yscale("log")
-    panel.set(xlabel="tokens of context", ylabel="ms a token")
-    panel.grid(alpha=0.3)
+    figure, panels = reporting.make_panels(1, 1, 6)
+    lines = {
+        name: [(x, 1e3 * each["seconds"]) for x, each in found.items()]
+        for (name,), found in measuring.nest(
+            records, ("contender", "length")
+        ).items()
+    }
+    labels = {"xlabel": "tokens of context", "ylabel": "ms a token"}
+    reporting.draw_lines(panels[0, 0], lines, logarithmic="xy", **labels)
     figure.legend(fontsize="small", loc="outside upper center", ncols=2)
-    figure.savefig(picture, dpi=120)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    lengths = [1024, 4096, 16384, 65536]
-    parser.add_argument("--lengths", type=int, nargs="+", default=lengths)
-    parser.add_argument(
-        "--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS)
-    )
-    measuring.add_options(parser, measuring.DOCS / "decoding.png")
-    options = parser.parse_args()
-    if options.worker:
-        return work(options.worker)
-    records = measuring.load_json(options.load)
-    if not records:
-        records = measuring.measure_all(
-            __file__, list(cases(options)), options, title
-        )
-    measuring.report(list(tables(records)), options.markdown)
-    plot(records, options.picture)
-
-
-if __name__ == "__main__":
-    main()
+    return figure

@@ -1,6 +1,6 @@
 """How exact training and inference are: the numbers of the README.
 
-    python benchmarks/exactness.py
+    python benchmarks/run.py exactness
 
 Prints, for a stack of local and LSH blocks with dropout 0.1 everywhere,
 
@@ -10,16 +10,31 @@ Prints, for a stack of local and LSH blocks with dropout 0.1 everywhere,
   longer sequence, relative to the largest logit.
 """
 
-import platform
-
 import keras
+import language_model
+import measuring
 import numpy as np
+import reporting
 import tensorflow as tf
 
 import keras_reformer
+from keras_reformer import PreNormalization
 
-DEPTHS = (2, 6, 12)
-LENGTH = 1021
+KEYS = ("depth", "length")
+OPTIONS = {"depths": [2, 6, 12], "length": 1021}
+QUICK = {"depths": [2], "length": 67}
+
+
+def cases(options):
+    return measuring.grid(depth=options.depths, length=[options.length])
+
+
+def work(case):
+    depth, length = case["depth"], case["length"]
+    return {
+        "gradients": gradient_difference(depth, length),
+        "prefixes": prefix_difference(depth, length),
+    }
 
 
 def stack(depth, recompute):
@@ -29,21 +44,15 @@ def stack(depth, recompute):
         keras_reformer.LSHSelfAttention,
     )
     options = {"num_heads": 2, "key_dim": 16, "causal": True, "dropout": 0.1}
-    blocks = [
-        keras_reformer.ReversibleBlock(
-            keras_reformer.PreNormalization(
-                kinds[index % 2](seed=index, **options),
-                dropout=0.1,
-                seed=100 + index,
-            ),
-            keras_reformer.PreNormalization(
-                keras_reformer.FeedForward(64, dropout=0.1, seed=index),
-                dropout=0.1,
-                seed=200 + index,
-            ),
+    blocks = []
+    for i in range(depth):
+        attention = kinds[i % 2](seed=i, **options)
+        feed_forward = keras_reformer.FeedForward(64, dropout=0.1, seed=i)
+        block = keras_reformer.ReversibleBlock(
+            PreNormalization(attention, dropout=0.1, seed=100 + i),
+            PreNormalization(feed_forward, dropout=0.1, seed=200 + i),
         )
-        for index in range(depth)
-    ]
+        blocks.append(block)
     return keras_reformer.ReversibleSequence(blocks, recompute=recompute)
 
 
@@ -57,12 +66,12 @@ def gradients(layer, inputs):
     return tape.gradient(loss, [inputs, *values])
 
 
-def gradient_difference(depth):
+def gradient_difference(depth, length):
     """Largest relative difference of reversible and plain gradients."""
     reversible, plain = stack(depth, True), stack(depth, False)
-    inputs = keras.random.normal((1, LENGTH, 32), seed=0)
+    inputs = keras.random.normal((1, length, 32), seed=0)
     for layer in (reversible, plain):
-        layer.build(inputs.shape)
+        layer.build((1, length, 32))
     plain.set_weights(reversible.get_weights())
     pairs = zip(
         gradients(reversible, inputs), gradients(plain, inputs), strict=True
@@ -70,38 +79,24 @@ def gradient_difference(depth):
     return max(float(tf.norm(a - b) / tf.norm(b)) for a, b in pairs)
 
 
-def prefix_difference(depth):
+def prefix_difference(depth, length):
     """Largest relative difference of a prefix's logits."""
-    model = keras_reformer.ReformerCausalLM(
-        vocabulary_size=258,
-        num_layers=depth,
-        num_heads=2,
-        hidden_dim=32,
-        intermediate_dim=64,
-        max_sequence_length=LENGTH,
-        seed=0,
-    )
-    token_ids = np.random.default_rng(0).integers(258, size=(1, LENGTH))
+    sizes = {"num_heads": 2, "hidden_dim": 32, "intermediate_dim": 64}
+    model = language_model.ours(depth, length, **sizes)
+    token_ids = language_model.draw_tokens(length)
     whole = model.predict(token_ids, verbose=0)
     worst = 0.0
-    for length in (1, 63, 64, 65, 500, LENGTH - 1):
-        prefix = model.predict(token_ids[:, :length], verbose=0)
-        worst = max(worst, np.abs(prefix - whole[:, :length]).max())
-    return worst / np.abs(whole).max()
+    for end in (1, 63, 64, 65, 500, length - 1):
+        prefix = model.predict(token_ids[:, :end], verbose=0)
+        worst = max(worst, np.abs(prefix - whole[:, :end]).max())
+    return float(worst / np.abs(whole).max())
 
 
-def main():
-    print(
-        f"{platform.machine()}, Python {platform.python_version()}, "
-        f"keras {keras.__version__}, tensorflow {tf.__version__}, float32"
-    )
-    print(f"{'blocks':>8}{'gradients':>14}{'prefixes':>14}")
-    for depth in DEPTHS:
-        print(
-            f"{depth:>8}{gradient_difference(depth):>14.1e}"
-            f"{prefix_difference(depth):>14.1e}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+def tables(records, options):
+    columns = {
+        "blocks": "{depth}",
+        "gradients": "{gradients:.1e}",
+        "prefixes": "{prefixes:.1e}",
+    }
+    title = "largest relative differences, float32"
+    yield title, *reporting.rows(records, columns)

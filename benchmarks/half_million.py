@@ -1,6 +1,6 @@
 """Half a million tokens as one sequence: a few steps of `fit`.
 
-    python benchmarks/half_million.py [--data FILE] [--steps 3] [--xla 1]
+    python benchmarks/run.py half_million [--data FILE] [--steps 3] [--xla 1]
 
 Trains a byte-level model of 6 blocks (local and LSH attention in turn, width
 256, 2 heads of 64, feed-forward 512) on windows of 524,288 bytes with Adam,
@@ -9,9 +9,7 @@ process's greatest resident size ever. `--data` takes what `keras-reformer
 train` does; the sources of Python's own standard library are the default.
 """
 
-import argparse
-import json
-import pathlib
+import itertools
 import time
 
 import measuring
@@ -26,10 +24,24 @@ MODEL = {
     "intermediate_dim": 512,
     "num_hashes": 1,
 }
+KEYS = ("length", "xla")
+DEFAULTS = {"allocators": ["default"]}
+QUICK = {"length": 128, "steps": 2}
+OPTIONS = {
+    "data": ("python", "a file, a folder, or python"),
+    "length": LENGTH,
+    "steps": 3,
+    "learning_rate": 1e-3,
+    "xla": (0, "1 compiles the steps"),
+}
+
+
+def cases(options):
+    return [{name: getattr(options, name) for name in OPTIONS}]
 
 
 def work(case):
-    """What a worker does: trains, and tells what it cost."""
+    """Trains, and tells what it cost."""
     import keras
 
     import keras_reformer
@@ -46,71 +58,36 @@ def work(case):
         keras.optimizers.Adam(case["learning_rate"]),
         jit_compile=bool(case["xla"]),
     )
-    log = StepLog()
-    model.fit(
+    ends = [time.perf_counter()]
+    log = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter())
+    )
+    history = model.fit(
         batches,
         steps_per_epoch=1,
         epochs=case["steps"],
         shuffle=False,
         verbose=0,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=log.write)],
+        callbacks=[log],
     )
-    measuring.answer(
-        {
-            "parameters": model.count_params(),
-            "peak": measuring.peak_memory(),
-            "steps": log.steps,
-        }
-    )
+    return {
+        "parameters": model.count_params(),
+        "peak": measuring.peak_memory(),
+        "losses": history.history["loss"],
+        "seconds": [end - start for start, end in itertools.pairwise(ends)],
+    }
 
 
-class StepLog:
-    """Loss and seconds of each step; an epoch has one."""
-
-    def __init__(self):
-        self.steps = []
-        self.start = time.perf_counter()
-
-    def write(self, _, logs):
-        now = time.perf_counter()
-        self.steps.append({"loss": logs["loss"], "seconds": now - self.start})
-        self.start = now
-
-
-def tables(case, found):
-    yield (
-        f"{case['length']:,} tokens, {found['parameters']:,} parameters, "
-        f"{'XLA' if case['xla'] else 'no XLA'}: "
-        f"peak of the process {found['peak'] / 1024:.2f} GiB",
-        ("step", "loss, nats", "s"),
-        [
-            (index, f"{step['loss']:.4f}", f"{step['seconds']:.1f}")
-            for index, step in enumerate(found["steps"], 1)
-        ],
-    )
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--data", default="python", help="a file, a folder, or python")
-    add("--length", type=int, default=LENGTH)
-    add("--steps", type=int, default=3)
-    add("--learning-rate", type=float, default=1e-3)
-    add("--xla", type=int, default=0, choices=(0, 1))
-    add("--threads", type=int, default=measuring.num_cores())
-    add("--markdown", type=pathlib.Path, help="where to store the table")
-    add("--worker", type=json.loads, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        work(options.worker)
-        return
-    print(measuring.describe_machine(), flush=True)
-    names = ("data", "length", "steps", "learning_rate", "xla")
-    case = {name: getattr(options, name) for name in names}
-    found = measuring.run_worker(__file__, case, threads=options.threads)
-    measuring.report(list(tables(case, found)), options.markdown)
-
-
-if __name__ == "__main__":
-    main()
+def tables(records, options):
+    for record in records:
+        steps = zip(record["losses"], record["seconds"], strict=True)
+        yield (
+            f"{record['length']:,} tokens, {record['parameters']:,} "
+            f"parameters, {'XLA' if record['xla'] else 'no XLA'}: "
+            f"peak of the process {record['peak'] / 1024:.2f} GiB",
+            ("step", "loss, nats", "s"),
+            [
+                (index, f"{loss:.4f}", f"{seconds:.1f}")
+                for index, (loss, seconds) in enumerate(steps, 1)
+            ],
+        )

@@ -1,6 +1,6 @@
 """Kills training runs, resumes them, and compares the ends bit for bit.
 
-    python benchmarks/kills.py [--kills 20] [--seed 0]
+    python benchmarks/run.py kills [--kills 20] [--seed 0]
 
 Trains as `keras-reformer train` does, once undisturbed; then it starts the
 same run again and again, ends it by `kill -9`, goes on as `--resume` does,
@@ -9,20 +9,20 @@ undisturbed run's. Odd kills come at a random moment, even ones at a random
 moment after a file of a random checkpoint was begun.
 
 Each run is a process of its own, forked from one that has imported
-TensorFlow and computed nothing.
+TensorFlow and computed nothing. Takes what the command does between reading
+its options and its report, from `keras_reformer.commands`: the command itself
+would export and prove a model after each of the runs.
 """
 
-import argparse
 import contextlib
 import csv
 import multiprocessing
 import os
 import pathlib
 import random
+import sys
 import tempfile
 import time
-
-import measuring
 
 # Checkpoints of 3 MB, every second step, so that many moments are writes.
 SETTINGS = {
@@ -45,6 +45,14 @@ SETTINGS = {
 }
 # The longest that a file of a checkpoint takes, roughly.
 LONGEST_WRITE = 0.03
+KEYS = ("kills", "seed")
+QUICK = {"kills": 2}
+SHOW_PROGRESS = True
+OPTIONS = {"kills": 20, "seed": 0}
+
+
+def cases(options):
+    return [{"kills": options.kills, "seed": options.seed}]
 
 
 def fit(output, name, resume, out):
@@ -116,7 +124,7 @@ def kill_while_writing(runs, name, process, number, delay):
 
 
 def disturb(runs, number, seconds, chance):
-    """Kills one run and resumes it; returns its row of the table."""
+    """Kills one run and resumes it: its row of the table."""
     name = f"kill{number}"
     began = time.monotonic()
     process = runs.start(name)
@@ -136,37 +144,21 @@ def disturb(runs, number, seconds, chance):
         found(name) == found("undisturbed")
         for found in (runs.variables, runs.validation)
     )
-    return (
-        number,
-        "any" if number % 2 else "writing",
-        f"{moment:.1f}",
-        "yes" if process.exitcode == -9 else "ended before",
-        "yes" if half else "",
-        (resumed or ["0"])[0],
-        "yes" if equal else "NO",
-    )
+    return {
+        "kill": number,
+        "moment": "any" if number % 2 else "writing",
+        "after s": f"{moment:.1f}",
+        "killed": "yes" if process.exitcode == -9 else "ended before",
+        "half a file left": "yes" if half else "",
+        "resumed at step": (resumed or ["0"])[0],
+        "equal end": "yes" if equal else "NO",
+    }
 
 
-HEADER = (
-    "kill",
-    "moment",
-    "after s",
-    "killed",
-    "half a file left",
-    "resumed at step",
-    "equal end",
-)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--markdown", type=pathlib.Path)
-    options = parser.parse_args()
-    print(measuring.describe_machine(), flush=True)
+def work(case):
+    """Rows of all kills, and the seconds of an undisturbed run."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    chance = random.Random(options.seed)
+    chance = random.Random(case["seed"])
     with tempfile.TemporaryDirectory() as output:
         runs = Runs(pathlib.Path(output))
         runs.finish("warm-up")
@@ -174,12 +166,14 @@ def main():
         runs.finish("undisturbed")
         seconds = time.monotonic() - began
         rows = []
-        for number in range(1, options.kills + 1):
+        for number in range(1, case["kills"] + 1):
             rows.append(disturb(runs, number, seconds, chance))
-            print(*rows[-1], flush=True)
-    title = f"{len(rows)} kills; undisturbed, a run takes {seconds:.0f} s"
-    measuring.report([(title, HEADER, rows)], options.markdown)
+            print(*rows[-1].values(), file=sys.stderr, flush=True)
+    return {"undisturbed": seconds, "rows": rows}
 
 
-if __name__ == "__main__":
-    main()
+def tables(records, options):
+    for record in records:
+        rows, seconds = record["rows"], record["undisturbed"]
+        title = f"{len(rows)} kills; undisturbed, a run takes {seconds:.0f} s"
+        yield title, list(rows[0]), [list(row.values()) for row in rows]

@@ -1,6 +1,6 @@
 """What this machine can do, and how fast our attention layer could be.
 
-    python benchmarks/limits.py [--lengths 4096 65536] [--measured FILE]
+    python benchmarks/run.py limits [--lengths 4096 65536] [--measured FILE]
 
 Measures the rate of one large float32 product, of many small ones in the
 shapes and layouts of windowed attention, and of copying, each in a process of
@@ -8,17 +8,17 @@ its own; the fastest of all tries counts. The bound of a layer is the time of
 its products at those rates: projections and hashing at the large product's,
 the rest at the small ones'. Sorting, softmax, gathers and all other traffic
 come for free, except that one column says what copying takes, which products
-may overlap. `--measured` takes what `attention.py --json` stored and says how
-far ours is from the bound. Saves `docs/limits.png`.
+may overlap. `--measured` takes what `run.py attention --json` stored and says
+how far ours is from the bound.
 """
 
-import argparse
-import json
 import pathlib
 
 import buckets
 import contenders
 import measuring
+import reporting
+import steps
 from contenders import CHUNK, HASHES, HEAD_SIZE, HEADS, WIDTH
 
 LARGE = "one 2048x2048x2048"
@@ -45,7 +45,29 @@ MANY = 512
 COPIED = 2**28
 
 
+KEYS = ("name",)
+DEFAULTS = {"repeats": 20, "rounds": 2}
+QUICK = {"lengths": [1024], "names": [LARGE, COPY]}
+OPTIONS = {
+    "names": [*SHAPES, COPY],
+    "lengths": [1024, 4096, 16384, 65536, 131072],
+    "measured": (pathlib.Path, "raw results of attention"),
+}
+
+
 # === Rates ===
+
+
+def cases(options):
+    return measuring.grid(name=options.names)
+
+
+def work(case):
+    """The fastest rate, in 10^9 a second."""
+    make = copy_step if case["name"] == COPY else product_step
+    step, amount = make(case["name"])
+    _, seconds = measuring.time_steps(step, case["repeats"])
+    return {"rate": amount / min(seconds) / 1e9}
 
 
 def product_step(name):
@@ -56,10 +78,11 @@ def product_step(name):
     count = 1 if name == LARGE else MANY
     left = (inner, rows) if layout[0] == "t" else (rows, inner)
     right = (columns, inner) if layout[1] == "t" else (inner, columns)
-    left = tf.random.stateless_normal((count, *left), (0, 1))
-    right = tf.random.stateless_normal((count, *right), (0, 2))
+    inputs = (
+        tf.random.stateless_normal((count, *left), (0, 1)),
+        tf.random.stateless_normal((count, *right), (0, 2)),
+    )
 
-    @tf.function(jit_compile=True, autograph=False)
     def multiply(left, right):
         return tf.matmul(
             left,
@@ -68,47 +91,25 @@ def product_step(name):
             transpose_b=layout[1] == "t",
         )
 
-    def step():
-        tf.reshape(multiply(left, right), [-1])[:1].numpy()
-
-    return step, 2 * count * rows * inner * columns
+    operations = 2 * count * rows * inner * columns
+    return steps.compiled(multiply, inputs, True), operations
 
 
-def copy_step():
+def copy_step(name):
     """A step that copies on all cores, and the bytes it reads and writes."""
     import tensorflow as tf
 
     source = tf.random.stateless_normal((COPIED // 4,), (0, 1))
-
-    @tf.function(jit_compile=True, autograph=False)
-    def copy(source):
-        # XLA gives an untouched input back as it is.
-        return -source
-
-    return lambda: copy(source)[:1].numpy(), 2 * COPIED
+    # XLA gives an untouched input back as it is.
+    return steps.compiled(lambda x: -x, [source], True), 2 * COPIED
 
 
-def work(case):
-    """What a worker does: prints the fastest rate, in 10^9 a second."""
-    name = case["name"]
-    step, amount = copy_step() if name == COPY else product_step(name)
-    _, seconds = measuring.time_steps(step, case["repeats"])
-    measuring.answer({"rate": amount / min(seconds) / 1e9})
-
-
-def measure_rates(options):
-    """The best rate of all rounds, by name."""
+def best_rates(records):
+    """The best of all rounds, by name."""
     rates = {}
-    for _ in range(options.rounds):
-        for name in (*SHAPES, COPY):
-            found = measuring.run_worker(
-                __file__,
-                {"name": name, "repeats": options.repeats},
-                "generous",
-                options.threads,
-            )
-            rates[name] = max(rates.get(name, 0), found["rate"])
-            print(f"{name:<24}{found['rate']:8.1f} {unit(name)}", flush=True)
+    for record in records:
+        name = record["name"]
+        rates[name] = max(rates.get(name, 0), record["rate"])
     return rates
 
 
@@ -143,35 +144,29 @@ def bound(length, num_buckets, mode, rates):
     }
 
 
-def tables(options, rates):
+def tables(records, options):
     """The rates, then the bounds for each mode."""
+    rates = best_rates(records)
     yield (
         "rates",
         ("what", "rate", "unit"),
         [(name, f"{rate:.1f}", unit(name)) for name, rate in rates.items()],
     )
-    known = buckets.num_buckets(options.lengths)
+    if set(rates) < {*SHAPES, COPY}:
+        return
+    known = {length: buckets.ask(length) for length in options.lengths}
     measured = load_measured(options.measured)
+    header = ("length", *PARTS, "bound, s", "copies, s", "ours, s")
     for mode in contenders.MODES:
-        parts = {
-            length: bound(length, known[length], mode, rates)
+        rows = [
+            row(
+                length,
+                bound(length, known[length], mode, rates),
+                measured.get((length, mode)),
+            )
             for length in options.lengths
-        }
-        yield (
-            f"bound, {mode}",
-            (
-                "length",
-                *PARTS,
-                "bound, s",
-                "copies, s",
-                "ours, s",
-                "ours / bound",
-            ),
-            [
-                row(length, found, measured.get((length, mode)))
-                for length, found in parts.items()
-            ],
-        )
+        ]
+        yield f"bound, {mode}", (*header, "ours / bound"), rows
 
 
 def row(length, parts, ours):
@@ -199,57 +194,13 @@ def load_measured(path):
     return {key: summary["seconds"] for key, summary in summaries.items()}
 
 
-def plot(rates, picture):
+def plot(records, options):
     """A bar for each rate."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    names = list(rates)[::-1]
-    bars = axes.barh(
-        names,
-        [rates[name] for name in names],
-        color=["C1" if name == COPY else "C0" for name in names],
+    rates = best_rates(records)
+    return reporting.draw_bars(
+        {f"{name}, {unit(name)}": rate for name, rate in rates.items()},
+        "10^9 a second",
+        "Rates of this machine, float32",
+        ["C1" if name == COPY else "C0" for name in rates],
+        "%.1f",
     )
-    labels = [f"{rates[name]:.1f} {unit(name)}" for name in names]
-    axes.bar_label(bars, labels, padding=3, fontsize="small")
-    axes.margins(x=0.25)
-    axes.set(title="Rates of this machine, float32")
-    figure.savefig(picture, dpi=120)
-
-
-# === Command ===
-
-
-def options():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add(
-        "--lengths",
-        type=int,
-        nargs="+",
-        default=[1024, 4096, 16384, 65536, 131072],
-    )
-    add("--repeats", type=int, default=20)
-    add("--rounds", type=int, default=2)
-    add("--threads", type=int, default=measuring.num_cores())
-    add("--measured", type=pathlib.Path, help="raw results of attention.py")
-    add("--markdown", type=pathlib.Path, help="where to store the tables")
-    add("--picture", type=pathlib.Path, default=measuring.DOCS / "limits.png")
-    add("--worker", type=json.loads, help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
-def main():
-    chosen = options()
-    if chosen.worker:
-        work(chosen.worker)
-        return
-    print(measuring.describe_machine(), flush=True)
-    rates = measure_rates(chosen)
-    measuring.report(list(tables(chosen, rates)), chosen.markdown)
-    plot(rates, chosen.picture)
-    print(f"picture: {chosen.picture}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,28 +1,29 @@
-"""What the benchmarks share: fresh processes, clocks, memory, tables.
+"""Cases in fresh processes: clocks, memory, machine and raw results.
 
-A driver calls `run_worker(script, case)`; the script, started anew with
-`--worker CASE`, measures and prints one line of JSON. No case inherits
-another's memory, threads or compiled code.
+A driver calls `run_worker(name, case)`, which starts `worker.py`: it imports
+the benchmark `name`, calls its `work(case)` and prints the answer, a dict, as
+one line of JSON. No case inherits another's memory, threads or compiled code.
 
 Peak growth of a case is the greatest resident size of its process less the
 resident size just before the first step, when weights and inputs exist. It
 includes tracing and compiling.
 """
 
-import argparse
 import importlib.metadata
-import importlib.util
+import itertools
 import json
 import os
 import pathlib
 import platform
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import time
 
-DOCS = pathlib.Path(__file__).parent.parent / "docs"
+ROOT = pathlib.Path(__file__).parent.parent
+WORKER = pathlib.Path(__file__).parent / "worker.py"
 PACKAGES = (
     "keras-reformer",
     "keras",
@@ -43,19 +44,31 @@ ALLOCATORS = {
         "MALLOC_TOP_PAD_": str(2**28),
     },
 }
+_RAISED = re.compile(r"[\w.]+(Error|Exception|Exit)\b")
 
 
 class WorkerError(RuntimeError):
     """A worker ended without a result."""
 
 
-def environment(allocator, threads):
-    """The worker's environment: the caller's, made the same for all."""
+# === Workers ===
+
+
+def environment(allocator, threads, tree=None):
+    """The worker's environment: the caller's, made the same for all.
+
+    `tree` is the checkout whose package is measured; without one it is the
+    caller's.
+    """
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("MALLOC_")
     }
+    if tree:
+        others = filter(None, [inherited.get("PYTHONPATH")])
+        inherited["PYTHONPATH"] = os.pathsep.join([str(tree), *others])
+        inherited["MEASURED_TREE"] = str(tree)
     return {
         **inherited,
         **ALLOCATORS[allocator],
@@ -71,14 +84,15 @@ def environment(allocator, threads):
 
 
 def run_worker(
-    script,
+    name,
     case,
     allocator="default",
     threads=None,
     timeout=None,
+    tree=None,
     show_progress=False,
 ):
-    """Runs a script's `--worker` in a fresh process; returns its answer.
+    """A benchmark's answer to a case, from a fresh process.
 
     With `show_progress` what it writes to stderr is seen as it comes.
     """
@@ -86,8 +100,8 @@ def run_worker(
     case = {**case, "threads": threads}
     try:
         process = subprocess.run(
-            [sys.executable, str(script), "--worker", json.dumps(case)],
-            env=environment(allocator, threads),
+            [sys.executable, str(WORKER), name, json.dumps(case)],
+            env=environment(allocator, threads, tree),
             stdout=subprocess.PIPE,
             stderr=None if show_progress else subprocess.PIPE,
             text=True,
@@ -97,8 +111,64 @@ def run_worker(
         raise WorkerError(f"took longer than {timeout} s") from error
     if process.returncode:
         said = (process.stderr or "").strip().splitlines() or ["nothing said"]
-        raise WorkerError(f"exit {process.returncode}: {said[-1][:200]}")
+        raised = [line for line in said if _RAISED.match(line)] or said
+        raise WorkerError(f"exit {process.returncode}: {raised[-1][:300]}")
     return json.loads(process.stdout.splitlines()[-1])
+
+
+def measure_all(name, cases, options, trees, label):
+    """Records of all cases, in as many rounds as the options say.
+
+    A round takes the cases in turn, so that a machine's bad minutes hit all
+    alike, and each case in every tree; every other round begins with the
+    last tree. A case that fails once is not tried again. Raw results are
+    stored after every case.
+
+    Args:
+        name: str. The benchmark.
+        cases: list of dicts.
+        options: the shared options of `run.py`.
+        trees: dict. Paths of checkouts by what they are called.
+        label: callable. A case's name.
+    """
+    records, failed = [], set()
+    for number, allocator, case in itertools.product(
+        range(options.rounds), options.allocators, cases
+    ):
+        case = {**case, "allocator": allocator}
+        for revision in list(trees)[:: -1 if number % 2 else 1]:
+            title = label(case) + (f" [{revision}]" if len(trees) > 1 else "")
+            if title in failed:
+                continue
+            try:
+                found = run_worker(
+                    name,
+                    {**case, "repeats": options.repeats},
+                    allocator,
+                    options.threads,
+                    options.timeout,
+                    trees[revision],
+                    options.show_progress,
+                )
+            except WorkerError as error:
+                failed.add(title)
+                print(f"{title} failed, {error}", flush=True)
+                continue
+            records.append(
+                {
+                    **case,
+                    **found,
+                    "found": list(found),
+                    "revision": revision,
+                    "note": options.note,
+                }
+            )
+            print(f"{title}: {told(records[-1])}", flush=True)
+            save_json(options.json, records)
+    return records
+
+
+# === Clocks and memory ===
 
 
 def measure(step, repeats):
@@ -140,29 +210,14 @@ def _status(field):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+# === The machine ===
+
+
 def num_cores():
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
-
-
-def installed(packages):
-    """The names, of those with their packages, that can run here.
-
-    Says what the others lack.
-    """
-    for name, needed in packages.items():
-        missing = [
-            each for each in needed if not importlib.util.find_spec(each)
-        ]
-        if missing:
-            print(
-                f"{name}: left out, no {missing[0]} here; "
-                'pip install "keras-reformer[benchmarks]"'
-            )
-        else:
-            yield name
 
 
 def describe_machine():
@@ -195,146 +250,68 @@ def _processor():
     return platform.processor() or "unknown processor"
 
 
+# === Records ===
+
+
 def summarize(records):
-    """Medians of one case's records, over the steps of all its rounds."""
-    seconds = [value for record in records for value in record["seconds"]]
-    return {
-        "seconds": statistics.median(seconds),
-        "first": statistics.median(record["first"] for record in records),
-        "growth": statistics.median(record["growth"] for record in records),
-    }
+    """Medians of the numbers that a case's records hold.
+
+    Of a list, such as the seconds of steps, over the entries of all records.
+    """
+    summary = {}
+    for name in records[0]["found"]:
+        values = []
+        for record in records:
+            value = record[name]
+            values += value if isinstance(value, list) else [value]
+        if values and all(map(_is_number, values)):
+            summary[name] = statistics.median(values)
+    return summary
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def told(record):
+    """A record's numbers in a line, and what did not hold."""
+    said = [f"{name} {x:.4g}" for name, x in summarize([record]).items()]
+    said += [f"not {name}" for name in record["found"] if record[name] is False]
+    return ", ".join(said)
+
+
+def grid(**values):
+    """Cases of all combinations: the last value changes first."""
+    for combination in itertools.product(*values.values()):
+        yield dict(zip(values, combination, strict=True))
 
 
 def group(records, keys):
     """Summaries by the values of `keys`, in the order first met."""
     groups = {}
     for record in records:
-        groups.setdefault(tuple(record[key] for key in keys), []).append(record)
+        place = tuple(record.get(key) for key in keys)
+        groups.setdefault(place, []).append(record)
     return {key: summarize(members) for key, members in groups.items()}
 
 
-def ratio(value, reference):
-    """`value / reference` for a table; empty where there is no reference."""
-    return f"{value / reference:.2f}" if reference else ""
-
-
-def table(header, rows):
-    """An aligned table as text: names to the left, numbers to the right."""
-    cells = [list(map(str, row)) for row in [header, *rows]]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if index else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    )
-
-
-def markdown_table(header, rows):
-    """The same table in Markdown."""
-    rule = ["---"] + ["---:"] * (len(header) - 1)
-    lines = [header, rule, *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def start_at_zero(panel):
-    """Begins a panel's values at zero, and ends them above the highest.
-
-    A line that is nearly flat would else lie on the upper edge.
-    """
-    panel.set_ylim(0, 1.15 * panel.dataLim.y1)
-
-
-def add_options(parser, picture):
-    """The options that all drivers have; those of `measure_all` included."""
-    add = parser.add_argument
-    add(
-        "--allocators",
-        nargs="+",
-        choices=list(ALLOCATORS),
-        default=["generous"],
-    )
-    add("--repeats", type=int, default=5, help="steps after the first")
-    add("--rounds", type=int, default=1, help="fresh processes of each case")
-    add("--threads", type=int, default=num_cores())
-    add("--timeout", type=float, help="seconds that a process may take")
-    add("--json", type=pathlib.Path, help="where to store raw results")
-    add("--markdown", type=pathlib.Path, help="where to store the tables")
-    add("--picture", type=pathlib.Path, default=picture)
-    add(
-        "--load",
-        type=pathlib.Path,
-        nargs="+",
-        help="draw and print stored raw results, measure nothing",
-    )
-    add("--worker", type=json.loads, help=argparse.SUPPRESS)
-
-
-def answer(result):
-    """Ends a worker: what the driver reads is the last line."""
-    print(json.dumps(result), flush=True)
-
-
-def measure_all(script, cases, options, title):
-    """Records of all cases, in as many rounds as the options say.
-
-    A round takes the cases in turn, so that a machine's bad minutes hit all
-    alike. A case that fails once is not tried again. Raw results are stored
-    after every case.
-    """
-    records, failed = [], set()
-    for number in range(options.rounds):
-        for case in cases:
-            name = title(case)
-            if name in failed:
-                continue
-            try:
-                found = run_worker(
-                    script,
-                    {**case, "repeats": options.repeats},
-                    case["allocator"],
-                    options.threads,
-                    options.timeout,
-                )
-            except WorkerError as error:
-                failed.add(name)
-                print(f"{name} failed, {error}", flush=True)
-                continue
-            records.append({**case, **found, "round": number})
-            print(f"{name} {_told(found)}", flush=True)
-            save_json(options.json, records)
-    return records
-
-
-def _told(found):
-    summary = summarize([found])
-    return (
-        f"{summary['seconds']:.4f} s, {summary['growth']:.0f} MiB, "
-        f"first {summary['first']:.1f} s"
-    )
+def nest(records, keys):
+    """Summaries by all keys but the last, then by the last."""
+    found = {}
+    for (*place, last), summary in group(records, keys).items():
+        found.setdefault(tuple(place), {})[last] = summary
+    return found
 
 
 def save_json(path, records):
-    """Stores raw results with the machine they come from."""
+    """Stores raw results, one a line, with the machine they come from."""
     if path:
-        content = {"machine": describe_machine(), "records": records}
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        machine = json.dumps(describe_machine())
+        lines = ",\n".join(map(json.dumps, records))
+        path.write_text(f'{{"machine": {machine}, "records": [\n{lines}\n]}}\n')
 
 
 def load_json(paths):
     """Records of stored results, or an empty list."""
     contents = [json.loads(path.read_text()) for path in paths or ()]
     return [record for content in contents for record in content["records"]]
-
-
-def report(tables, markdown):
-    """Prints titled tables, and stores them as Markdown if told where."""
-    for title, header, rows in tables:
-        print(f"\n{title}\n{table(header, rows)}", flush=True)
-    if markdown:
-        parts = [
-            f"### {title}\n\n{markdown_table(header, rows)}\n"
-            for title, header, rows in tables
-        ]
-        markdown.write_text("\n".join([describe_machine() + "\n", *parts]))

@@ -9,10 +9,11 @@ import ctypes
 import gc
 import pathlib
 
+import language_model
 import measuring
+import steps
 
 FURTHER_STEPS = 2
-VOCABULARY = 258
 HASHES = 2
 LAYER_WIDTH = 512
 LAYER_HEADS = 8
@@ -70,8 +71,7 @@ def train_step(case):
 
     model = _model(case)
     model.compile(keras.optimizers.Adam(), jit_compile=case["xla"])
-    shape = (1, case["length"])
-    tokens = np.random.default_rng(0).integers(VOCABULARY, size=shape)
+    tokens = language_model.draw_tokens(case["length"])
     parameters = sum(
         int(np.prod(weight.shape))
         for weight in model.backbone.sequence.trainable_variables
@@ -96,30 +96,23 @@ def optimizer_step(case):
         optimizer.apply(gradients, variables)
         return variables[0].value
 
-    return _compiled(update, case, tf.constant(0.1)), {}
+    return steps.compiled(update, [tf.constant(0.1)], case["xla"]), {}
 
 
 def _model(case):
-    import keras_reformer
-
-    return keras_reformer.ReformerCausalLM(
-        vocabulary_size=VOCABULARY,
-        num_layers=case["blocks"],
-        num_heads=4,
+    return language_model.ours(
+        case["blocks"],
+        case["length"],
         hidden_dim=case["width"],
         intermediate_dim=2 * case["width"],
-        max_sequence_length=case["length"],
         num_hashes=HASHES,
         dropout=0.1,
         recompute=case["recompute"],
-        seed=0,
     )
 
 
 def layer_step(case):
     """Forward and backward of one LSH layer."""
-    import tensorflow as tf
-
     import keras_reformer
 
     layer = keras_reformer.LSHSelfAttention(
@@ -132,21 +125,15 @@ def layer_step(case):
     )
     shape = (1, case["length"], LAYER_WIDTH)
     layer.build(shape)
-
-    def gradients(x):
-        weights = [variable.value for variable in layer.trainable_variables]
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, training=True)
-            loss = tf.reduce_sum(y * y)
-        return tape.gradient(loss, [x, *weights])
-
-    x = tf.random.stateless_normal(shape, (1, 2))
-    return _compiled(gradients, case, x), {}
+    return steps.layer(layer, shape, case["xla"]), {}
 
 
 def loss_step(case):
-    """The chunked cross-entropy of a head and all its gradients."""
+    """The chunked cross-entropy of a head and all its gradients.
+
+    No layer or model offers it without the pass before it, so this takes the
+    function itself, which has had one place and name.
+    """
     import tensorflow as tf
 
     from keras_reformer.ops.losses import chunked_cross_entropy
@@ -175,17 +162,5 @@ def loss_step(case):
         ),
     )
     elements = length * HEAD_WIDTH + HEAD_WIDTH * vocabulary + vocabulary
-    return _compiled(gradients, case, *inputs), {"less": 4 * elements / MIB}
-
-
-def _compiled(function, case, *inputs):
-    """A step that waits for the results of a function, and drops them."""
-    import tensorflow as tf
-
-    compiled = tf.function(function, autograph=False, jit_compile=case["xla"])
-
-    def step():
-        for result in tf.nest.flatten(compiled(*inputs)):
-            tf.reshape(result, [-1])[:1].numpy()
-
-    return step
+    step = steps.compiled(gradients, inputs, case["xla"])
+    return step, {"less": 4 * elements / MIB}

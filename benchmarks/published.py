@@ -1,30 +1,27 @@
 """How near converted models are to the published one, over random cases.
 
-    pip install -e ".[cpu,benchmarks]"
-    python benchmarks/published.py [--cases 80] [--seed 0]
+    pip install -e ".[cpu,dev,benchmarks]"
+    python benchmarks/run.py published [--cases 80] [--seed 0]
 
 Draws configurations of transformers' Reformer (kinds of layers, chunks,
 neighbours, buckets, rounds, activations, heads, lengths, padding) with each
 head in turn, gives both the same random weights and rotations, and computes
 both in float64, where transformers' arithmetic has no rounding faults. Prints
-the largest error of each case, relative to the largest magnitude, at valid
-positions; for gradients, of every parameter, relative to its norm.
+the largest errors, relative to the largest magnitude, at valid positions; for
+gradients, of every parameter, relative to its norm.
 """
 
-import argparse
 import math
-import os
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+import sys
 
 import keras
 import numpy as np
 import tensorflow as tf
 import torch
 import transformers
+from transformers.models.reformer import modeling_reformer
 
 from keras_reformer import convert
-from keras_reformer.convert.huggingface import _expected
 
 VOCABULARY = 23
 LAYERS = ["lsh", "local"]
@@ -42,10 +39,41 @@ KINDS = {
     "qa": transformers.ReformerForQuestionAnswering,
     "classifier": transformers.ReformerForSequenceClassification,
 }
-
-
 # Of transformers since 5.24, beside a bias that it does not use.
 BIAS, OWN_BIAS = "lm_head.bias", "lm_head.decoder.bias"
+KEYS = ("kind", "seed")
+QUICK = {"cases": 4}
+SHOW_PROGRESS = True
+OPTIONS = {"cases": 80, "seed": 0}
+
+
+def cases(options):
+    """Of each kind every fourth."""
+    for first, kind in enumerate(KINDS):
+        indices = list(range(first, options.cases, len(KINDS)))
+        if indices:
+            yield {"kind": kind, "seed": options.seed, "indices": indices}
+
+
+def work(case):
+    found = {"outputs": [], "gradients": [], "activations": []}
+    for index in case["indices"]:
+        keras.utils.clear_session(free_memory=False)
+        keras.config.set_dtype_policy("float64")
+        config, error, gradient = compare(case["kind"], index, case["seed"])
+        found["outputs"].append(error)
+        found["gradients"].append(gradient)
+        found["activations"].append(config["hidden_act"])
+        print(
+            f"case {index}: {case['kind']}, {'-'.join(config['attn_layers'])}: "
+            f"outputs {error:.1e}, gradients {gradient:.1e}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return found | {"transformers": transformers.__version__}
+
+
+# === A case ===
 
 
 def draw_config(rng, kind):
@@ -87,72 +115,9 @@ def draw_config(rng, kind):
     )
 
 
-class Rotations:
-    """Stands in for `torch.randn` while the published model hashes.
-
-    Each LSH layer draws its rotations once; they are kept, in the precision
-    in which our layers hold them.
-    """
-
-    def __init__(self, config, seed):
-        self.generator = torch.Generator().manual_seed(seed)
-        kinds = config["attn_layers"]
-        self.layers = [i for i, kind in enumerate(kinds) if kind == "lsh"]
-        self.drawn = {}
-
-    def __call__(self, shape, **options):
-        index = self.layers[len(self.drawn)]
-        value = torch.randn(shape, generator=self.generator)
-        self.drawn[index] = value.numpy()
-        return value.to(options["dtype"])
-
-
-def run_published(kind, config, ids, mask, seed):
-    """Outputs and gradients of transformers' model, and what it drew."""
-    torch.manual_seed(seed)
-    model = KINDS[kind](transformers.ReformerConfig(**config)).double()
-    # Blocks must be in training mode to have gradients; these two would then
-    # take whole chunks, or full tables, only.
-    model.reformer.training = False
-    model.reformer.embeddings.position_embeddings.training = False
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    rotations = Rotations(config, seed)
-    module = transformers.models.reformer.modeling_reformer
-    original, module.torch = module.torch, _Replaced(module.torch, rotations)
-    try:
-        outputs = model(
-            torch.tensor(ids), attention_mask=torch.tensor(mask).long()
-        )
-    finally:
-        module.torch = original
-    if kind == "qa":
-        outputs = torch.stack([outputs.start_logits, outputs.end_logits], -1)
-    else:
-        outputs = outputs.logits
-    weights = {n: p.detach().numpy() for n, p in model.state_dict().items()}
-    if kind in ("lm", "mlm") and OWN_BIAS not in weights:
-        # transformers 5.0 to 5.23 forgets it.
-        outputs = outputs + model.lm_head.bias
-    return model, outputs, weights, rotations.drawn
-
-
-class _Replaced:
-    """A module with another `randn`."""
-
-    def __init__(self, module, randn):
-        self._module = module
-        self.randn = randn
-
-    def __getattr__(self, name):
-        return getattr(self._module, name)
-
-
-def compare(index, seed):
-    """Largest errors of a case's outputs and gradients."""
+def compare(kind, index, seed):
+    """A configuration, and the largest errors of outputs and gradients."""
     rng = np.random.default_rng([seed, index])
-    kind = list(KINDS)[index % len(KINDS)]
     length, config = draw_config(rng, kind)
     ids = rng.integers(0, VOCABULARY, (2, length)).astype("int32")
     mask = np.ones((2, length), bool)
@@ -176,49 +141,104 @@ def compare(index, seed):
     theirs = theirs.detach().numpy()[valid]
     error = np.abs(ours.numpy()[valid] - theirs).max() / np.abs(theirs).max()
     gradient = gradient_error(model, ours_model, tape, loss)
-    return config | {"kind": kind, "length": length}, error, gradient
+    return config, float(error), float(gradient)
 
 
 def gradient_error(model, ours, tape, loss):
-    """The largest error of a parameter's gradient, relative to its norm."""
+    """The largest error of a parameter's gradient, relative to its norm.
+
+    Gradients take the places of our weights, so that the conversion says
+    which published parameter each belongs to.
+    """
     expected = {n: p.grad for n, p in model.named_parameters()}
     expected[BIAS] = expected.get(OWN_BIAS, expected.get(BIAS))
-    weights = _expected(ours, "reformer.")
-    found = tape.gradient(loss, [weight.variable.value for weight in weights])
+    variables = ours.trainable_variables
+    found = tape.gradient(loss, [variable.value for variable in variables])
+    for variable, gradient in zip(variables, found, strict=True):
+        variable.assign(tf.convert_to_tensor(gradient))
     errors = []
-    for weight, gradient in zip(weights, found, strict=True):
-        theirs = expected[weight.name].numpy()
-        gradient = tf.convert_to_tensor(gradient).numpy()
-        gradient = gradient.T if weight.transposed else gradient
-        difference = gradient.reshape(theirs.shape) - theirs
+    for name, gradient in convert.to_huggingface(ours)[1].items():
+        theirs = expected[name].numpy()
         norm = max(np.linalg.norm(theirs), 1e-9)
-        errors.append(np.linalg.norm(difference) / norm)
+        errors.append(np.linalg.norm(gradient - theirs) / norm)
     return max(errors)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=80)
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
-    worst_error, worst_gradient = 0.0, 0.0
-    for index in range(chosen.cases):
-        keras.utils.clear_session(free_memory=False)
-        keras.config.set_dtype_policy("float64")
-        config, error, gradient = compare(index, chosen.seed)
-        worst_error = max(worst_error, error)
-        worst_gradient = max(worst_gradient, gradient)
-        print(
-            f"case {index}: {config['kind']}, length {config['length']}, "
-            f"{'-'.join(config['attn_layers'])}: outputs {error:.1e}, "
-            f"gradients {gradient:.1e}",
-            flush=True,
+# === The published model ===
+
+
+class Recorder:
+    """A module of torch with a `randn` that keeps what it draws.
+
+    Each LSH layer draws its rotations once; they are kept, in the precision
+    in which our layers hold them.
+    """
+
+    def __init__(self, config, seed):
+        self._generator = torch.Generator().manual_seed(seed)
+        kinds = config["attn_layers"]
+        self._layers = [i for i, kind in enumerate(kinds) if kind == "lsh"]
+        self.drawn = {}
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+    def randn(self, shape, **options):
+        index = self._layers[len(self.drawn)]
+        value = torch.randn(shape, generator=self._generator)
+        self.drawn[index] = value.numpy()
+        return value.to(options["dtype"])
+
+
+def run_published(kind, config, ids, mask, seed):
+    """Outputs and gradients of transformers' model, and what it drew."""
+    torch.manual_seed(seed)
+    model = KINDS[kind](transformers.ReformerConfig(**config)).double()
+    # Blocks must be in training mode to have gradients; these two would then
+    # take whole chunks, or full tables, only.
+    model.reformer.training = False
+    model.reformer.embeddings.position_embeddings.training = False
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    module = modeling_reformer
+    module.torch = recorder = Recorder(config, seed)
+    try:
+        outputs = model(
+            torch.tensor(ids), attention_mask=torch.tensor(mask).long()
         )
-    print(
-        f"transformers {transformers.__version__}, worst of {chosen.cases} "
-        f"cases: outputs {worst_error:.1e}, gradients {worst_gradient:.1e}"
-    )
+    finally:
+        module.torch = torch
+    if kind == "qa":
+        outputs = torch.stack([outputs.start_logits, outputs.end_logits], -1)
+    else:
+        outputs = outputs.logits
+    weights = {n: p.detach().numpy() for n, p in model.state_dict().items()}
+    if kind in ("lm", "mlm") and OWN_BIAS not in weights:
+        # transformers 5.0 to 5.23 forgets it.
+        outputs = outputs + model.lm_head.bias
+    return model, outputs, weights, recorder.drawn
 
 
-if __name__ == "__main__":
-    main()
+# === Table ===
+
+
+def tables(records, options):
+    """The worst of each activation: Keras's GELU is less exact."""
+    found = {}
+    for record in records:
+        for activation, *errors in zip(
+            record["activations"],
+            record["outputs"],
+            record["gradients"],
+            strict=True,
+        ):
+            key = record["transformers"], activation
+            found.setdefault(key, []).append(errors)
+    header = ("transformers", "activation", "cases")
+    header += ("outputs, largest error", "gradients, largest error")
+    rows = []
+    for key, errors in found.items():
+        worst = [max(column) for column in zip(*errors, strict=True)]
+        rows.append((*key, len(errors), *(f"{x:.1e}" for x in worst)))
+    yield "converted models beside transformers'", header, rows

@@ -1,37 +1,62 @@
 """How far decoding from caches is from full passes, by scope and depth.
 
+    python benchmarks/run.py scopes [--length 256] [--prompt 128]
+
 A model with random weights reads a prompt of random tokens; the tokens that
 follow are decoded one by one, and each one's logits are compared with those
 of a full pass over the sequence up to it. Prints the largest difference in
 shares of the largest logit, and how many greedy choices differ.
 """
 
-import argparse
-
 import keras
+import language_model
+import measuring
 import numpy as np
+import reporting
 import tensorflow as tf
 
-import keras_reformer
+KEYS = ("scope", "depth")
+OPTIONS = {
+    "depths": [1, 2, 4, 6],
+    "length": 256,
+    "prompt": 128,
+    "batch_size": 4,
+}
+QUICK = {"depths": [1], "length": 66, "prompt": 64, "batch_size": 1}
 
-VOCABULARY = 258
-CHUNK = 32
+
+def cases(options):
+    return measuring.grid(
+        scope=["bucket", "chunk"],
+        depth=options.depths,
+        shape=[[options.batch_size, options.length]],
+        prompt=[options.prompt],
+    )
+
+
+def work(case):
+    model = make_model(case["scope"], case["depth"], case["shape"][1])
+    ids = np.random.default_rng(1).integers(
+        0, language_model.VOCABULARY, case["shape"], dtype="int32"
+    )
+    found = decoded(model, ids, case["prompt"])
+    expected = full_passes(model, ids, case["prompt"])
+    gap = np.abs(found - expected).max() / np.abs(expected).max()
+    differ = (found.argmax(-1) != expected.argmax(-1)).mean()
+    return {"gap": float(gap), "differ": float(differ)}
 
 
 def make_model(scope, depth, length):
     keras.utils.set_random_seed(0)
-    return keras_reformer.ReformerCausalLM(
-        vocabulary_size=VOCABULARY,
-        num_layers=depth,
-        num_heads=4,
+    return language_model.ours(
+        depth,
+        length,
         hidden_dim=64,
         intermediate_dim=128,
-        max_sequence_length=length,
         attention_layers=("lsh",),
-        chunk_length=CHUNK,
+        chunk_length=32,
         num_hashes=2,
         scope=scope,
-        seed=0,
         dtype="float64",
     )
 
@@ -67,32 +92,12 @@ def full_passes(model, ids, prompt):
     return np.stack(outputs, axis=1)
 
 
-def compare(scope, depth, options):
-    model = make_model(scope, depth, options.length)
-    rng = np.random.default_rng(1)
-    shape = options.batch_size, options.length
-    ids = rng.integers(0, VOCABULARY, shape, dtype="int32")
-    found = decoded(model, ids, options.prompt)
-    expected = full_passes(model, ids, options.prompt)
-    gap = np.abs(found - expected).max() / np.abs(expected).max()
-    differ = (found.argmax(-1) != expected.argmax(-1)).mean()
-    print(f"{scope:>7} {depth:>6} {gap:>12.1e} {differ:>15.1%}", flush=True)
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--prompt", type=int, default=128)
-    parser.add_argument("--batch-size", type=int, default=4)
-    options = parser.parse_args()
-    print("  scope  depth  largest gap  greedy choices that differ")
-    for scope in ("bucket", "chunk"):
-        for depth in (1, 2, 4, 6):
-            compare(scope, depth, options)
-
-
-if __name__ == "__main__":
-    main()
+def tables(records, options):
+    columns = {
+        "scope": "{scope}",
+        "depth": "{depth}",
+        "largest gap": "{gap:.1e}",
+        "greedy choices that differ": "{differ:.1%}",
+    }
+    title = "decoding beside full passes, float64"
+    yield title, *reporting.rows(records, columns)

@@ -1,8 +1,8 @@
 """Memory and traces over many requests and many training steps.
 
-    python benchmarks/soak.py [--requests 10000] [--cases serve train]
+    python benchmarks/run.py soak [--requests 10000] [--kinds serve train]
 
-One export is loaded in a process for each of `serve`, `score` and `generate`
+An export is loaded in a process for each of `serve`, `score` and `generate`
 and asked with token ids of 1 to 3 rows and any length; another process fits a
 tiny language model on a dataset of mixed lengths, in ten epochs. Each tells
 its resident size and the number of functions that TensorFlow holds, of all
@@ -10,21 +10,16 @@ traces, at every hundredth request or step. Both must become level.
 
 oneDNN, which TensorFlow uses on x86, keeps what it prepared for a shape: sizes
 grow with new lengths, more and more slowly. "no oneDNN" shows what is left
-without it.
-
-Saves `docs/soak.png` and `docs/soak.csv`.
+without it. `--load docs/soak.json` draws what is in the documents.
 """
 
-import argparse
-import csv
-import json
 import os
-import pathlib
 import sys
 import tempfile
 import time
 
 import measuring
+import reporting
 
 SIZES = {
     "vocabulary_size": 30,
@@ -42,47 +37,67 @@ WINDOW, NEW_TOKENS = 64, 16
 EPOCHS = 10
 WITHOUT = ", no oneDNN"
 EVERY = 100  # requests between two measurements
-COLUMNS = ("case", "requests", "resident_mib", "functions", "seconds")
+ENDPOINTS = ("serve", "score", "generate")
+NAMES = [kind + end for end in ("", WITHOUT) for kind in (*ENDPOINTS, "train")]
+KEYS = ("kind", "requests")
+DEFAULTS = {"allocators": ["default"]}
+QUICK = {"requests": 200}
+SHOW_PROGRESS = True
+OPTIONS = {"requests": 10_000, "kinds": NAMES}
+
+
+def cases(options):
+    return measuring.grid(kind=options.kinds, requests=[options.requests])
 
 
 # === Workers ===
 
 
 def work(case):
-    """What a worker does: prints its answer, and its progress to stderr."""
-    if case["case"].endswith(WITHOUT):
+    """What the process held in its course; or writes an export."""
+    if case["kind"] == "export":
+        return write_export(case["folder"])
+    if case["kind"].endswith(WITHOUT):
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    measuring.answer(WORK[kind_of(case["case"])](case))
+    log = Log(case["kind"])
+    if without(case["kind"]) == "train":
+        train(case, log)
+    else:
+        ask(case, log)
+    _, resident, functions, _ = log.rows[-1]
+    return {"log": log.rows, "resident": resident, "functions": functions}
 
 
-def write_export(case):
+def without(kind):
+    return kind.removesuffix(WITHOUT)
+
+
+def write_export(folder):
     import keras_reformer
     from keras_reformer.export import export_saved_model
 
     model = keras_reformer.ReformerCausalLM(**SIZES)
-    return {"path": export_saved_model(model, case["folder"])}
+    return {"path": export_saved_model(model, folder)}
 
 
-def ask(case):
-    """Requests to one endpoint of a loaded export."""
+def ask(case, log):
+    """Requests to one endpoint of an export that another process wrote."""
     import numpy as np
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(case["path"])
-    name = kind_of(case["case"])
+    name = without(case["kind"])
+    with tempfile.TemporaryDirectory() as folder:
+        export = {"kind": "export", "folder": folder}
+        loaded = tf.saved_model.load(
+            measuring.run_worker("soak", export)["path"]
+        )
     endpoint = getattr(loaded, name)
     draws = np.random.default_rng(0)
-    log = Log(case)
     for _ in range(case["requests"]):
         answer = endpoint(**request(name, draws))
         for x in answer.values():
             x.numpy()
         log.count()
-    return {"log": log.rows}
-
-
-def kind_of(case):
-    return case.removesuffix(WITHOUT)
 
 
 def request(name, draws):
@@ -107,7 +122,7 @@ def request(name, draws):
     return found
 
 
-def train(case):
+def train(case, log):
     """Steps of `fit` on a dataset of mixed lengths."""
     import keras
     import numpy as np
@@ -126,7 +141,6 @@ def train(case):
     dataset = tf.data.Dataset.from_generator(batches, output_signature=spec)
     model = keras_reformer.ReformerCausalLM(**SIZES, dropout=0.1)
     model.compile(keras.optimizers.Adam(1e-3), metrics=["accuracy"])
-    log = Log(case)
     counting = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: log.count()
     )
@@ -137,23 +151,16 @@ def train(case):
         callbacks=[counting],
         verbose=0,
     )
-    return {"log": log.rows}
-
-
-WORK = {
-    "export": write_export,
-    "serve": ask,
-    "score": ask,
-    "generate": ask,
-    "train": train,
-}
 
 
 class Log:
-    """Rows of what a process holds, as its requests are counted."""
+    """Rows of what a process holds, as its requests are counted.
 
-    def __init__(self, case):
-        self.case, self.rows, self.done = case, [], 0
+    A row: requests, resident size in MiB, functions, seconds.
+    """
+
+    def __init__(self, kind):
+        self.kind, self.rows, self.done = kind, [], 0
         self.start = time.perf_counter()
 
     def count(self):
@@ -161,12 +168,13 @@ class Log:
         if self.done % EVERY and self.done > 1:
             return
         seconds = time.perf_counter() - self.start
-        held = measuring.resident_memory(), num_functions()
-        self.rows.append((self.case["case"], self.done, *held, seconds))
+        resident, functions = measuring.resident_memory(), num_functions()
+        row = self.done, round(resident, 2), functions, round(seconds, 1)
+        self.rows.append(row)
         if self.done % (10 * EVERY) == 0:
             print(
-                f"{self.case['case']:<18}{self.done:>7,} {seconds:6.0f} s, "
-                f"{held[0]:.1f} MiB, {held[1]} functions",
+                f"{self.kind:<18}{self.done:>7,} {seconds:6.0f} s, "
+                f"{resident:.1f} MiB, {functions} functions",
                 file=sys.stderr,
                 flush=True,
             )
@@ -179,145 +187,63 @@ def num_functions():
     return len(context.context().list_function_names())
 
 
-# === Driver ===
-
-
-def measure_all(options):
-    """Rows of all cases, as the workers tell them."""
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        case = {"case": "export", "folder": folder}
-        path = measuring.run_worker(__file__, case)["path"]
-        for name in options.cases:
-            case = {"case": name, "path": path, "requests": options.requests}
-            found = measuring.run_worker(__file__, case, show_progress=True)
-            rows += [
-                dict(zip(COLUMNS, row, strict=True)) for row in found["log"]
-            ]
-            save(rows, options.csv)
-    return rows
-
-
-def save(rows, path):
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {
-                    **row,
-                    "resident_mib": f"{row['resident_mib']:.2f}",
-                    "seconds": f"{row['seconds']:.1f}",
-                }
-            )
-
-
-def load(path):
-    numbers = COLUMNS[1:]
-    with open(path, newline="") as file:
-        return [
-            {**row, **{name: float(row[name]) for name in numbers}}
-            for row in csv.DictReader(file)
-        ]
-
-
-def by_case(rows):
-    found = {}
-    for row in rows:
-        found.setdefault(row["case"], []).append(row)
-    return found
+# === Table and picture ===
 
 
 def slope(rows):
     """MiB that a further thousand requests take, by least squares."""
     import numpy as np
 
-    requests = [row["requests"] / 1000 for row in rows]
-    return np.polyfit(requests, [row["resident_mib"] for row in rows], 1)[0]
+    requests, resident, *_ = zip(*rows, strict=True)
+    return 1000 * np.polyfit(requests, resident, 1)[0]
 
 
-def tables(rows):
+def tables(records, options):
     """What each process holds in its course."""
-    header = (
-        "case",
-        "requests or steps",
-        "a second",
-        "MiB after a fifth",
-        "at the end",
-        "MiB per 1,000, first half",
-        "second half",
-        "functions after the first",
-        "at the end",
-    )
-    lines = []
-    for name, mine in by_case(rows).items():
-        last, half = mine[-1], len(mine) // 2
-        fifth = mine[len(mine) // 5]
-        lines.append(
-            (
-                name,
-                f"{last['requests']:,.0f}",
-                f"{last['requests'] / last['seconds']:.0f}",
-                f"{fifth['resident_mib']:.1f}",
-                f"{last['resident_mib']:.1f}",
-                f"{slope(mine[:half]):+.2f}",
-                f"{slope(mine[half:]):+.2f}",
-                f"{mine[0]['functions']:.0f}",
-                f"{last['functions']:.0f}",
-            )
-        )
-    yield "Many requests, many steps", header, lines
+    columns = {
+        "case": "{kind}",
+        "requests or steps": "{requests:,}",
+        "a second": "{rate:.0f}",
+        "MiB after a fifth": "{fifth:.1f}",
+        "at the end": "{resident:.1f}",
+        "MiB per 1,000, first half": "{first:+.2f}",
+        "second half": "{second:+.2f}",
+        "functions after the first": "{least}",
+        "functions at the end": "{functions}",
+    }
+    rows = [{**record, **summary(record["log"])} for record in records]
+    yield "Many requests, many steps", *reporting.rows(rows, columns)
 
 
-def plot(rows, picture):
+def summary(log):
+    requests, resident, functions, seconds = log[-1]
+    half = len(log) // 2
+    return {
+        "rate": requests / max(seconds, 0.1),
+        "fifth": log[len(log) // 5][1],
+        "resident": resident,
+        "first": slope(log[:half]),
+        "second": slope(log[half:]),
+        "least": log[0][2],
+        "functions": functions,
+    }
+
+
+def plot(records, options):
     """Resident size against requests."""
-    import matplotlib.pyplot as plt
-
-    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
-    kinds = [kind for kind in WORK if kind != "export"]
-    for name, mine in by_case(rows).items():
-        panel.plot(
-            [row["requests"] for row in mine],
-            [row["resident_mib"] for row in mine],
-            color=f"C{kinds.index(kind_of(name))}",
-            linestyle="dashed" if name.endswith(WITHOUT) else "solid",
-            label=name,
-        )
-    panel.set(
-        xlabel="requests, or training steps", ylabel="resident size (MiB)"
-    )
-    measuring.start_at_zero(panel)
-    panel.grid(alpha=0.3)
+    figure, panels = reporting.make_panels(1, 1, 6)
+    lines, styles = {}, {}
+    for record in records:
+        name = record["kind"]
+        lines[name] = [(row[0], row[1]) for row in record["log"]]
+        styles[name] = {
+            "color": f"C{[*ENDPOINTS, 'train'].index(without(name))}",
+            "linestyle": "dashed" if name.endswith(WITHOUT) else "solid",
+            "marker": "",
+        }
+    panel = panels[0, 0]
+    labels = {"xlabel": "requests, or training steps"}
+    labels["ylabel"] = "resident size (MiB)"
+    reporting.draw_lines(panel, lines, styles, **labels)
     panel.legend(fontsize="small", loc="lower right")
-    figure.savefig(picture, dpi=120)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    kinds = [kind for kind in WORK if kind != "export"]
-    names = [*kinds, *(kind + WITHOUT for kind in kinds)]
-    add("--requests", type=int, default=10_000)
-    add("--cases", nargs="+", choices=names, default=names)
-    add("--markdown", type=pathlib.Path, help="where to store the table")
-    add("--csv", type=pathlib.Path, default=measuring.DOCS / "soak.csv")
-    add("--picture", type=pathlib.Path, default=measuring.DOCS / "soak.png")
-    add("--load", type=pathlib.Path, nargs="+", help="draw stored CSV files")
-    add("--worker", type=json.loads, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        work(options.worker)
-        return
-    print(measuring.describe_machine(), flush=True)
-    if options.load:
-        rows = [row for path in options.load for row in load(path)]
-        save(rows, options.csv)
-    else:
-        rows = measure_all(options)
-    measuring.report(list(tables(rows)), options.markdown)
-    plot(rows, options.picture)
-    print(f"picture: {options.picture}")
-
-
-if __name__ == "__main__":
-    main()
+    return figure

@@ -1,7 +1,7 @@
 """The training step, compiled for a TPU without having one.
 
-    pip install -e ".[cpu,plot,tpu-compile]"
-    python benchmarks/tpu.py [--cases depth enwik8] [--blocks 4 12]
+    pip install -e ".[cpu,dev,tpu-compile]"
+    python benchmarks/run.py tpu [--cases depth enwik8] [--blocks 4 12]
 
 Prints what the TPU's compiler says of a step of Adam's on a language model:
 temporaries and arguments (weights, optimizer and tokens) in MiB, operations,
@@ -10,22 +10,18 @@ place, so a step needs temporaries and arguments.
 
 `depth` compares numbers of blocks, `dropout` the smaller one with and
 without dropout; `half-million` and `enwik8` are large models beside the
-memory of a chip. Each case is compiled in a process of its own; one that
-fails says why. About a minute a block. Saves `docs/tpu.png`.
+memory of a chip. About a minute a block.
 """
 
-import argparse
-import importlib.util
-import json
-import pathlib
 import time
 import unittest.mock
 
 import half_million
-import measuring
+import reporting
 
 CASES = ("depth", "dropout", "half-million", "enwik8")
-PACKAGES = ("tensorflow", "jax", "libtpu")
+KEYS = ("name", "topology")
+QUICK = {"cases": ["depth"], "blocks": [1], "length": 64}
 DROPOUT = 0.1
 SMALL = {
     "vocabulary_size": 258,
@@ -57,25 +53,30 @@ ENWIK8 = {
     "axial_shape": [128, 512],
     "axial_dims": [256, 768],
 }
+OPTIONS = {
+    "cases": list(CASES),
+    "blocks": [4, 12],
+    "length": (16384, "of depth and dropout"),
+    "topology": ("v5e:1x1", "of depth and dropout"),
+}
 
 
 # === Cases ===
 
 
 def cases(options):
-    """By name, the cases asked for; depth and dropout share one."""
-    found = {}
+    """Those asked for; depth and dropout share one."""
+    found = []
     if "depth" in options.cases:
-        for blocks in options.blocks:
-            found |= small_case(options, blocks, DROPOUT)
+        found += [small_case(options, n, DROPOUT) for n in options.blocks]
     if "dropout" in options.cases:
-        for dropout in (DROPOUT, 0.0):
-            found |= small_case(options, min(options.blocks), dropout)
+        least = min(options.blocks)
+        found += [small_case(options, least, rate) for rate in (DROPOUT, 0.0)]
     if "half-million" in options.cases:
-        found |= case("half a million tokens", "v2:2x2", HALF_MILLION, 8)
+        found.append(case("half a million tokens", "v2:2x2", HALF_MILLION, 8))
     if "enwik8" in options.cases:
-        found |= case("enwik8, 65,536 tokens", "v5e:1x1", ENWIK8, 16)
-    return found
+        found.append(case("enwik8, 65,536 tokens", "v5e:1x1", ENWIK8, 16))
+    return {each["name"]: each for each in found}.values()
 
 
 def small_case(options, blocks, dropout):
@@ -92,41 +93,20 @@ def small_case(options, blocks, dropout):
 
 
 def case(name, topology, model, limit=None):
-    """A case by its name; `limit` is the chip's memory in GiB."""
-    return {
-        name: {
-            "name": name,
-            "topology": topology,
-            "model": model,
-            "limit": limit,
-        }
-    }
+    """A case; `limit` is the chip's memory in GiB."""
+    return {"name": name, "topology": topology, "model": model, "limit": limit}
 
 
 # === Compiling ===
 
 
 def work(case):
-    """What a worker does: prints its answer, or in one line why none."""
-    try:
-        measuring.answer(compile_step(case))
-    except Exception as error:
-        lines = str(error).strip().splitlines() or ["nothing said"]
-        why = f"{type(error).__name__}: {lines[0][:300]}"
-        measuring.answer({"error": why})
-
-
-def compile_step(case):
     """What the compiler says of a case, and the seconds it took."""
     # Before all others: it sets the environment that they read.
     import tpu_compiler
 
-    from keras_reformer.ops import tracing
-
     start = time.perf_counter()
-    # There is no TPU here, and so no strategy of one to trace in.
-    with unittest.mock.patch.object(tracing, "for_tpu", lambda: True):
-        module = tpu_compiler.lower(*train_step(case["model"]))
+    module = lower(case["model"])
     lowered = time.perf_counter()
     compiled = tpu_compiler.compile_module(module, case["topology"])
     return {
@@ -134,6 +114,22 @@ def compile_step(case):
         "lowering": lowered - start,
         "compiling": time.perf_counter() - lowered,
     }
+
+
+def lower(model):
+    """A model's train step, as traced for a TPU.
+
+    There is no TPU here, and so no strategy of one to trace in. To whoever
+    asks, in any revision of the package, the strategy that there is passes
+    for one.
+    """
+    import tensorflow as tf
+    import tpu_compiler
+
+    step = train_step(model)
+    strategy = type(tf.distribute.get_strategy())
+    with unittest.mock.patch.object(tf.distribute, "TPUStrategy", strategy):
+        return tpu_compiler.lower(*step)
 
 
 def train_step(arguments):
@@ -156,61 +152,32 @@ def train_step(arguments):
     return step, spec, spec
 
 
-def compile_all(options):
-    """Records of all cases, each compiled in a fresh process."""
-    records = []
-    for name, case in cases(options).items():
-        print(f"{name} ({case['topology']}): compiling", flush=True)
-        try:
-            found = measuring.run_worker(
-                __file__, case, timeout=options.timeout
-            )
-            if "error" in found:
-                raise measuring.WorkerError(found["error"])
-        except measuring.WorkerError as error:
-            print(f"{name} failed, {error}", flush=True)
-            continue
-        print(
-            f"{name}: temporaries {found['temporaries']:.1f} MiB, "
-            f"{found['lowering'] + found['compiling']:.0f} s",
-            flush=True,
-        )
-        records.append({**case, **found})
-        measuring.save_json(options.json, records)
-    return records
-
-
 # === Tables and picture ===
 
 
-def tables(records):
-    header = (
-        "train step",
-        "topology",
-        "temporaries, MiB",
-        "arguments, MiB",
-        "Gflop",
-        "GB accessed",
-        "lowering, s",
-        "compiling, s",
-    )
-    yield "Compiled for a TPU", header, [row(record) for record in records]
+def tables(records, options):
+    columns = {
+        "train step": "{name}",
+        "topology": "{topology}",
+        "temporaries, MiB": "{temporaries:.1f}",
+        "arguments, MiB": "{arguments:.1f}",
+        "Gflop": "{Gflop}",
+        "GB accessed": "{GB}",
+        "lowering, s": "{lowering:.0f}",
+        "compiling, s": "{compiling:.0f}",
+    }
+    shown = [
+        {
+            **each,
+            "Gflop": billions(each["flops"]),
+            "GB": billions(each["bytes"]),
+        }
+        for each in records
+    ]
+    yield "Compiled for a TPU", *reporting.rows(shown, columns)
     compared = [*comparisons(records), *fits(records)]
     if compared:
         yield "Compared", ("what", "value"), compared
-
-
-def row(record):
-    return (
-        record["name"],
-        record["topology"],
-        f"{record['temporaries']:.1f}",
-        f"{record['arguments']:.1f}",
-        billions(record["flops"]),
-        billions(record["bytes"]),
-        f"{record['lowering']:.0f}",
-        f"{record['compiling']:.0f}",
-    )
 
 
 def billions(value):
@@ -236,7 +203,7 @@ def comparisons(records):
 
 
 def ratio_row(record, reference):
-    ratio = measuring.ratio(record["temporaries"], reference["temporaries"])
+    ratio = reporting.ratio(record["temporaries"], reference["temporaries"])
     return f"temporaries: {record['name']} / {reference['name']}", ratio
 
 
@@ -251,68 +218,12 @@ def fits(records):
             )
 
 
-def plot(records, picture):
+def plot(records, options):
     """A bar of temporaries for each case."""
-    if not importlib.util.find_spec("matplotlib"):
-        print("no picture: no matplotlib here; --load draws stored results")
-        return
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        figsize=(7, 1 + 0.6 * len(records)), layout="constrained"
+    bars = {
+        f"{each['name']}\n{each['topology']}": each["temporaries"]
+        for each in records
+    }
+    return reporting.draw_bars(
+        bars, "MiB", "Temporaries of a train step on a TPU"
     )
-    names = [f"{each['name']}\n{each['topology']}" for each in records]
-    bars = axes.barh(names, [each["temporaries"] for each in records])
-    axes.bar_label(bars, fmt="%.0f", padding=3)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set(xlabel="MiB", title="Temporaries of a train step on a TPU")
-    axes.grid(axis="x", alpha=0.3)
-    figure.savefig(picture, dpi=120)
-    print(f"picture: {picture}")
-
-
-# === Command ===
-
-
-def options():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--cases", nargs="+", choices=CASES, default=list(CASES))
-    add("--blocks", type=int, nargs="+", default=[4, 12])
-    add("--length", type=int, default=16384, help="of depth and dropout")
-    add("--topology", default="v5e:1x1", help="of depth and dropout")
-    add("--timeout", type=float, help="seconds that a case may take")
-    add("--json", type=pathlib.Path, help="where to store raw results")
-    add("--markdown", type=pathlib.Path, help="where to store the tables")
-    add("--picture", type=pathlib.Path, default=measuring.DOCS / "tpu.png")
-    add("--load", type=pathlib.Path, nargs="+", help="show stored results")
-    add("--worker", type=json.loads, help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
-def complain_of_missing():
-    for package in PACKAGES:
-        if not importlib.util.find_spec(package):
-            raise SystemExit(
-                f"no {package} here; "
-                'pip install "keras-reformer[cpu,plot,tpu-compile]"'
-            )
-
-
-def main():
-    chosen = options()
-    if chosen.worker:
-        work(chosen.worker)
-        return
-    records = measuring.load_json(chosen.load)
-    if not chosen.load:
-        complain_of_missing()
-        records = compile_all(chosen)
-    if records:
-        measuring.report(list(tables(records)), chosen.markdown)
-        plot(records, chosen.picture)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,7 @@ import json
 import math
 
 import runs
-from runs import measuring
+from runs import reporting
 
 
 def stored_runs(options, name="curve.csv"):
@@ -33,7 +33,7 @@ def report(options, tables):
     }
     for machine in sorted(machines):
         print(f"\n{machine}")
-    measuring.report(tables, options.markdown)
+    reporting.report(tables, options.markdown)
 
 
 # === Tables ===

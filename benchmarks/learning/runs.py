@@ -30,6 +30,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[1]))
 import batches
 import keras
 import measuring
+import reporting as reporting
 import tensorflow as tf
 
 from keras_reformer.commands import checkpoints

@@ -1,0 +1,41 @@
+"""Steps of TensorFlow: calls that compute and wait for what they computed."""
+
+
+def compiled(function, inputs, jit_compile):
+    """A step that calls a function, waits for its results, and drops them."""
+    import tensorflow as tf
+
+    graph = tf.function(function, autograph=False, jit_compile=jit_compile)
+
+    def step():
+        for result in tf.nest.flatten(graph(*inputs)):
+            tf.reshape(result, [-1])[:1].numpy()
+
+    return step
+
+
+def layer(built, inputs, jit_compile, backward=True, call=None):
+    """A step of a built layer, on inputs or on random ones of a shape.
+
+    Backward: the gradients of `sum(y * y)` by the inputs and all weights.
+    `call` takes the layer's place where it needs more than the inputs.
+    """
+    import tensorflow as tf
+
+    call = call or built
+
+    def forward(x):
+        return call(x, training=False)
+
+    def forward_and_backward(x):
+        weights = [variable.value for variable in built.trainable_variables]
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = call(x, training=True)
+            loss = tf.reduce_sum(y * y)
+        return tape.gradient(loss, [x, *weights])
+
+    if isinstance(inputs, tuple):
+        inputs = tf.random.stateless_normal(inputs, (1, 2))
+    function = forward_and_backward if backward else forward
+    return compiled(function, [inputs], jit_compile)

@@ -1,0 +1,185 @@
+"""Every benchmark runs in its quick setting, and the runner keeps its word."""
+
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+
+# ruff: noqa: E402
+import buckets
+import measuring
+import reporting
+import run
+import worker
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Workers answer here, which saves the imports of a process."""
+
+    def run_worker(name, case, *arguments, **options):
+        module = importlib.import_module(name)
+        answer = module.work({**case, "threads": 1})
+        return json.loads(json.dumps(answer))
+
+    monkeypatch.setattr(measuring, "run_worker", run_worker)
+
+
+# === Every benchmark ===
+
+# What takes long to trace or to compile, made less in every run of the tests.
+LESS = {
+    "attention": ["--contenders", "ours, no XLA", "--modes", "forward"],
+    "decoding": ["--contenders", "ours", "--depth", "1"],
+    "memory": ["--sweep", "rounds", "vocabulary"],
+    "model": ["--contenders", "ours, no XLA", "--depths", "1"],
+    "rounds": ["--parts", "times"],
+}
+SLOW = {"kills", "published", "soak"}
+QUICK = [
+    pytest.param(name, more, marks=[pytest.mark.slow] * slow, id=f"{name}-{i}")
+    for name in run.TESTS
+    for i, (more, slow) in enumerate(
+        [(LESS.get(name, []), name in SLOW)] + [([], True)] * (name in LESS)
+    )
+]
+
+
+@pytest.mark.parametrize("name, more", QUICK)
+def test_quick_setting(name, more, tmp_path, in_process):
+    for package in run.REQUIRES.get(name, ()):
+        pytest.importorskip(package)
+    module = importlib.import_module(name)
+    stored, tables = tmp_path / "raw.json", tmp_path / "tables.md"
+    picture = tmp_path / "picture.png"
+    arguments = [name, "--skip-tests", "--markdown", str(tables)]
+    arguments += ["--picture", str(picture), *more]
+    run.main([*arguments, "--quick", "--json", str(stored)])
+    is_drawn = hasattr(module, "plot") and "times" not in more
+    assert picture.exists() == is_drawn
+    first = tables.read_text()
+    assert "(a quick setting, not tested)" in first
+    run.main([*arguments, "--load", str(stored)])
+    assert tables.read_text() == first
+
+
+def test_what_is_measured_has_its_tests():
+    for test in {test for tests in run.TESTS.values() for test in tests}:
+        path, _, name = test.partition("::")
+        assert (ROOT / path).exists(), test
+        assert not name or f"def {name}(" in (ROOT / path).read_text(), test
+
+
+# === The gate ===
+
+
+def test_no_number_where_a_test_fails(tmp_path, monkeypatch):
+    failing = tmp_path / "test_failing.py"
+    failing.write_text("def test_it():\n    assert 1 == 2\n")
+    monkeypatch.setitem(run.TESTS, "limits", (str(failing),))
+    monkeypatch.setattr(measuring, "measure_all", None)
+    with pytest.raises(SystemExit, match="nothing measured"):
+        run.main(["limits", "--quick"])
+
+
+def test_tables_say_nothing_where_tests_passed(tmp_path, monkeypatch, capsys):
+    passing = tmp_path / "test_passing.py"
+    passing.write_text("def test_it():\n    pass\n")
+    monkeypatch.setitem(run.TESTS, "limits", (str(passing),))
+    monkeypatch.setattr(measuring, "run_worker", lambda *_, **__: {"rate": 1.0})
+    picture = str(tmp_path / "picture.png")
+    run.main(["limits", "--names", "copy", "--picture", picture])
+    assert "\nrates\n" in capsys.readouterr().out
+
+
+# === Two revisions ===
+
+
+def test_a_base_is_measured_in_turn(monkeypatch, capsys):
+    trees = []
+
+    def run_worker(name, case, allocator, threads, timeout, tree, progress):
+        assert (tree / "keras_reformer" / "__init__.py").exists()
+        trees.append(tree)
+        return {"rate": 2.0 if tree == ROOT else 4.0}
+
+    monkeypatch.setattr(measuring, "run_worker", run_worker)
+    options = ["--rounds", "3", "--names", "copy", "--skip-tests"]
+    run.main(["limits", *options, "--base", "HEAD"])
+    assert [tree == ROOT for tree in trees] == [True, False, False, True] + [
+        True,
+        False,
+    ]
+    assert not trees[1].exists()
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "worktree", "list"], capture_output=True, text=True
+    )
+    assert str(trees[1]) not in listed.stdout
+    printed = capsys.readouterr().out
+    assert "medians (not tested)" in printed
+    row = printed.splitlines()[-1].split()
+    assert row[-4:] == ["rate", "2", "4", "0.50"]
+
+
+def test_a_base_that_does_not_exist():
+    with pytest.raises(SystemExit, match="no-such-revision"):
+        run.main(["limits", "--skip-tests", "--base", "no-such-revision"])
+
+
+def test_only_ours_is_measured_beside_a_base(monkeypatch):
+    module, options = run.parse(["attention", "--base", "HEAD"])
+    names = {case["contender"] for case in module.cases(options)}
+    assert names == {
+        name for name, each in module.CONTENDERS.items() if each.ours
+    }
+
+
+def test_a_worker_refuses_another_checkout(tmp_path):
+    importlib.import_module("keras_reformer")
+    worker.check_tree(ROOT)
+    with pytest.raises(RuntimeError, match="expected one in"):
+        worker.check_tree(tmp_path)
+
+
+# === Processes and tables ===
+
+
+def test_a_fresh_process_answers():
+    assert buckets.ask(16384) == [16, 16]
+
+
+def test_a_worker_that_fails_says_why():
+    with pytest.raises(measuring.WorkerError, match="ModuleNotFoundError"):
+        measuring.run_worker("no_such_benchmark", {})
+
+
+def record(name, seconds, growth):
+    found = {"seconds": seconds, "growth": growth, "reset": False}
+    return {"contender": name, **found, "found": list(found)}
+
+
+def test_medians_are_over_the_steps_of_all_rounds():
+    records = [record("a", [1.0, 5.0], 10), record("a", [3.0], 20)]
+    assert measuring.group(records, ("contender",)) == {
+        ("a",): {"seconds": 3.0, "growth": 15.0}
+    }
+    assert measuring.told(records[1]) == "seconds 3, growth 20, not reset"
+
+
+def test_contenders_stand_beside_ours():
+    summaries = {
+        "ours": {"seconds": 2.0, "growth": 10.0},
+        "theirs": {"seconds": 5.0, "growth": 40.0},
+    }
+    columns = {"us/token": "{us:.0f}", "tokens/s": "{rate:.0f}"}
+    _, header, rows = reporting.contender_table(
+        "", summaries, "ours", 100, columns
+    )
+    assert header == ["contender", *columns, "time / ours", "memory / ours"]
+    assert rows[1] == ["theirs", "50000", "20", "2.50", "4.00"]
