@@ -70,6 +70,7 @@ def with_constant_values(layer):
     return layer
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("causal", [True, False])
 def test_mask_constants_do_not_change_the_sum_of_weights(make, causal, dtype):
@@ -85,6 +86,7 @@ def test_mask_constants_do_not_change_the_sum_of_weights(make, causal, dtype):
         assert (output[~valid] == 0).all()
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("rounds", [1, 4, 8])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["bucket", "published"])
