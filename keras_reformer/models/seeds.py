@@ -1,7 +1,9 @@
 """Seed states in files."""
 
+from keras_reformer.layers.mixins import ModelMixin
 
-class SavesSeeds:
+
+class SavesSeeds(ModelMixin):
     """Lets a model keep the states of its seed generators in files.
 
     Keras's own files leave them out, and a model that trains on after loading
