@@ -1,9 +1,7 @@
 """What `keras.RematScope` may not do with layers that draw or decide."""
 
-from keras_reformer.layers.mixins import LayerMixin
 
-
-class RefusesRematerialization(LayerMixin):
+class RefusesRematerialization:
     """Keeps Keras from running a layer's call again in the backward pass.
 
     The second run would draw other dropout masks and rotations, and its

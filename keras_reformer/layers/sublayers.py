@@ -96,7 +96,7 @@ class Sublayers:
         return found
 
 
-def adopt(layer: keras.Layer | None) -> Any:
+def adopt(layer: keras.Layer | None) -> keras.Layer | None:
     """Counts a place that a layer is given to; returns the layer."""
     if layer is not None:
         _places[layer] = _places.get(layer, 0) + 1

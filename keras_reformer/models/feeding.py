@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_reformer.layers.mixins import ModelMixin
 from keras_reformer.models.inputs import as_dict, complete
 from keras_reformer.models.targets import class_weights
 from keras_reformer.ops.vocabulary import check_token_ids
@@ -26,7 +25,7 @@ _TOKENS_IN_STEP = 2**22
 _fed: weakref.WeakSet = weakref.WeakSet()
 
 
-class ChecksData(ModelMixin):
+class ChecksData:
     """Lets a model of token ids check data where XLA does not compile.
 
     With `_labels_are_tokens`, a `class_weight` counts for each token, and

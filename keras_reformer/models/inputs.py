@@ -3,7 +3,6 @@
 import keras
 
 from keras_reformer.layers import checks
-from keras_reformer.layers.mixins import ModelMixin
 
 
 def token_inputs():
@@ -41,7 +40,7 @@ def complete(inputs, mask=None):
     return {key: tokens, "padding_mask": padding_mask}
 
 
-class TokenInputs(ModelMixin):
+class TokenInputs:
     """Lets a Functional model take its inputs in each of the ways above."""
 
     # The Functional model's own spec would refuse a missing mask.

@@ -2,11 +2,10 @@
 
 import functools
 
-from keras_reformer.layers.mixins import ModelMixin
 from keras_reformer.layers.static_state import StaticState
 
 
-class RetracesSteps(ModelMixin):
+class RetracesSteps:
     """Keeps `fit`, `evaluate` and `predict` from answering for old settings.
 
     Keras traces a model's steps once. Here they are traced again once a

@@ -1,9 +1,7 @@
 """Seed states in files."""
 
-from keras_reformer.layers.mixins import ModelMixin
 
-
-class SavesSeeds(ModelMixin):
+class SavesSeeds:
     """Lets a model keep the states of its seed generators in files.
 
     Keras's own files leave them out, and a model that trains on after loading
