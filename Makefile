@@ -8,6 +8,7 @@ BIN = $(VENV)/bin
 test: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # While you wait: every test of ops and layers eagerly, with one case under XLA.
