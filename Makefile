@@ -3,12 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: test slow demo format clean
+.PHONY: test quick slow demo format clean
 
 test: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# While you wait: every test of ops and layers eagerly, with one case under XLA.
+quick: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal --quick tests/ops tests/layers
 
 slow: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -m slow

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import sys
+from typing import Any
 
 from keras_reformer.commands import console
 from keras_reformer.commands.config import (
@@ -128,7 +129,7 @@ def _add_train_parser(subparsers):
     parser.set_defaults(command=_train)
 
 
-def _defaults(config):
+def _defaults(config) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(config)}
 
 

@@ -11,11 +11,36 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from tests.support import selection  # noqa: E402
+from tests.support.executions import EXECUTIONS  # noqa: E402
+
 # Two devices, so that strategies have two replicas.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     2 * [tf.config.LogicalDeviceConfiguration()],
 )
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="of every test, cases that show each value once, eagerly, and "
+        "one under XLA",
+    )
+
+
+# First, since pytest leaves out what is marked as slow in the same hook.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    if not config.option.quick:
+        for cases in selection.cases_by_test(items):
+            selection.mark_what_is_covered(cases)
+        return
+    chosen = selection.quick_items(items)
+    left_out = [item for item in items if item not in chosen]
+    items[:] = [item for item in items if item in chosen]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(autouse=True)
@@ -26,15 +51,6 @@ def clean_keras():
     yield
     keras.config.set_dtype_policy(policy)
     keras.utils.clear_session(free_memory=False)
-
-
-EXECUTIONS = {
-    "eager": lambda function: function,
-    "graph": lambda function: tf.function(function, autograph=False),
-    "xla": lambda function: tf.function(
-        function, autograph=False, jit_compile=True
-    ),
-}
 
 
 @pytest.fixture(params=EXECUTIONS)

@@ -236,6 +236,14 @@ def check_machine_paths(path: str, text: str) -> Iterator[str]:
             yield f"{path}:{number}: names one machine's path: {line.strip()}"
 
 
+def check_test_imports(tree: ast.Module, path: str) -> Iterator[str]:
+    """What tests share lives in `tests/support/`, not in another test."""
+    for found in imports(tree, path):
+        name = found.module.split(".")[-1]
+        if _is_in(found.module, "tests") and name.startswith("test_"):
+            yield f"{path}:{found.line}: imports the test {found.module}"
+
+
 def check_package_file(path: str, source: str) -> list[str]:
     """All checks of a Python file of the package."""
     tree = ast.parse(source)
@@ -254,5 +262,6 @@ def check_any_file(path: str, source: str) -> list[str]:
     tree = ast.parse(source)
     return [
         *check_foreign_imports(tree, path),
+        *check_test_imports(tree, path),
         *check_sizes(tree, path, source),
     ]

@@ -18,9 +18,9 @@ def check_numerics():
     tf.debugging.disable_check_numerics()
 
 
-def trained(**options):
+def trained(run_eagerly=True, **options):
     model = make_model(dropout=0.1, **options)
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=run_eagerly)
     model.fit(BATCH, verbose=0)
     return model
 
@@ -38,7 +38,8 @@ def test_beams():
 
 @pytest.mark.slow
 def test_published_scope_and_biases():
-    trained(scope="chunk", wrap=True, position_bias="relative")
+    options = {"scope": "chunk", "wrap": True, "position_bias": "relative"}
+    trained(run_eagerly=False, **options)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ def repository_files():
     for folder, folders, names in os.walk(ROOT):
         here = Path(folder).relative_to(ROOT)
         folders[:] = [name for name in folders if not is_generated(name, here)]
-        yield from (here / name for name in sorted(names))
+        # In a worktree, `.git` is a file that names its repository.
+        yield from (here / name for name in sorted(names) if name != ".git")
 
 
 def is_generated(name, here):
@@ -241,6 +242,13 @@ def test_exceptions_are_needed(path):
 
 def test_private_keras_is_refused_everywhere():
     assert house.check_any_file("tests/test_a.py", "import keras.src.testing")
+
+
+def test_tests_do_not_import_tests():
+    for bad in ("tests.ops.test_b import x", "tests.test_b import x"):
+        assert house.check_any_file("tests/ops/test_a.py", f"from {bad}")
+    good = "from tests.support.stacks import x"
+    assert house.check_any_file("tests/ops/test_a.py", good) == []
 
 
 @pytest.mark.parametrize("place", ["work", "root", "home"])

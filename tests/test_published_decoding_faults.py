@@ -31,7 +31,7 @@ def draw(seed=0):
 X = draw()
 
 
-def test_d2_every_row_decodes_from_its_own_cache():
+def test_rows_do_not_decode_from_the_first_rows_cache():
     """Rows of a batch attended to the first row's states."""
     layer = lsh()
     together = decode(layer, X, ROWS)
@@ -44,7 +44,7 @@ def test_d2_every_row_decodes_from_its_own_cache():
 
 
 @pytest.mark.parametrize("scope", ["bucket", "chunk"])
-def test_d5_all_steps_hash_with_the_same_rotations(scope):
+def test_steps_do_not_draw_rotations_of_their_own(scope):
     """Each step drew rotations of its own, which made old buckets void."""
     layer = lsh(scope=scope)
     _, cache = layer.prefill(X[:, :9], np.ones((3, 9), bool), LENGTH)
@@ -60,13 +60,13 @@ def test_d5_all_steps_hash_with_the_same_rotations(scope):
 
 
 @pytest.mark.parametrize("num_hashes", [1, 2])
-def test_d5b_every_length_decodes_as_the_full_pass(num_hashes):
+def test_cached_results_do_not_differ_from_a_full_pass(num_hashes):
     """Cached and full results differed at most lengths."""
     layer = lsh(num_hashes=num_hashes)
     assert gap(decode(layer, X, ROWS), np.asarray(layer(X), "float64")) < 1e-5
 
 
-def test_d20_steps_use_the_number_of_buckets_of_the_prompt():
+def test_a_step_is_not_hashed_as_a_sequence_of_one_token():
     """A step hashed to the buckets of a sequence of one token."""
     layer = lsh(num_buckets=None)
     with pytest.raises(ValueError, match="num_buckets=None"):
@@ -81,7 +81,7 @@ def test_d20_steps_use_the_number_of_buckets_of_the_prompt():
 
 
 @pytest.mark.parametrize("num_chunks_before", [1, 2, 3])
-def test_d22_local_caches_hold_all_chunks_of_the_window(num_chunks_before):
+def test_local_caches_do_not_drop_chunks_of_the_window(num_chunks_before):
     """With several chunks before, a cache dropped some that count."""
     layer = LocalSelfAttention(
         HEADS,

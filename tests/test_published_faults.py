@@ -70,9 +70,10 @@ def with_constant_values(layer):
     return layer
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("causal", [True, False])
-def test_d3_weights_of_every_row_sum_to_one(make, causal, dtype):
+def test_mask_constants_do_not_change_the_sum_of_weights(make, causal, dtype):
     """Large constants for masks left sums of keys, 4 or 8 times the value."""
     layer = make(causal=causal, use_bias=True, dtype=dtype)
     layer = with_constant_values(layer)
@@ -85,10 +86,11 @@ def test_d3_weights_of_every_row_sum_to_one(make, causal, dtype):
         assert (output[~valid] == 0).all()
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("rounds", [1, 4, 8])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["bucket", "published"])
-def test_d3_the_first_token_has_its_own_value(name, dtype, rounds):
+def test_the_first_token_is_not_summed_over_rounds(name, dtype, rounds):
     """In half precision it had that of all rounds added up."""
     layer = LAYERS[name](causal=True, num_hashes=rounds, dtype=dtype)
     output = np.asarray(layer(X), "float32")
@@ -99,7 +101,7 @@ def test_d3_the_first_token_has_its_own_value(name, dtype, rounds):
 
 
 @pytest.mark.parametrize("hidden", [[0], [1], [0, 1], [0, 1, 2, 3, 4]])
-def test_d4_padding_on_the_left_is_hidden(make, hidden):
+def test_left_padding_is_not_visible(make, hidden):
     """Masks as signs of positions let the first two positions through."""
     mask = np.ones((BATCH, LENGTH), bool)
     mask[:, hidden] = False
@@ -110,7 +112,7 @@ def test_d4_padding_on_the_left_is_hidden(make, hidden):
     np.testing.assert_allclose(found[mask], expected[mask], atol=1e-6)
 
 
-def test_d4_cross_attention_averages_the_source():
+def test_cross_attention_does_not_penalise_valid_keys():
     """Valid keys of a source were penalised, so each weighed one."""
     layer = with_constant_values(exact())
     mask = np.arange(LENGTH) < np.array([[5], [LENGTH]])
@@ -125,7 +127,7 @@ def test_d4_cross_attention_averages_the_source():
 
 
 @pytest.mark.parametrize("scope", ["bucket", "chunk"])
-def test_d11_the_first_length_does_not_fix_the_number_of_buckets(scope):
+def test_the_first_length_does_not_fix_the_number_of_buckets(scope):
     """It was written into the configuration that all layers share."""
     layers = [lsh(num_buckets=None, scope=scope) for _ in range(2)]
     for layer in layers:
@@ -140,7 +142,7 @@ def test_d11_the_first_length_does_not_fix_the_number_of_buckets(scope):
 
 
 @pytest.mark.parametrize("shape", [(16,), (4, 4), (2, 3, 3), (2, 2, 2, 2)])
-def test_d12_positions_have_any_number_of_axes_and_any_length(shape):
+def test_more_than_two_axes_of_positions_do_not_crash(shape):
     """More than two axes crashed, and training took full tables only."""
     layer = AxialPositionEmbedding(shape, [2] * len(shape))
     dim = 2 * len(shape)
@@ -150,7 +152,7 @@ def test_d12_positions_have_any_number_of_axes_and_any_length(shape):
         np.testing.assert_array_equal(part, whole[:, :length])
 
 
-def test_d12_chunks_need_not_divide_the_length():
+def test_chunks_that_do_not_divide_the_length_do_not_crash():
     """Chunk sizes that did not divide the length were an error."""
     layer = FeedForward(5, chunk_length=CHUNK)
     chunked = layer(X)
@@ -158,7 +160,7 @@ def test_d12_chunks_need_not_divide_the_length():
     np.testing.assert_allclose(chunked, layer(X), atol=1e-6)
 
 
-def test_d14_short_inputs_have_positions_too(make):
+def test_short_inputs_do_not_lose_rotary_positions(make):
     """Exact attention of short inputs left rotary positions out."""
     order = np.random.default_rng(2).permutation(LENGTH)
     for rotary in (None, RotaryEmbedding()):
@@ -172,7 +174,7 @@ def test_d14_short_inputs_have_positions_too(make):
         assert (difference > 1e-2) == (rotary is not None)
 
 
-def test_d16_what_padding_holds_changes_nothing(make):
+def test_padding_is_not_hashed_like_data(make):
     """Padding was hashed like data and shared its buckets."""
     # Also in between, where padding would push others out of a window.
     mask = np.random.default_rng(3).random((BATCH, LENGTH)) < 0.6
@@ -186,7 +188,7 @@ def test_d16_what_padding_holds_changes_nothing(make):
 
 @pytest.mark.parametrize("name", ["bucket", "local", "exact"])
 @pytest.mark.parametrize("causal", [True, False])
-def test_d17_padding_changes_nothing(name, causal):
+def test_padding_does_not_change_who_sees_whom(name, causal):
     """Looking round the end, a padded sequence was another one."""
     layer = LAYERS[name](causal=causal)
     expected = layer(X)
@@ -198,7 +200,7 @@ def test_d17_padding_changes_nothing(name, causal):
 
 
 @pytest.mark.parametrize("wrap", [False, True])
-def test_d17_first_and_last_chunk_are_no_neighbours(wrap):
+def test_first_and_last_chunk_are_not_joined(wrap):
     """A layer that looks both ways joined them."""
     layer = local(num_chunks_after=1, wrap=wrap)
     x = draw(1, 5 * CHUNK, DIM)
@@ -212,7 +214,7 @@ def test_d17_first_and_last_chunk_are_no_neighbours(wrap):
 @pytest.mark.parametrize(
     "masked", [pytest.param(False, marks=pytest.mark.slow), True]
 )
-def test_d18_half_a_million_tokens_in_8192_buckets_are_sorted(masked):
+def test_sort_keys_of_half_a_million_tokens_do_not_overflow(masked):
     """One int32 of bucket, round and position overflowed."""
     length, rounds, factors = 524288, 4, (64, 128)
     rng = np.random.default_rng(0)
@@ -243,7 +245,7 @@ def test_d18_half_a_million_tokens_in_8192_buckets_are_sorted(masked):
         )
 
 
-def test_d21_biases_are_trained(make):
+def test_a_bias_in_attention_does_not_crash(make):
     """A bias in LSH attention crashed."""
     layer = make(use_bias=True)
     layer.build(X.shape)
@@ -256,7 +258,7 @@ def test_d21_biases_are_trained(make):
         assert np.any(gradient)
 
 
-def test_d21_a_length_does_not_change_the_mathematics():
+def test_short_inputs_are_not_scored_otherwise():
     """Below a length, queries and keys were scored otherwise."""
     layer = lsh(**PUBLISHED | {"wrap": False})
     layer.num_hashes, layer.chunk_length = 1, LENGTH
@@ -274,7 +276,7 @@ def operations(function, *arguments):
         yield from each.node_def
 
 
-def test_d24_gradients_of_the_order_are_gathers(make):
+def test_gradients_of_the_order_do_not_add_up_rows(make):
     """A gather's own gradient adds up rows one by one."""
     layer = make(causal=True)
     layer.build(X.shape)
@@ -296,7 +298,7 @@ def test_d24_gradients_of_the_order_are_gathers(make):
             assert tf.float32.as_datatype_enum not in kinds, node
 
 
-def test_d24_hashing_has_no_gradient():
+def test_hashing_is_not_differentiated():
     """Buckets are choices, not functions to be differentiated."""
     vectors = tf.constant(draw(1, 1, LENGTH, KEY_DIM))
     rotations = tf.constant(draw(1, KEY_DIM, 1, 2))
@@ -313,7 +315,7 @@ def test_d24_hashing_has_no_gradient():
 
 @pytest.mark.parametrize("name", ["bucket", "local", "exact"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_d26_positions_beyond_256_stay_apart(name, dtype):
+def test_positions_beyond_256_are_not_rounded_together(name, dtype):
     """In bfloat16 they are equal, and tokens saw the next one."""
     length, last = 701, 600
     layer = LAYERS[name](causal=True, dtype=dtype)
@@ -334,7 +336,7 @@ def test_d26_positions_beyond_256_stay_apart(name, dtype):
         {"attention_layers": ("local", "full")},
     ],
 )
-def test_d28_arguments_without_effect_are_refused(options):
+def test_arguments_without_effect_are_not_accepted(options):
     """Axial positions were silently lost where another name was unset."""
     name = list(options)[-1]
     with pytest.raises((TypeError, ValueError), match=name):

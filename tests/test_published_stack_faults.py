@@ -101,7 +101,7 @@ def assert_equal_plain(stack, *arguments):
 
 
 @pytest.mark.parametrize("kind", ATTENTION)
-def test_d1_dropout_does_not_change_gradients(kind):
+def test_the_backward_pass_draws_no_other_dropout_masks(kind):
     """The backward pass drew other masks: gradients off by 12 to 48 %."""
     stack = make_stack(kind)
     first = assert_equal_plain(stack)
@@ -111,7 +111,7 @@ def test_d1_dropout_does_not_change_gradients(kind):
     assert all(np.any(gradient) for gradient in first)
 
 
-def test_d6_the_global_generators_are_left_alone():
+def test_hashing_does_not_reset_the_global_generators():
     """Hashing with a seed reset the user's own generator."""
     stack, drawn = make_stack(), []
     for calls in (0, 3):
@@ -126,7 +126,7 @@ def test_d6_the_global_generators_are_left_alone():
 
 
 @pytest.mark.parametrize("seed", [42, 43])
-def test_d6_a_seed_reproduces_a_run(seed):
+def test_no_layer_draws_from_the_systems_entropy(seed):
     """Each half layer drew from the system's entropy."""
     runs = []
     for number in (42, seed):
@@ -138,7 +138,7 @@ def test_d6_a_seed_reproduces_a_run(seed):
     assert np.array_equal(*runs) == (seed == 42)
 
 
-def test_d7_groups_of_chunks_keep_their_own_buckets(monkeypatch):
+def test_groups_of_chunks_do_not_rerun_with_the_last_buckets(monkeypatch):
     """All groups were run again with the buckets of the last."""
     stack = make_stack()
     state = values(stack)
@@ -152,7 +152,7 @@ def test_d7_groups_of_chunks_keep_their_own_buckets(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ATTENTION)
-def test_d7b_two_forward_passes_before_one_backward_pass(kind):
+def test_a_second_forward_pass_does_not_overwrite_the_first(kind):
     """The second overwrote the buckets and seeds of the first."""
     stack = make_stack(kind)
 
@@ -163,7 +163,7 @@ def test_d7b_two_forward_passes_before_one_backward_pass(kind):
     assert_equal_plain(stack, loss)
 
 
-def test_d8_rounds_set_on_a_layer_train():
+def test_another_number_of_rounds_does_not_crash():
     """A number of rounds that differed from the configured one crashed."""
     stack = make_stack()
     for rounds in (1, 5):
@@ -172,7 +172,7 @@ def test_d8_rounds_set_on_a_layer_train():
         assert_equal_plain(stack)
 
 
-def test_d9_the_heads_bias_is_added():
+def test_the_heads_bias_is_not_without_effect():
     """It was there and had no effect."""
     weights = published.language_model()
     weights["lm_head.bias"] = np.full(13, 100.0, "float32")
@@ -194,7 +194,7 @@ def activations():
     )
 
 
-def test_d10_training_keeps_no_state_of_each_block():
+def test_no_cache_keeps_the_states_of_all_blocks():
     """A cache, on by default, kept the states of all blocks."""
     alive = []
     for depth in (1, 4):
@@ -210,7 +210,7 @@ def test_d10_training_keeps_no_state_of_each_block():
     assert isinstance(logits, tf.Tensor)
 
 
-def test_d12_a_mask_and_any_length_go_together():
+def test_a_mask_with_any_length_does_not_crash():
     """Padding by itself and positions given by the user crashed."""
     backbone = make_backbone(scope="chunk", wrap=True, local_chunk_length=6)
     for length in (1, 7, 25):
@@ -226,7 +226,7 @@ def test_d12_a_mask_and_any_length_go_together():
 @pytest.mark.parametrize(
     "length", [pytest.param(3, marks=pytest.mark.slow), LENGTH]
 )
-def test_d13_whole_blocks_left_out_train_at_any_length(length):
+def test_skipped_blocks_do_not_lose_gradients_below_a_length(length):
     """Below a length they ran without gradients."""
     stack = make_stack(stochastic_depth=0.5, stochastic_depth_seed=3)
 
@@ -244,7 +244,7 @@ def test_d13_whole_blocks_left_out_train_at_any_length(length):
     "dtype",
     ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
 )
-def test_d19_streams_are_float32_and_rebuilt_exactly(dtype):
+def test_streams_are_not_rebuilt_in_half_precision(dtype):
     """In half precision rebuilding 24 blocks was 1 to 10 % wrong."""
     stack = make_stack(depth=24, dtype=dtype)
     streams = X, draw(BATCH, LENGTH, DIM, seed=1)
@@ -261,7 +261,7 @@ def test_d19_streams_are_float32_and_rebuilt_exactly(dtype):
 
 
 @pytest.mark.parametrize("kind", ATTENTION)
-def test_d23_gradients_reach_all_that_a_user_asks_for(kind):
+def test_gradients_are_not_those_of_parameters_alone(kind):
     """Only parameters had gradients, and losses inside blocks had none."""
     stack = make_stack(kind)
     # As where only some layers are fine-tuned.
@@ -283,7 +283,7 @@ def test_d23_gradients_reach_all_that_a_user_asks_for(kind):
 
 
 @pytest.mark.parametrize("kind", ["lsh", "published"])
-def test_d25_the_backward_pass_does_not_hash_again(kind, monkeypatch):
+def test_the_backward_pass_does_not_hash_again(kind, monkeypatch):
     """A rebuilt vector, off by a rounding, may fall into another bucket."""
     stack, hash_vectors, calls = make_stack(kind), hashing.hash_vectors, []
 

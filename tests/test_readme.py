@@ -1,9 +1,24 @@
-"""The README's Python runs as it stands."""
+"""The README's Python runs, but for its sizes, as it stands."""
 
 import pathlib
 import re
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
+
+
+# Fewer steps, tokens and layers show as well that the code runs.
+SHORTER = {
+    r"steps_per_epoch=\d+": "steps_per_epoch=2",
+    r"num_layers=\d+": "num_layers=2",
+    r"\b4096\b": "512",
+    r"constant\(\[300\]\)": "constant([30])",
+}
+
+
+def shorten(code):
+    for pattern, replacement in SHORTER.items():
+        code = re.sub(pattern, replacement, code)
+    return code
 
 
 def code_blocks():
@@ -16,7 +31,7 @@ def test_the_python_runs(tmp_path, monkeypatch):
     (tmp_path / models).symlink_to(README.parent / models)
     names = {}
     for code in code_blocks():
-        exec(code, names)
+        exec(shorten(code), names)
     assert (tmp_path / "model.keras").exists()
 
 

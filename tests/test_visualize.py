@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from keras_reformer import visualize
+from tests.support.pictures import assert_shows_something, read_pixels
 
 LENGTH = 53
 ROWS = [17, 52]
@@ -20,12 +21,6 @@ def make_statistics(num_rounds=2):
     return {"buckets": buckets, "weights": weights}
 
 
-def read_pixels(path):
-    from matplotlib import image
-
-    return image.imread(path)
-
-
 def make_rows(count=4):
     return [
         {
@@ -36,13 +31,6 @@ def make_rows(count=4):
         }
         for number in range(1, count + 1)
     ]
-
-
-def assert_shows_something(path):
-    pixels = read_pixels(path)
-    assert min(pixels.shape[:2]) > 300
-    colors = pixels[..., :3] @ np.array([1, 256, 65_536]) * 255
-    assert len(np.unique(colors)) > 20
 
 
 def test_plot_training(tmp_path):

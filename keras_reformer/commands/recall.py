@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+from typing import cast
 
 import keras
 import numpy as np
@@ -295,7 +296,10 @@ def draw(model, config, metrics, folder):
     """
     tokens, _, weights = draw_batch(config, _SHOWN, 0, 1)
     queries, values = find_values(tokens[0], weights[0])
-    _, _, statistics = report.lsh_statistics(model, tokens, queries.tolist())
+    # The model has an LSH layer, so there are some.
+    _, _, statistics = cast(
+        tuple, report.lsh_statistics(model, tokens, queries.tolist())
+    )
     try:
         with replacing(folder.recall_picture) as temporary:
             visualize.plot_recall(

@@ -101,7 +101,7 @@ def read_data(config):
         f"corpus: {config.data}, {len(text):,} bytes; training on "
         f"{len(train_text):,}, validating on {len(validation):,}"
     )
-    digest = hashlib.sha256(text).hexdigest()
+    digest = hashlib.sha256(text.data).hexdigest()
     return Corpus(train_text, validation, test, digest)
 
 

@@ -72,7 +72,7 @@ def from_multi_head_attention(attention, layer):
     for target, names in targets.items():
         arrays = [np.asarray(given[name], "float64") for name in names]
         # The mean of two equal arrays is each, to the last bit.
-        mean = sum(arrays) / len(arrays)
+        mean = np.asarray(sum(arrays)) / len(arrays)
         variable = _variable(layer, target)
         variable.assign(mean.reshape(variable.shape))
     return layer

@@ -91,7 +91,8 @@ def _read_legacy(file):
 
     if load() != _MAGIC:
         raise ValueError("This is no PyTorch checkpoint: no magic number")
-    load(), load()  # The protocol's version, and the machine's word sizes.
+    load()  # The protocol's version.
+    load()  # The machine's word sizes.
     state = load()
     keys = load()
     if set(keys) != set(arrays):

@@ -36,7 +36,7 @@ def check_token_ids(ids, vocabulary_size: int):
         return ids.map(
             lambda *element: tf.nest.map_structure(
                 lambda leaf: _check_leaf(leaf, vocabulary_size),
-                element if len(element) > 1 else element[0],
+                element if element[1:] else element[0],
             )
         )
     if tf.is_tensor(ids):

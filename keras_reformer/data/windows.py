@@ -1,7 +1,8 @@
 """Windows of a byte array as batches of token ids for `fit` and `evaluate`."""
 
 import weakref
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -164,7 +165,9 @@ def _cutter(data: np.ndarray, length: int):
     # TensorFlow keeps a Python function for as long as the outermost graph,
     # which in eager mode is for ever. It must not keep the text: that is the
     # dataset's to keep, whose `cut` holds `windows`.
-    find = weakref.ref(windows) if tf.executing_eagerly() else lambda: windows
+    find: Callable[[], Any] = (
+        weakref.ref(windows) if tf.executing_eagerly() else lambda: windows
+    )
 
     def cut(starts):
         # By NumPy, out of the one array that there is. A tensor of it would

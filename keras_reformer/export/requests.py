@@ -109,7 +109,7 @@ def _rules_of_values(request, vocabulary_size, longest) -> list[tf.Operation]:
     if "lengths" in request:
         length = tf.shape(request["token_ids"])[1]
         rules.append(_range_rule("lengths", request, 1, length))
-    if "labels" in request:
+    if size is not None and "labels" in request:
         rules.append(_range_rule("labels", request, -1, size - 1))
     if "max_length" in request:
         rules.append(_range_rule("max_length", request, 1, longest))

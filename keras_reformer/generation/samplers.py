@@ -206,11 +206,12 @@ class BeamSampler(Sampler):
         best, index = keras.ops.top_k(scores, self.num_beams)
         prompts = keras.ops.arange(keras.ops.shape(index)[0], dtype="int32")
         parents = prompts[:, None] * self.num_beams + index // vocabulary_size
-        flat = [
+        tokens, parents = (
             keras.ops.reshape(keras.ops.cast(x, "int32"), (-1,))
             for x in (index % vocabulary_size, parents)
-        ]
-        return Choice(*flat, keras.ops.reshape(best, (-1, self.num_beams)))
+        )
+        scores = keras.ops.reshape(best, (-1, self.num_beams))
+        return Choice(tokens, parents, scores)
 
     def get_config(self):
         return {**super().get_config(), "num_beams": self.num_beams}
@@ -275,7 +276,8 @@ def _ranks(order):
 
 
 def _positive(name, value):
-    if not isinstance(value, numbers.Real) or not value > 0:
+    number: Any = value
+    if not isinstance(value, numbers.Real) or not number > 0:
         raise ValueError(
             f"`{name}` must be a positive number. Received: {name}={value!r}"
         )

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from typing import Any
 
 import keras
 import numpy as np
@@ -86,7 +87,7 @@ def constraint(name, value):
     return _identified(name, value, "constraint")
 
 
-def activation(name, value):
+def activation(name, value) -> Any:
     """Returns a function, or raises a `ValueError`."""
     return _identified(name, value, "activation")
 
@@ -172,7 +173,7 @@ def numeric(name, x):
 def floating(name, x):
     """Returns a tensor of floats, or raises a `ValueError`."""
     _, dtype = _array_type(x)
-    if "float" not in dtype:
+    if dtype is None or "float" not in dtype:
         raise ValueError(
             f"`{name}` must hold floats. Expected a float dtype. Received: "
             f"{_received(name, x)}"
@@ -240,7 +241,10 @@ def _int(name, value, least, largest, expected):
 
 def _is_real(value):
     is_real = isinstance(value, numbers.Real)
-    return is_real and not isinstance(value, bool) and abs(value) < math.inf
+    if not is_real or isinstance(value, bool):
+        return False
+    magnitude: Any = abs(value)
+    return magnitude < math.inf
 
 
 def _is_equal(value, other):

@@ -1,7 +1,7 @@
 """The layers of a backbone, made from its config."""
 
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -40,8 +40,8 @@ class BackboneLayers(NamedTuple):
     position_embedding: keras.layers.Layer | None
     add: keras.layers.Layer | None
     dropout: keras.layers.Layer
-    pad: keras.layers.Layer | None
-    cut: keras.layers.Layer | None
+    pad: Any
+    cut: Any
     sequence: keras.layers.Layer
     normalization: keras.layers.Layer
 

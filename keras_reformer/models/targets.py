@@ -87,13 +87,13 @@ def class_weights(class_weight, vocabulary_size):
     for token, weight in class_weight.items():
         if not (
             isinstance(token, numbers.Integral)
-            and 0 <= token < vocabulary_size
+            and int(token) in range(vocabulary_size)
             and isinstance(weight, numbers.Real)
-            and 0 <= weight < float("inf")
+            and 0 <= float(weight) < float("inf")
         ):
-            received = {token: weight}
+            received = dict([(token, weight)])
             _refuse_class_weight(received, vocabulary_size)
-        weights[token] = weight
+        weights[int(token)] = weight
     return weights
 
 

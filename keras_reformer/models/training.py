@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_reformer.layers import checks
+from keras_reformer.layers.mixins import ModelMixin
 from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.metrics import BitsPerByte
 from keras_reformer.models.inputs import complete
@@ -19,7 +20,7 @@ from keras_reformer.models.targets import targets
 from keras_reformer.ops.losses import chunked_cross_entropy
 
 
-class ChunkedCrossEntropy:
+class ChunkedCrossEntropy(ModelMixin):
     """Training and evaluation of a `backbone` and a `head` on token labels.
 
     The loss of a batch is the sum of weighted cross-entropies over the sum of

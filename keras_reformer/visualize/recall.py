@@ -41,7 +41,7 @@ def plot_recall(metrics, weights, path, *, tokens, queries, values, reach):
             f"weights.shape={weights.shape}, len(values)={len(values)}"
         )
     figure, axes = new_figure((13, 5.2), ncols=2, width_ratios=(1, 1.15))
-    figure.get_layout_engine().set(wspace=0.08)
+    figure.set_layout_engine("constrained", wspace=0.08)
     figure.suptitle(
         f"Associative recall: {len(queries)} pairs in {len(tokens)} tokens",
         fontsize=14,

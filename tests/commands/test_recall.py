@@ -10,7 +10,7 @@ from keras_reformer import visualize
 from keras_reformer.cli import main
 from keras_reformer.commands import recall, report
 from keras_reformer.commands.config import RecallConfig
-from tests.test_visualize import assert_shows_something
+from tests.support.pictures import assert_shows_something
 
 TINY = {
     "name": "tiny",

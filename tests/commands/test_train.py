@@ -248,10 +248,15 @@ def test_a_damaged_checkpoint_is_not_kept_as_the_one_before(folder, poisoned):
     assert not (path / "checkpoint-previous.npz").exists()
 
 
-def test_time_limit_leaves_a_run_to_resume(folder, finished):
+def test_time_limit_leaves_a_checkpoint(folder):
     run, done = fit(make_config(folder, name="limited", time_limit=1e-9))
-    assert done == 1
-    assert fit(make_config(folder, name="limited", resume=True)) == (run, 12)
+    assert done == step_of(run / "checkpoint.npz") == 1
+
+
+@pytest.mark.slow
+def test_a_run_resumes_after_its_time_limit(folder, finished):
+    run, _ = fit(make_config(folder, name="later", time_limit=1e-9))
+    assert fit(make_config(folder, name="later", resume=True)) == (run, 12)
     assert_same_end(run, finished[0])
 
 

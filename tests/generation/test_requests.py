@@ -13,6 +13,7 @@ from keras_reformer.generation import (
 )
 from tests.support import decoders
 from tests.support.decoders import LONGEST, VOCABULARY, counting, fair, run
+from tests.support.hub_samplers import Greedy
 
 TABLE = decoders.make_table()
 PROMPTS = [[3], [1, 1, 4], [0, 5, 2, 2, 1, 0, 3]]
@@ -154,46 +155,6 @@ def test_bad_prompts_are_refused_before_the_first_token():
 
 
 # --- Samplers that run the loop themselves ---
-
-
-class Greedy:
-    """As KerasHub's samplers are called."""
-
-    def __call__(
-        self,
-        next,
-        prompt,
-        cache=None,
-        index=0,
-        mask=None,
-        stop_token_ids=None,
-        hidden_states=None,
-        model=None,
-    ):
-        ops = keras.ops
-        self.told = mask, stop_token_ids, hidden_states, model
-
-        def unfinished(prompt, cache, index):
-            if stop_token_ids is None:
-                return index >= 0
-            ended = ops.zeros_like(prompt, "bool")
-            for token in stop_token_ids:
-                ended = ended | (prompt == token)
-            return ~ops.all(ops.any(ended & ~mask, axis=1))
-
-        def step(prompt, cache, index):
-            logits, _, cache = next(prompt, cache, index)
-            tokens = ops.cast(ops.argmax(logits, axis=-1), "int32")
-            tokens = ops.where(mask[:, index], prompt[:, index], tokens)
-            prompt = ops.slice_update(prompt, (0, index), tokens[:, None])
-            return prompt, cache, index + 1
-
-        return ops.while_loop(
-            unfinished,
-            step,
-            (prompt, cache, index),
-            maximum_iterations=ops.shape(prompt)[1] - index,
-        )[0]
 
 
 def run_hub(sampler, prompts, length, stops=(), jit=False, decoder=None):

@@ -70,6 +70,7 @@ def context(layer, x, weights):
     return layer.attention_output(merged)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mask_dtype", [None, "bool", "int32"])
 def test_weights_make_the_layers_outputs(kind, mask_dtype):

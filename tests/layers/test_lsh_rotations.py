@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import LSHSelfAttention
-from tests.layers.test_lsh_self_attention import (
+from tests.support.lsh_layers import (
     DIM,
     HEADS,
     KEY_DIM,

@@ -3,100 +3,29 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import LSHSelfAttention
-from keras_reformer.ops.attention.hashing import num_rotation_columns
-from tests.support import reference, reference_importance
+from tests.support import reference
 from tests.support.layer_checks import check_layer
+from tests.support.lsh_layers import (
+    BATCH,
+    CHUNK,
+    DIM,
+    HEADS,
+    KEY_DIM,
+    equations,
+    from_heads,
+    into_heads,
+    make_inputs,
+    make_layer,
+    make_mask,
+    make_rotations,
+)
 
-BATCH, HEADS, KEY_DIM, VALUE_DIM, DIM, CHUNK = 2, 3, 5, 2, 7, 4
 BUCKET = {"scope": "bucket"}
 CHUNKS = {"scope": "chunk", "exact_below": 0}
 WRAPPED = {**CHUNKS, "wrap": True}
 EXACT = {"exact_below": 10**6}
 KINDS = {"bucket": BUCKET, "chunk": CHUNKS, "wrap": WRAPPED, "exact": EXACT}
 LENGTHS = [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 13, 23]
-
-
-def make_layer(**options):
-    return LSHSelfAttention(
-        **{
-            "num_heads": HEADS,
-            "key_dim": KEY_DIM,
-            "value_dim": VALUE_DIM,
-            "num_hashes": 3,
-            "num_buckets": 4,
-            "chunk_length": CHUNK,
-            "use_bias": True,
-            "bias_initializer": "normal",
-            "seed": 3,
-            **options,
-        }
-    )
-
-
-def make_inputs(length, dtype="float32", seed=0):
-    generator = np.random.default_rng(seed)
-    return generator.normal(size=(BATCH, length, DIM)).astype(dtype)
-
-
-def make_mask(length):
-    mask = np.random.default_rng(4).random((BATCH, length)) < 0.7
-    mask[:, 0] = True
-    return mask
-
-
-def make_rotations(factors, num_hashes=3, seed=0):
-    columns = num_rotation_columns(tuple(np.atleast_1d(factors)))
-    return (
-        np.random.default_rng(seed)
-        .normal(size=(HEADS, KEY_DIM, num_hashes, columns))
-        .astype("float32")
-    )
-
-
-def project(dense, x):
-    return x @ dense.kernel.numpy() + dense.bias.numpy()
-
-
-def into_heads(dense, x):
-    projected = project(dense, x).reshape(*x.shape[:2], HEADS, -1)
-    return projected.transpose(0, 2, 1, 3)
-
-
-def from_heads(layer, attended):
-    batch, _, length, _ = attended.shape
-    merged = attended.transpose(0, 2, 1, 3).reshape(batch, length, -1)
-    return project(layer.attention_output, merged)
-
-
-def equations(layer, x, rotations, mask=None):
-    """The layer from the paper's equations, in NumPy."""
-    query_key = into_heads(layer.query_key, x)
-    value = into_heads(layer.value, x)
-    buckets = reference.hash_vectors(
-        query_key, rotations, np.atleast_1d(layer.num_buckets), mask
-    )
-    probability = reference_importance.probability(
-        tuple(np.atleast_1d(layer.num_buckets).tolist()),
-        layer.num_hashes,
-        layer.scope,
-        layer.chunk_length,
-        layer.num_chunks_before + layer.num_chunks_after,
-    )
-    attended = reference.lsh_attention(
-        query_key,
-        value,
-        buckets,
-        chunk_length=layer.chunk_length,
-        num_chunks_before=layer.num_chunks_before,
-        num_chunks_after=layer.num_chunks_after,
-        causal=layer.causal,
-        scope=layer.scope,
-        mask=mask,
-        wrap=layer.wrap,
-        discount_duplicates=layer.discount_duplicates,
-        probability=probability if layer.duplicates == "importance" else None,
-    )
-    return from_heads(layer, attended)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +79,7 @@ def test_layer_is_at_home_in_keras(options):
     )
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize(
     "options, factors",
     [

@@ -72,6 +72,7 @@ def test_layer_is_at_home_in_keras():
     )
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("keys", LENGTHS)
 @pytest.mark.parametrize("queries", LENGTHS)
 def test_equals_keras(queries, keys, execution):

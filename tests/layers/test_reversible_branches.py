@@ -5,24 +5,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import EXECUTIONS
-from tests.layers.test_reversible_gradients import (
+from tests.support.executions import EXECUTIONS
+from tests.support.stacks import (
+    BATCH,
+    DIM,
+    LENGTH,
     WEIGHTS,
+    Scale,
     assert_same,
     built,
     check_against_plain,
     gradient_function,
-    set_state,
-    state_of,
-)
-from tests.layers.test_reversible_sequence import (
-    BATCH,
-    DIM,
-    LENGTH,
-    Scale,
     make_inputs,
     make_sequence,
+    set_state,
     simple,
+    state_of,
 )
 
 # --- Losses ---

@@ -8,92 +8,22 @@ import tensorflow as tf
 from keras_reformer.layers import ReversibleSequence
 from keras_reformer.ops.attention import hashing
 from keras_reformer.ops.reversible.recompute import save_for_backward
-from tests.conftest import EXECUTIONS
-from tests.layers.test_reversible_sequence import (
+from tests.support.executions import EXECUTIONS
+from tests.support.stacks import (
     BATCH,
     DIM,
     LENGTH,
-    SHAPE,
+    WEIGHTS,
+    built,
+    check_against_plain,
+    gradient_function,
+    loss_function,
     make_inputs,
     make_sequence,
+    set_state,
     simple,
+    state_of,
 )
-
-WEIGHTS = np.random.default_rng(0).normal(size=(BATCH, LENGTH, 2 * DIM))
-
-
-def set_weights_apart(layer):
-    """Gives every trainable variable values that no initializer gives."""
-    generator = np.random.default_rng(5)
-    for variable in layer.trainable_variables:
-        noise = generator.normal(size=variable.shape)
-        variable.assign(variable + 0.1 * noise.astype(variable.dtype))
-
-
-def state_of(layer):
-    return [variable.numpy() for variable in layer.non_trainable_variables]
-
-
-def set_state(layer, state):
-    for variable, value in zip(
-        layer.non_trainable_variables, state, strict=True
-    ):
-        variable.assign(value)
-
-
-def loss_function(sequence, **options):
-    def loss(x):
-        output = sequence(x, training=True, **options)
-        weights = tf.cast(WEIGHTS[..., : output.shape[-1]], output.dtype)
-        total = tf.reduce_sum(output * weights)
-        return total + sum(tf.cast(one, total.dtype) for one in sequence.losses)
-
-    return loss
-
-
-def gradient_function(sequence, loss=None, **options):
-    """Loss, and gradients by the input and by every variable."""
-    loss = loss or loss_function(sequence, **options)
-
-    def run(x):
-        variables = [v.value for v in sequence.trainable_variables]
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            total = loss(x)
-        return total, *tape.gradient(total, [x, *variables])
-
-    return run
-
-
-def assert_same(found, expected, relative=1e-5):
-    for one, other in zip(found, expected, strict=True):
-        one, other = tf.convert_to_tensor(one), tf.convert_to_tensor(other)
-        difference = np.linalg.norm(one - other)
-        assert difference <= relative * np.linalg.norm(other)
-
-
-def check_against_plain(
-    sequence, run, arguments, execution=lambda f: f, relative=1e-5
-):
-    """`run` gives the same, and leaves the same, with and without recompute."""
-    before = state_of(sequence)
-    sequence.recompute = False
-    # The same execution: Keras's dropout draws otherwise under XLA.
-    expected = execution(run)(*arguments)
-    state = state_of(sequence)
-    set_state(sequence, before)
-    sequence.recompute = True
-    found = execution(run)(*arguments)
-    assert_same(found, expected, relative)
-    for one, other in zip(state_of(sequence), state, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
-    return expected
-
-
-def built(sequence, shape=SHAPE):
-    sequence.build(shape)
-    set_weights_apart(sequence)
-    return sequence
 
 
 @pytest.mark.parametrize(

@@ -5,30 +5,20 @@ import tensorflow as tf
 
 from keras_reformer.layers import (
     FeedForward,
-    LocalSelfAttention,
-    LSHSelfAttention,
-    PreNormalization,
-    ReversibleBlock,
     ReversibleSequence,
 )
 from tests.support.layer_checks import check_layer
-
-BATCH, LENGTH, DIM = 2, 13, 5
-SHAPE = (BATCH, LENGTH, DIM)
-register = keras.saving.register_keras_serializable(
-    package="test_reversible_sequence"
+from tests.support.stacks import (
+    BATCH,
+    DIM,
+    LENGTH,
+    SHAPE,
+    Scale,
+    make_inputs,
+    make_sequence,
+    register,
+    simple,
 )
-
-
-@register
-class Scale(keras.layers.Layer):
-    """`tanh(x * scale)`: about the simplest branch with a weight."""
-
-    def build(self, input_shape):
-        self.scale = self.add_weight(shape=(input_shape[-1],), name="scale")
-
-    def call(self, inputs):
-        return keras.ops.tanh(inputs * self.scale)
 
 
 @register
@@ -44,45 +34,6 @@ class MaskedMean(keras.layers.Layer):
         total = keras.ops.sum(inputs * valid, axis=1, keepdims=True)
         count = keras.ops.sum(valid, axis=1, keepdims=True)
         return total / count + 0 * inputs
-
-
-def make_sequence(dtype=None, num_blocks=2, **options):
-    """An LSH and a local block, with dropout in all places."""
-
-    def block(attention, **arguments):
-        attention = attention(
-            2,
-            3,
-            chunk_length=4,
-            causal=True,
-            dropout=0.1,
-            seed=1,
-            dtype=dtype,
-            **arguments,
-        )
-        feed_forward = FeedForward(7, dropout=0.1, seed=2, dtype=dtype)
-        normalized = [
-            PreNormalization(layer, dropout=0.1, seed=seed, dtype=dtype)
-            for seed, layer in enumerate([attention, feed_forward])
-        ]
-        return ReversibleBlock(*normalized, dtype=dtype)
-
-    blocks = [
-        block(LSHSelfAttention, num_hashes=1, num_buckets=4),
-        block(LocalSelfAttention),
-    ]
-    return ReversibleSequence(blocks[:num_blocks], dtype=dtype, **options)
-
-
-def simple(*branches, **options):
-    pairs = zip(branches[::2], branches[1::2], strict=True)
-    dtype = options.get("dtype")
-    blocks = [ReversibleBlock(f, g, dtype=dtype) for f, g in pairs]
-    return ReversibleSequence(blocks, **options)
-
-
-def make_inputs(dtype="float32", seed=0):
-    return tf.random.stateless_normal(SHAPE, [seed, 2], dtype=dtype)
 
 
 def test_layer_is_at_home_in_keras():

@@ -13,13 +13,13 @@ from keras_reformer.layers import (
     ReversibleSequence,
 )
 from keras_reformer.ops.reversible import scan
-from tests.conftest import EXECUTIONS
-from tests.layers.test_reversible_gradients import (
+from tests.support import tiny
+from tests.support.executions import EXECUTIONS
+from tests.support.stacks import (
     check_against_plain,
     gradient_function,
     set_weights_apart,
 )
-from tests.support import tiny
 
 BATCH, LENGTH, DIM, RATE = 11, 13, 5, 0.3
 SHAPE = (BATCH, LENGTH, DIM)

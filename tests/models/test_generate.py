@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.generation import BeamSampler, RandomSampler, TopPSampler
-from tests.generation.test_requests import Greedy
 from tests.support import stepwise, tiny
+from tests.support.hub_samplers import Greedy
 from tests.support.stepwise import LENGTHS, gap
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4]]

@@ -8,17 +8,7 @@ import tensorflow as tf
 
 from keras_reformer.models import ReformerBackbone
 from keras_reformer.models.padding import published_multiple
-from tests.support.tiny import SIZES, make_ids
-
-PUBLISHED = {
-    **SIZES,
-    "scope": "chunk",
-    "wrap": True,
-    "causal": False,
-    "chunk_length": 8,
-    "local_chunk_length": 6,
-    "num_buckets": 4,
-}
+from tests.support.tiny import PUBLISHED, make_ids
 
 
 @pytest.mark.parametrize("length", [7, 9, 23, 24, 25])

@@ -19,6 +19,7 @@ BIASES = ["alibi", "relative", None]
 IDS = tiny.make_ids(batch=2, length=19)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("embedding", EMBEDDINGS)
 def test_trains_and_returns_from_a_file(embedding, bias, tmp_path):

@@ -12,8 +12,8 @@ from keras_reformer.models import (
     ReformerMaskedLM,
     ReformerQuestionAnswering,
 )
-from tests.models.test_padding import PUBLISHED
 from tests.support import tiny
+from tests.support.tiny import PUBLISHED
 
 IDS = tiny.make_ids(length=23)
 MASK = tiny.make_mask(IDS)

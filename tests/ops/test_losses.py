@@ -65,6 +65,7 @@ def assert_close(ones, others, atol):
         np.testing.assert_allclose(one, other, atol=atol)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("dtype, atol", [("float64", 1e-12), ("float32", 1e-4)])
 def test_values_and_gradients(chunk_length, execution, dtype, atol):
     labels, tensors = make_case(dtype)

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.ops.vocabulary import known_labels, known_token_ids
-from tests.conftest import EXECUTIONS
+from tests.support.executions import EXECUTIONS
 
 SIZE = 7
 IDS = np.array([[0, 6, 3], [1, 2, 5]], "int32")

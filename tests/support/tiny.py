@@ -18,6 +18,16 @@ SIZES = {
     "num_hashes": 2,
     "seed": 0,
 }
+# Padded as the published model pads.
+PUBLISHED = {
+    **SIZES,
+    "scope": "chunk",
+    "wrap": True,
+    "causal": False,
+    "chunk_length": 8,
+    "local_chunk_length": 6,
+    "num_buckets": 4,
+}
 # What is not about attention is seen in one local layer as well, sooner.
 SMALLEST = {"num_layers": 1, "attention_layers": ("local",)}
 

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import tensorflow as tf
@@ -87,6 +87,8 @@ class Runner:
             stderr=self._log,
             env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ},
         )
+        self._requests = cast(BinaryIO, self._process.stdin)
+        self._answers = cast(BinaryIO, self._process.stdout)
 
     @property
     def pid(self) -> int:
@@ -96,9 +98,9 @@ class Runner:
         return self
 
     def __exit__(self, *exception):
-        self._process.stdin.close()
+        self._requests.close()
         self._process.wait()
-        self._process.stdout.close()
+        self._answers.close()
         self._log.close()
 
     def run(self, name: str, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -111,9 +113,9 @@ class Runner:
         signature = self.signatures[name]
         with self._lock:
             try:
-                write_request(self._process.stdin, signature, inputs)
-                self._process.stdin.flush()
-                return read_answer(self._process.stdout, signature)
+                write_request(self._requests, signature, inputs)
+                self._requests.flush()
+                return read_answer(self._answers, signature)
             except (BrokenPipeError, EOFError) as error:
                 self._log.seek(0)
                 reason = self._log.read()[-2000:].decode(errors="replace")

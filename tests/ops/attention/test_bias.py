@@ -19,6 +19,7 @@ from keras_reformer.ops.attention.sorting import sort_by_bucket
 from keras_reformer.ops.attention.window import Window
 from keras_reformer.ops.loops import tiling
 from tests.support import reference
+from tests.support.executions import EXECUTIONS
 from tests.support.finite_differences import check_finite_differences
 
 BATCH, HEADS, DIM, VALUE_DIM, CHUNK, LENGTH, HASHES = 2, 3, 5, 7, 4, 27, 3
@@ -218,8 +219,14 @@ def test_gradient_equals_finite_differences(
     check_finite_differences(loss, arguments, rng)
 
 
-@pytest.mark.parametrize("kind", ["wide", "bucket", "local", "shared"])
-def test_every_execution_gives_the_same_gradients(kind, execution, monkeypatch):
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        *((kind, "xla") for kind in ("wide", "bucket", "local", "shared")),
+        ("bucket", "graph"),
+    ],
+)
+def test_every_execution_gives_the_same_gradients(kind, name, monkeypatch):
     monkeypatch.setattr(tiling, "TOKENS_IN_TILE", 16)
     case = make_case()
     weights = np.random.default_rng(1).normal(size=case[2].shape)
@@ -233,7 +240,7 @@ def test_every_execution_gives_the_same_gradients(kind, execution, monkeypatch):
 
     arguments = tensors(case), list(make_bias().values)
     for found, expected in zip(
-        execution(run)(*arguments), run(*arguments), strict=True
+        EXECUTIONS[name](run)(*arguments), run(*arguments), strict=True
     ):
         np.testing.assert_allclose(found, expected, atol=1e-10)
 

@@ -17,6 +17,7 @@ def make_case(factors, seed=0):
     return vectors, rotations
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("factors", [(2,), (6,), (4, 6), (2, 4, 6)])
 @pytest.mark.parametrize("masked", [True, False])
 def test_hash_equals_the_reference(factors, masked, execution):

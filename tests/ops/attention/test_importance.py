@@ -110,6 +110,7 @@ def window_of(scope, causal, before=1, after=0):
     return Window(CHUNK, before, after, causal, False, scope == "bucket")
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 13, 23])
 @pytest.mark.parametrize("kind", SCOPES)
 @pytest.mark.parametrize("masked", [True, False])

@@ -44,6 +44,7 @@ def attend(query_key, value, buckets, window, mask=None, **options):
     )
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 13, 23])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(
@@ -104,6 +105,7 @@ def test_windows_of_other_widths(before, after, scope, wrap):
     np.testing.assert_allclose(output, expected, atol=1e-12)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("tokens_in_step", [16, 100])
 @pytest.mark.parametrize("scope, wrap", [("bucket", False), ("chunk", True)])
 def test_grouping_changes_nothing(
