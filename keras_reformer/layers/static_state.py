@@ -42,6 +42,26 @@ class StaticState:
         )
 
 
+def attributes_of(layer):
+    """A layer's own attributes by name, without those of every Keras layer."""
+    kept = _attributes_of_all_layers()
+    return {k: v for k, v in vars(layer).items() if k not in kept}
+
+
+def sublayers_of(layer):
+    """The layer and all inside of it, in an order that follows from them."""
+    found, waiting, seen = [], [layer], set()
+    while waiting:
+        parent = waiting.pop()
+        if id(parent) in seen:
+            continue
+        seen.add(id(parent))
+        if isinstance(parent, keras.Layer):
+            found.append(parent)
+        waiting += [x for x in _children(parent) if isinstance(x, _PARENTS)]
+    return found
+
+
 def _values(watched):
     """All values, in an order that depends on the objects alone."""
     found, waiting, seen = [], [watched], set()
@@ -63,19 +83,17 @@ def _children(parent):
     if isinstance(parent, _CONTAINERS):
         return parent
     if isinstance(parent, keras.Model):
-        # Most attributes are about training.
+        # Most other attributes are about training.
         state = (keras.Layer, keras.Variable)
         own = [x for x in vars(parent).values() if isinstance(x, state)]
         return [*own, *parent.layers]
-    kept = _attributes_of_all_layers()
-    own = [x for name, x in vars(parent).items() if name not in kept]
-    return [parent.dtype_policy, *own]
+    return [parent.dtype_policy, *attributes_of(parent).values()]
 
 
 def _is_equal(one, two):
     if type(one) is type(two):
         if isinstance(one, _CONTAINERS):
-            # What is in them is among the values too.
+            # Their elements are compared on their own.
             return True
         if isinstance(one, _COMPARED):
             return one == two

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_reformer.layers.static_state import StaticState
-from tests.layers.test_lsh_self_attention import (
+from tests.support.lsh_layers import (
     DIM,
     make_inputs,
     make_layer,

@@ -18,16 +18,14 @@ from keras_reformer.layers import (
 from keras_reformer.layers.scan_signature import known_signature
 from keras_reformer.ops.reversible import scan
 from keras_reformer.ops.reversible.coupling import PureFunction
-from tests.conftest import EXECUTIONS
-from tests.layers.test_reversible_gradients import (
-    built,
-    check_against_plain,
-    gradient_function,
-)
-from tests.layers.test_reversible_sequence import (
+from tests.support.executions import EXECUTIONS
+from tests.support.stacks import (
     LENGTH,
     SHAPE,
     Scale,
+    built,
+    check_against_plain,
+    gradient_function,
     make_inputs,
     register,
     simple,
