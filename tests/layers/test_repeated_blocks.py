@@ -220,7 +220,7 @@ def test_a_layer_without_a_config_has_no_recipe():
     ],
 )
 def test_repetitions(names, count):
-    branches = [PureFunction(None, [], [], recipe=name) for name in names]
+    branches = [PureFunction(None, [], [], signature=name) for name in names]
     assert scan.num_scan_steps(branches) == count
 
 
