@@ -37,11 +37,11 @@ def in_process(monkeypatch):
 LESS = {
     "attention": ["--contenders", "ours, no XLA", "--modes", "forward"],
     "decoding": ["--contenders", "ours", "--depth", "1"],
+    "exactness": ["--depths", "1"],
     "memory": ["--sweep", "rounds", "vocabulary"],
     "model": ["--contenders", "ours, no XLA", "--depths", "1"],
-    "rounds": ["--parts", "times"],
 }
-SLOW = {"kills", "published", "soak"}
+SLOW = {"half_million", "kills", "published", "rounds", "soak"}
 QUICK = [
     pytest.param(name, more, marks=[pytest.mark.slow] * slow, id=f"{name}-{i}")
     for name in run.TESTS
@@ -61,8 +61,7 @@ def test_quick_setting(name, more, tmp_path, in_process):
     arguments = [name, "--skip-tests", "--markdown", str(tables)]
     arguments += ["--picture", str(picture), *more]
     run.main([*arguments, "--quick", "--json", str(stored)])
-    is_drawn = hasattr(module, "plot") and "times" not in more
-    assert picture.exists() == is_drawn
+    assert picture.exists() == hasattr(module, "plot")
     first = tables.read_text()
     assert "(a quick setting, not tested)" in first
     run.main([*arguments, "--load", str(stored)])
