@@ -5,6 +5,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -144,6 +145,16 @@ def test_a_worker_refuses_another_checkout(tmp_path):
     worker.check_tree(ROOT)
     with pytest.raises(RuntimeError, match="expected one in"):
         worker.check_tree(tmp_path)
+
+
+def test_what_is_compiled_for_a_tpu_is_traced_for_one(monkeypatch):
+    tpu = importlib.import_module("tpu")
+    for_tpu = importlib.import_module("keras_reformer.ops.tracing").for_tpu
+    compiler = types.SimpleNamespace(lower=lambda *step: for_tpu())
+    monkeypatch.setitem(sys.modules, "tpu_compiler", compiler)
+    monkeypatch.setattr(tpu, "train_step", lambda model: ())
+    assert tpu.lower({})
+    assert not for_tpu()
 
 
 # === Processes and tables ===
