@@ -5,6 +5,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -37,11 +38,11 @@ def in_process(monkeypatch):
 LESS = {
     "attention": ["--contenders", "ours, no XLA", "--modes", "forward"],
     "decoding": ["--contenders", "ours", "--depth", "1"],
+    "exactness": ["--depths", "1"],
     "memory": ["--sweep", "rounds", "vocabulary"],
     "model": ["--contenders", "ours, no XLA", "--depths", "1"],
-    "rounds": ["--parts", "times"],
 }
-SLOW = {"kills", "published", "soak"}
+SLOW = {"half_million", "kills", "published", "rounds", "soak"}
 QUICK = [
     pytest.param(name, more, marks=[pytest.mark.slow] * slow, id=f"{name}-{i}")
     for name in run.TESTS
@@ -61,8 +62,7 @@ def test_quick_setting(name, more, tmp_path, in_process):
     arguments = [name, "--skip-tests", "--markdown", str(tables)]
     arguments += ["--picture", str(picture), *more]
     run.main([*arguments, "--quick", "--json", str(stored)])
-    is_drawn = hasattr(module, "plot") and "times" not in more
-    assert picture.exists() == is_drawn
+    assert picture.exists() == hasattr(module, "plot")
     first = tables.read_text()
     assert "(a quick setting, not tested)" in first
     run.main([*arguments, "--load", str(stored)])
@@ -145,6 +145,16 @@ def test_a_worker_refuses_another_checkout(tmp_path):
     worker.check_tree(ROOT)
     with pytest.raises(RuntimeError, match="expected one in"):
         worker.check_tree(tmp_path)
+
+
+def test_what_is_compiled_for_a_tpu_is_traced_for_one(monkeypatch):
+    tpu = importlib.import_module("tpu")
+    for_tpu = importlib.import_module("keras_reformer.ops.tracing").for_tpu
+    compiler = types.SimpleNamespace(lower=lambda *step: for_tpu())
+    monkeypatch.setitem(sys.modules, "tpu_compiler", compiler)
+    monkeypatch.setattr(tpu, "train_step", lambda model: ())
+    assert tpu.lower({})
+    assert not for_tpu()
 
 
 # === Processes and tables ===
