@@ -89,6 +89,7 @@ def test_replicas_train_as_one_device(case, two):
     assert_same(fit(make_model(two), *data, **options), expected)
 
 
+@pytest.mark.slow
 def test_replicas_in_a_graph(two):
     metrics = ["accuracy", BitsPerByte()]
     expected = fit(make_model(metrics=metrics), MASKED, batch_size=4)
