@@ -78,7 +78,9 @@ CASES = {
     "case",
     [
         pytest.param(case, marks=pytest.mark.slow)
-        if any(word in case for word in ("weights", "validation", "None"))
+        if any(
+            word in case for word in ("weight", "validation", "None", "dataset")
+        )
         else case
         for case in CASES
     ],
