@@ -11,17 +11,13 @@ SHORT = {
     "functional_model.py": ["--steps", "2"],
     "shakespeare.py": ["--steps", "2", "--data", "python"],
 }
-# It measures, draws and exports what it trains.
-SLOW = {"shakespeare.py"}
 
 
-def examples():
-    for path in sorted(EXAMPLES.glob("*.py")):
-        marks = [pytest.mark.slow] if path.name in SLOW else []
-        yield pytest.param(path, marks=marks, id=path.name)
-
-
-@pytest.mark.parametrize("path", list(examples()))
+# The README's code, which is as long, runs in every test.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name
+)
 def test_example_runs(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(path), *SHORT[path.name]])

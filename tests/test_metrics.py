@@ -73,7 +73,7 @@ def test_config():
 def test_in_any_keras_model(tmp_path):
     model = keras.Sequential([keras.Input((3, 4)), keras.layers.Identity()])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(loss=loss, metrics=[BitsPerByte()])
+    model.compile(loss=loss, metrics=[BitsPerByte()], run_eagerly=True)
     results = model.evaluate(LOGITS, LABELS, verbose=0, return_dict=True)
     close(results["bits_per_byte"], bits(LABELS, LOGITS).mean())
     close(results["loss"], results["bits_per_byte"] * np.log(2.0))

@@ -224,6 +224,7 @@ def test_resume_after_an_epoch_is_bit_equal(folder, finished, poisoned):
     assert_same_end(run, finished[0])
 
 
+@pytest.mark.slow
 def test_resume_from_the_checkpoint_before(folder, finished, poisoned, capsys):
     run = folder / "runs" / "damaged"
     shutil.copytree(poisoned[0], run)

@@ -49,7 +49,7 @@ def texts(loaded, request):
     return [row[:n].tolist() for row, n in zip(token_ids, lengths, strict=True)]
 
 
-@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize("seed", [0, pytest.param(7, marks=pytest.mark.slow)])
 def test_texts_are_those_of_generate(model, loaded, seed):
     expected = model.generate(PROMPTS, LONGEST, seed=seed, stop_token_ids=STOPS)
     found = texts(loaded, make_request(seed=row_seeds(seed, len(PROMPTS))))

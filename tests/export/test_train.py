@@ -44,6 +44,7 @@ def reloaded(loaded):
     return loss, tape.gradient(loss, loaded.trainable_variables)
 
 
+@pytest.mark.slow
 def test_gradients_equal_the_original_ones(model, loaded):
     # The second step draws other masks and rotations, and the same in both.
     losses = []

@@ -240,7 +240,17 @@ CHUNK = [
 ]
 
 
-@pytest.mark.parametrize("options", CHUNK, ids=str)
+# What is slow has settings that the other cases have among them too.
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, marks=pytest.mark.slow)
+        if len(options) == 1 or "exact_below" in options and "wrap" in options
+        else options
+        for options in CHUNK
+    ],
+    ids=str,
+)
 def test_chunk_scope(options):
     layer = make_lsh(scope="chunk", **options)
     assert_decodes_as_growing_passes(layer, make_inputs(18), 1e-12)

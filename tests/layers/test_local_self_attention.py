@@ -71,7 +71,7 @@ def test_layer_is_at_home_in_keras():
     )
 
 
-@pytest.mark.covering(2)
+@pytest.mark.covering(1)
 @pytest.mark.parametrize(
     "options",
     [

@@ -114,6 +114,7 @@ def test_greedy_text_is_that_of_full_passes_from_any_cache(model):
     assert lists(model.generate(prompts[:1], 72, "greedy")) == texts[:1]
 
 
+@pytest.mark.slow
 def test_executions_agree(model):
     texts = lists(model.generate(PROMPTS, 20, "greedy"))
     compiled = model.generate(PROMPTS, 20, "greedy", jit_compile=True)

@@ -251,6 +251,7 @@ def test_clone(trained):
     assert not set(map(id, clone.variables)) & set(map(id, trained.variables))
 
 
+@pytest.mark.slow
 def test_plain_export(model, tmp_path):
     model.export(str(tmp_path), verbose=False)
     loaded = tf.saved_model.load(str(tmp_path))

@@ -44,7 +44,9 @@ def test_mixed_float16_skips_a_step_that_overflows():
 
 def test_float64_trains():
     model = make_model(dtype="float64", num_layers=1)
-    model.compile("sgd", metrics=[keras_reformer.BitsPerByte()])
+    model.compile(
+        "sgd", metrics=[keras_reformer.BitsPerByte()], run_eagerly=True
+    )
     ids = make_ids(2, 20)
     history = model.fit(ids, verbose=0).history
     assert np.isfinite(history["loss"]).all()

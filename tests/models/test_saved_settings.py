@@ -201,7 +201,7 @@ def test_copies(model, way):
     "head",
     [
         pytest.param(head, marks=pytest.mark.slow)
-        if head in ("question_answering", "masked_lm")
+        if head in ("question_answering", "masked_lm", "tied")
         else head
         for head in HEADS
     ],

@@ -78,7 +78,9 @@ CASES = {
     "case",
     [
         pytest.param(case, marks=pytest.mark.slow)
-        if any(word in case for word in ("weights", "validation", "None"))
+        if any(
+            word in case for word in ("weight", "validation", "None", "dataset")
+        )
         else case
         for case in CASES
     ],
@@ -89,6 +91,7 @@ def test_replicas_train_as_one_device(case, two):
     assert_same(fit(make_model(two), *data, **options), expected)
 
 
+@pytest.mark.slow
 def test_replicas_in_a_graph(two):
     metrics = ["accuracy", BitsPerByte()]
     expected = fit(make_model(metrics=metrics), MASKED, batch_size=4)

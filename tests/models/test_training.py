@@ -148,6 +148,7 @@ def test_jit_compile():
     assert_results(fit(model, MASKED), expected_results(model, MASKED))
 
 
+@pytest.mark.slow
 def test_graph_execution_equals_eager():
     ones = tiny.fit_once(tiny.make_model(), MASKED)
     model = tiny.make_model()

@@ -25,6 +25,7 @@ def _refused(make, options, message, *inputs, **call):
         make(**options)(*inputs or (X,), **call)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("make", ATTENTION)
 @pytest.mark.parametrize("execution", ["eager", "graph", "xla"])
 def test_empty_batches_and_sequences(make, execution):

@@ -26,7 +26,7 @@ def _run(subject, max_examples):
 
 @pytest.mark.parametrize("subject", CASES)
 def test_finite_or_named(subject):
-    _run(subject, 11)
+    _run(subject, 6)
 
 
 @pytest.mark.slow

@@ -137,6 +137,7 @@ def check_saving(make_layer, data, call_kwargs):
         path = Path(directory) / "model.keras"
         model.save(path)
         loaded = keras.saving.load_model(path)
+        loaded.run_eagerly = True
         _assert_equal(loaded.predict(data, verbose=0), expected, ".keras")
         path = Path(directory) / "model.weights.h5"
         model.save_weights(path)
@@ -178,7 +179,7 @@ def check_training(layer, data, call_kwargs):
         model.predict(data, verbose=0),
     )
     # Adam's first step does not depend on the size of a gradient.
-    model.compile(keras.optimizers.Adam(0.01), loss="mse")
+    model.compile(keras.optimizers.Adam(0.01), loss="mse", run_eagerly=True)
     model.fit(data, targets, batch_size=64, verbose=0)
     for old, variable in zip(before, model.trainable_variables, strict=True):
         new = variable.numpy()
@@ -273,7 +274,10 @@ def _spec(array, unknown):
 
 def _make_model(layer, data, call_kwargs):
     inputs = _symbolic(data, (0,))
-    return keras.Model(inputs, layer(inputs, **call_kwargs))
+    model = keras.Model(inputs, layer(inputs, **call_kwargs))
+    # Traces would take longer; `check_unknown_shapes` makes one.
+    model.run_eagerly = True
+    return model
 
 
 def _assert_close(found, expected):
