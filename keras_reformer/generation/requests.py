@@ -2,7 +2,7 @@
 
 import numbers
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -253,7 +253,7 @@ def row_seeds(seed: int | None, rows: int) -> np.ndarray:
         int32 `(rows,)`.
     """
     if seed is None:
-        seed = np.random.SeedSequence().entropy
+        seed = cast(int, np.random.SeedSequence().entropy)
     if not isinstance(seed, numbers.Integral) or seed < 0:
         raise ValueError(
             "`seed` must be an integer of at least 0, or None. Received: "

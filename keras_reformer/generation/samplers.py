@@ -226,7 +226,7 @@ _SAMPLERS = {
 }
 
 
-def get_sampler(sampler):
+def get_sampler(sampler) -> Any:
     """A sampler by name, or the sampler itself.
 
     Args:

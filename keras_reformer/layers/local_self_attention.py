@@ -165,8 +165,11 @@ class LocalSelfAttention(ChunkedSelfAttention):
     def _attend(self, heads, mask, dropout):
         if 0 in heads[-1].shape:
             return heads[-1]
+        query, key, value = heads
         return local_attention(
-            *heads,
+            query,
+            key,
+            value,
             self._window(),
             mask=mask,
             wrap=self.wrap,

@@ -222,7 +222,7 @@ class LSHSelfAttention(HashedSelfAttention):
         mask = checks.mask("mask", mask, inputs.shape[:2])
         query_key, value = self._heads(inputs, mask)
         seed, dropout = self._draw(training)
-        options = self._hash_options(training, seed, rotations)
+        options = self._hash_options(bool(training), seed, rotations)
         orders, buckets = self.hasher.sort_once(query_key, mask, **options)
         if training and self.trainable:
             self._update_center(query_key, mask)

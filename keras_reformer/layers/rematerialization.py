@@ -1,7 +1,9 @@
 """Layers that `keras.RematScope` must not recompute."""
 
+from keras_reformer.layers.mixins import LayerMixin
 
-class RefusesRematerialization:
+
+class RefusesRematerialization(LayerMixin):
     """Mixin of the layers that raise an error in a `keras.RematScope`.
 
     Keras would recompute them in the backward pass with other dropout masks

@@ -7,6 +7,7 @@ other layers is what can be seen from outside.
 """
 
 import json
+from typing import Any
 
 import keras
 
@@ -99,7 +100,7 @@ def _is_known(layer):
     return package in _KNOWN_PACKAGES and "call" not in vars(layer)
 
 
-def _call_config(config):
+def _call_config(config) -> Any:
     """The part of a config that calls depend on."""
     if isinstance(config, dict):
         # What else has a name, such as a dtype policy, is what it is called.
@@ -166,7 +167,7 @@ def _settings(layer):
     return tuple(sorted((name, repr(x)) for name, x in settings.items()))
 
 
-def _serialized(layer):
+def _serialized(layer) -> Any:
     """What a layer's calls depend on of its config, or None without one."""
     try:
         config = _call_config(keras.saving.serialize_keras_object(layer))

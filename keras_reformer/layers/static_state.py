@@ -27,8 +27,6 @@ class StaticState:
         *watched: Keras layers, or anything else to compare.
     """
 
-    __hash__ = None
-
     def __init__(self, *watched):
         self._values = _values(watched)
 

@@ -101,7 +101,7 @@ class Sublayers:
         return found
 
 
-def adopt(layer: keras.Layer | None) -> keras.Layer | None:
+def adopt(layer: keras.Layer | None) -> Any:
     """Counts one more place of a layer that is an argument; returns it."""
     if layer is not None:
         _places[layer] = _places.get(layer, 0) + 1

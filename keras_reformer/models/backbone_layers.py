@@ -38,7 +38,7 @@ class BackboneLayers(NamedTuple):
 
     token_embedding: keras.layers.Layer
     position_embedding: keras.layers.Layer | None
-    add: keras.layers.Layer | None
+    add: Any
     dropout: keras.layers.Layer
     pad: Any
     cut: Any

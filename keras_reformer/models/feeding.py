@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_reformer.layers.mixins import ModelMixin
 from keras_reformer.models.inputs import as_dict, complete
 from keras_reformer.models.targets import class_weights
 from keras_reformer.ops.vocabulary import check_token_ids
@@ -25,7 +26,7 @@ _TOKENS_IN_STEP = 2**22
 _fed: weakref.WeakSet = weakref.WeakSet()
 
 
-class ChecksData:
+class ChecksData(ModelMixin):
     """Checks the data of a model of token ids outside of XLA's programs.
 
     With `_labels_are_tokens`, a `class_weight` applies to each token, and

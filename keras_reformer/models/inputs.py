@@ -3,6 +3,7 @@
 import keras
 
 from keras_reformer.layers import checks
+from keras_reformer.layers.mixins import ModelMixin
 
 
 def token_inputs():
@@ -40,7 +41,7 @@ def complete(inputs, mask=None):
     return {key: tokens, "padding_mask": padding_mask}
 
 
-class TokenInputs:
+class TokenInputs(ModelMixin):
     """Makes a Functional model accept all forms of inputs of `complete`."""
 
     # The Functional model's own spec would refuse a missing mask.

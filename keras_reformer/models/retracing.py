@@ -2,10 +2,11 @@
 
 import functools
 
+from keras_reformer.layers.mixins import ModelMixin
 from keras_reformer.layers.trace_version import TraceVersion
 
 
-class RetracesSteps:
+class RetracesSteps(ModelMixin):
     """Keeps traces of a model from answering for settings of before.
 
     Keras traces the steps of `fit`, `evaluate` and `predict` once. Here they

@@ -1,7 +1,9 @@
 """States of seed generators in files."""
 
+from keras_reformer.layers.mixins import ModelMixin
 
-class SavesSeeds:
+
+class SavesSeeds(ModelMixin):
     """Saves the states of a model's seed generators with its weights.
 
     Keras leaves them out, so a model that goes on training after loading

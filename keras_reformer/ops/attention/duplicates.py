@@ -1,5 +1,7 @@
 """Counts duplicate query-key pairs across hash rounds."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from keras_reformer.ops.attention import kernel
@@ -86,12 +88,13 @@ def count_duplicates(
     Returns:
         int32 tensor of the tokens' common shape.
     """
-    num_hashes = len(query.coordinates)
+    coordinates: Any = query.coordinates
+    num_hashes = len(coordinates)
     chunks = ceil_div(length, window.chunk_length)
     # A window of `before` chunks begins at most as many rounds before.
     offsets = window.offsets if wrap else range(1)
     count = tf.zeros((), tf.int32)
-    for index, coordinate in enumerate(query.coordinates):
+    for index, coordinate in enumerate(coordinates):
         for offset in offsets:
             other = key.coordinates[(index + offset) % num_hashes]
             difference = coordinate - offset * chunks - other

@@ -174,8 +174,8 @@ def _attention(
     """Output and log-sum-exp; the latter without a gradient."""
     query, key, value, attention_bias = vectors
     shape = [size(query, 0), options.num_heads, size(query, 2)]
-    rows = map(merge_heads_into_batch, (query, key, value))
-    vectors = _Vectors(*rows, attention_bias)
+    query, key, value = map(merge_heads_into_batch, (query, key, value))
+    vectors = _Vectors(query, key, value, attention_bias)
     attention = custom_vjp(_forward, _backward)
     output, log_sum_exp = attention(vectors, bias, masks, options)
     return (

@@ -40,7 +40,7 @@ class Chunks(NamedTuple):
     """
 
     token: tf.Tensor
-    info: TokenInfo | None = None
+    info: Any = None
 
 
 class Slots(NamedTuple):
@@ -73,24 +73,31 @@ class Layout(Protocol):
 
     def prepare(self, vectors: Any) -> Any:
         """Arranges a structure of `(g, t, ...)` once a pass, for `gather`."""
+        ...
 
     def chunks(self, halo: tuple[int, int]) -> Chunks:
         """All chunks of a row, with the halo before and after them."""
+        ...
 
     def dependency(self, chunks: Chunks, vectors: tf.Tensor) -> tf.Tensor:
         """What the loop over tiles waits for before it takes memory."""
+        ...
 
     def token_info(self, chunks: Chunks) -> TokenInfo:
         """What masks need to know of a tile's tokens."""
+        ...
 
     def slots(self, chunks: Chunks, tile: Tile, halo_before: int) -> Slots:
         """Where a tile's chunks and their halo lie."""
+        ...
 
     def gather(self, vectors: tuple, slots: Slots, tile: Tile) -> list:
         """Takes vectors as `(r, n, k, ...)`, zero where there is no token."""
+        ...
 
     def restore(self, results: tuple) -> tuple:
         """Results `(g, n, c, ...)` by position, `(g, t, ...)`."""
+        ...
 
 
 class PositionLayout:

@@ -238,11 +238,11 @@ def _fold(
     """Folds `function(index, *state) -> state` over the rounds."""
     if num_hashes == 1:
         return function(tf.constant(0), *state)
-    _, *state = tf.while_loop(
+    _, *folded = tf.while_loop(
         lambda index, *state: index < num_hashes,
         lambda index, *state: (index + 1, *function(index, *state)),
         (tf.constant(0), *state),
         parallel_iterations=1,
         maximum_iterations=num_hashes,
     )
-    return tuple(state)
+    return tuple(folded)

@@ -16,7 +16,7 @@ again, and nothing is left to be scatter-added.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -289,7 +289,8 @@ class WindowedAttention(NamedTuple):
         where there is no token. None where nothing reads it."""
         if self.probability is None:
             return None
-        (inverse,) = layout.gather((1 / vectors.norms,), query_slots, tile)
+        norms: Any = vectors.norms
+        (inverse,) = layout.gather((1 / norms,), query_slots, tile)
         return tf.expand_dims(inverse, axis)
 
     def _bias_gradient(

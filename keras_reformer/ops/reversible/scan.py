@@ -235,7 +235,7 @@ def _tensors_of(structure) -> tuple[list, Any]:
 
 
 def _fill(template, tensors: Sequence[tf.Tensor]):
-    tensors = iter(tensors)
+    remaining = iter(tensors)
     return tf.nest.map_structure(
-        lambda x: next(tensors) if x is _TENSOR else x, template
+        lambda x: next(remaining) if x is _TENSOR else x, template
     )
