@@ -42,7 +42,7 @@ VOCABULARY = batches.HIDDEN + 1
 PRETRAINING = {
     "objective": ("masked", "masked, causal, or none for no pretraining"),
     "mask_rate": (0.15, "share of bytes that are hidden"),
-    "pretrain_steps": (200, "of pretraining"),
+    "pretrain_steps": (100, "of pretraining"),
     "pretrain_batch_size": (8, "reviews in a step of pretraining"),
     "pretrain_learning_rate": (1e-3, "peak in pretraining"),
 }
@@ -55,7 +55,7 @@ NGRAMS = {
 OPTIONS = {
     "data": (runs.DATA / "movie_reviews.zip", "a file"),
     "length": (4096, "tokens of a review; what comes later is cut"),
-    "steps": (400, "of training the classifier"),
+    "steps": (300, "of training the classifier"),
     "batch_size": (8, "reviews in a step"),
     "learning_rate": (1e-3, runs.RATE_HELP),
     "head_dropout": (0.3, "before the classifier's dense layer"),
