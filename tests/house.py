@@ -51,10 +51,6 @@ TENSORFLOW_PLACES = (
 )
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 40
-# Private names that a file may use for now. It should be empty.
-PRIVATE_EXCEPTIONS = {
-    "keras_reformer/layers/stateless.py": {"_flatten_layers"},
-}
 # A path on the machine of whoever wrote it. (Not in a longer word or URL.)
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:work|root|home)/")
 # A line that hands on an argument under its own name.
@@ -250,7 +246,7 @@ def check_package_file(path: str, source: str) -> list[str]:
     complaints = [
         *check_direction(tree, path),
         *check_rooms(tree, path),
-        *private_names.check(tree, path, PRIVATE_EXCEPTIONS.get(path, ())),
+        *private_names.check(tree, path),
     ]
     if path.endswith("__init__.py"):
         complaints += check_public_names(tree, path)

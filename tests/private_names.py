@@ -12,7 +12,7 @@
 
 import ast
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,23 +32,19 @@ class OwnNames(NamedTuple):
     names: frozenset[str]
 
 
-def check(
-    tree: ast.Module, path: str, exceptions: Collection[str] = ()
-) -> Iterator[str]:
+def check(tree: ast.Module, path: str) -> Iterator[str]:
     """Complaints about private names of others.
 
     Args:
         tree: a file of the package.
         path: its path, for complaints.
-        exceptions: names that the file may use all the same.
     """
     classes = {**package_classes(), **_classes_of(tree)}
     anywhere = package_private_names() | _module_names(tree)
     anywhere = anywhere.union(*(own.names for own in classes.values()))
-    allowed = NAMED_TUPLE.union(exceptions)
     for node, owner in _owned_attributes(tree, None):
         name, where = node.attr, f"{path}:{node.lineno}: {ast.unparse(node)}"
-        if not _is_private(name) or name in allowed:
+        if not _is_private(name) or name in NAMED_TUPLE:
             continue
         if owner is not None and _is_own(node.value):
             if name not in _names_of(owner, classes):
@@ -58,7 +54,7 @@ def check(
     for name in _classes_of(tree):
         if _is_of_keras(name, classes):
             taken = classes[name].names & keras_private_names()
-            for each in sorted(taken.difference(allowed)):
+            for each in sorted(taken.difference(NAMED_TUPLE)):
                 yield f"{path}: {name} replaces Keras's private {each}"
 
 

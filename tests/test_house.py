@@ -1,6 +1,5 @@
 """The rules of the house, and proof that each can be broken."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import house, private_names
+from tests import house
 
 ROOT = Path(__file__).parent.parent
 # What builds, environments and commands leave behind is not the repository.
@@ -230,14 +229,6 @@ def test_bad_code_fails(path, source, complaint):
     complaints = house.check_package_file(f"keras_reformer/{path}", source)
     assert len(complaints) == 1
     assert complaint in complaints[0]
-
-
-@pytest.mark.parametrize("path", house.PRIVATE_EXCEPTIONS)
-def test_exceptions_are_needed(path):
-    tree = ast.parse((ROOT / path).read_text())
-    used = " ".join(private_names.check(tree, path))
-    for name in house.PRIVATE_EXCEPTIONS[path]:
-        assert name in used
 
 
 def test_private_keras_is_refused_everywhere():

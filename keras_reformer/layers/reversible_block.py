@@ -25,6 +25,8 @@ class ReversibleBlock(CompositeLayer):
     Args:
         attention: Keras layer of equal input and output shape.
         feed_forward: the same.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name`.
 
     Call arguments:
@@ -58,9 +60,9 @@ class ReversibleBlock(CompositeLayer):
 
     _layer_arguments = ("attention", "feed_forward")
 
-    def __init__(self, attention, feed_forward, **kwargs):
+    def __init__(self, attention, feed_forward, sublayers=None, **kwargs):
         kwargs["dtype"] = stream_dtype(kwargs.get("dtype"))
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(sublayers=sublayers, autocast=False, **kwargs)
         self.supports_masking = True
         self.attention = adopt(checks.layer("attention", attention))
         self.feed_forward = adopt(checks.layer("feed_forward", feed_forward))

@@ -48,6 +48,8 @@ class ReversibleSequence(CompositeLayer):
             names and seeds: one block's `call` runs for all. A sequence of a
             few blocks may also be repeated. `False` never scans. Defaults to
             `"auto"`.
+        sublayers: dict. Settings of sublayers that were changed after they
+            were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name`.
 
     Call arguments:
@@ -90,10 +92,11 @@ class ReversibleSequence(CompositeLayer):
         merge="concat",
         recompute=True,
         scan_blocks="auto",
+        sublayers=None,
         **kwargs,
     ):
         kwargs["dtype"] = stream_dtype(kwargs.get("dtype"))
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(sublayers=sublayers, autocast=False, **kwargs)
         self.supports_masking = True
         self.blocks = _check_blocks(blocks)
         track_each(self, "block", self.blocks)
