@@ -80,7 +80,7 @@ def export_saved_model(
         trainable: bool. Whether to add `train` and to keep gradients, which
             make the files larger and slower to write and to load. Without it
             what is loaded has no gradients. Defaults to `False`.
-        sampler: of `generate`, as of `ReformerCausalLM.generate`. Defaults to
+        sampler: of `generate`, as in `ReformerCausalLM.generate`. Defaults to
             `"top_p"`.
         stop_token_ids: of `generate`: ids that end a text.
         warm_up_batch_sizes: ints. Rows of the warm-up requests; there is one

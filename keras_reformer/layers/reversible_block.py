@@ -136,8 +136,8 @@ class ReversibleBlock(CompositeLayer):
         """The branches as pure functions, for `ops.reversible`.
 
         Args:
-            mask: as of `call`.
-            training: as of `call`.
+            mask: as in `call`.
+            training: as in `call`.
             signature_of: function `(layer, training)` to what is equal where
                 layers run the same function. Defaults to `None`: not known.
         """

@@ -141,7 +141,7 @@ class ReversibleSequence(CompositeLayer):
         """Outputs for whole prompts, and the cache that `decode` continues.
 
         Args:
-            inputs: as of `call`.
+            inputs: as in `call`.
             mask: Boolean tensor of shape `(batch, length)`, True at valid
                 positions, which come first.
             capacity: int or scalar tensor. Greatest number of positions.
@@ -160,7 +160,7 @@ class ReversibleSequence(CompositeLayer):
         """Outputs for one more position of each row.
 
         Args:
-            inputs: as of `call`, of length 1.
+            inputs: as in `call`, of length 1.
             cache: what `prefill` or `decode` returned.
             positions: int32 tensor of shape `(batch,)`.
             constants: what `decode_constants` returned, or None to compute

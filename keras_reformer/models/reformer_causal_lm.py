@@ -142,13 +142,13 @@ class ReformerCausalLM(LanguageModel):
         """Yields the text that `generate` returns, as it comes.
 
         Args:
-            prompts: as of `generate`.
-            max_length: as of `generate`.
-            sampler: as of `generate`, but for beams and KerasHub's.
-            seed: as of `generate`.
-            stop_token_ids: as of `generate`.
-            jit_compile: as of `generate`.
-            padding_id: as of `generate`.
+            prompts: as in `generate`.
+            max_length: as in `generate`.
+            sampler: as in `generate`, but for beams and KerasHub's.
+            seed: as in `generate`.
+            stop_token_ids: as in `generate`.
+            jit_compile: as in `generate`.
+            padding_id: as in `generate`.
 
         Yields:
             A list of int32 arrays: the new tokens of each row, prompts not

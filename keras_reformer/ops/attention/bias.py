@@ -55,9 +55,9 @@ class PositionBias(NamedTuple):
         """Gradients with respect to the values.
 
         Args:
-            query: as of `of_rows`.
-            key: as of `of_rows`.
-            rows: as of `of_rows`.
+            query: as in `of_rows`.
+            key: as in `of_rows`.
+            rows: as in `of_rows`.
             d_scores: gradient with respect to the scores that the bias was
                 added to.
         """

@@ -142,7 +142,7 @@ class _Vectors(NamedTuple):
 
 
 class _Masks(NamedTuple):
-    """What hides keys or drops weights; as of `exact_attention`."""
+    """What hides keys or drops weights; as in `exact_attention`."""
 
     mask: tf.Tensor | None
     attention_mask: tf.Tensor | None

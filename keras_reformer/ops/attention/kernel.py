@@ -1,14 +1,15 @@
 """Softmax attention of blocks of queries to blocks of keys.
 
-Every softmax of attention in this package is here. The forward pass takes
+Whatever attends in this package does it here. The forward pass takes
 queries with the keys they may see and returns the normalised output and the
 log-sum-exp of the scores, from which several such outputs are merged into
 one softmax. The backward pass takes the log-sum-exp of that whole softmax and
 recomputes the scores (Dao et al. 2022, "FlashAttention", appendix B.4):
 
-    p = exp(s - lse)      ds = p * (m * (do . v) - rowsum(do * o))
+    p = exp(s - lse) / n      ds = p * (m * (do . v) - rowsum(do * o))
 
-with `m` the dropout mask over its keep probability. It takes keys with the
+with `m` the dropout mask over its keep probability, and `n` what weights are
+divided by (`PairMask.count` and `probability`). It takes keys with the
 queries that may see them, so its scores are transposed: gradients with
 respect to keys and values are then complete and plain products, and only that
 with respect to queries needs a transposed factor, which a CPU multiplies at
@@ -150,8 +151,18 @@ def attend(
     return output, add_log(largest, total)[..., 0]
 
 
-def merge(total: tuple, part: tuple) -> tuple[tf.Tensor, tf.Tensor]:
-    """Outputs and log-sum-exps of one softmax from two of disjoint keys."""
+def merge(
+    total: tuple[tf.Tensor, tf.Tensor], part: tuple[tf.Tensor, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One softmax over the keys of both parts; a key in both counts twice.
+
+    Args:
+        total: output `(..., dim)` and log-sum-exp `(...)`.
+        part: the same of other keys.
+
+    Returns:
+        The same of all keys.
+    """
     (output, log_sum_exp), (output_part, log_sum_exp_part) = total, part
     largest = tf.maximum(log_sum_exp, log_sum_exp_part)
     largest = tf.where(~is_log_of_zero(largest), largest, 0.0)
@@ -184,6 +195,11 @@ def add_log(largest: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
     return tf.where(positive, largest + log, log_of_zero(total.dtype))
 
 
+def _huge(dtype: tf.DType) -> tf.Tensor:
+    """A log-sum-exp so large that all weights are zero."""
+    return -log_of_zero(dtype)
+
+
 class OutputGradient(NamedTuple):
     """What the backward pass reads of the whole softmax of each query.
 
@@ -199,8 +215,9 @@ class OutputGradient(NamedTuple):
     row_sum: tf.Tensor
 
     def where(self, exists: tf.Tensor) -> "OutputGradient":
-        """Weights of other queries, `exp(score - lse)`, become zero."""
-        huge = -log_of_zero(self.log_sum_exp.dtype)
+        """The same, so that all weights of queries that do not exist,
+        `exp(score - lse)`, are zero."""
+        huge = _huge(self.log_sum_exp.dtype)
         log_sum_exp = tf.where(exists, self.log_sum_exp, huge)
         return self._replace(log_sum_exp=log_sum_exp)
 
@@ -219,7 +236,8 @@ def attend_gradient(
         keys: Tensor of shape `(..., num_keys, key_dim)`.
         values: Tensor of shape `(..., num_keys, value_dim)`.
         d_output: of the queries.
-        pairs: of shape `(..., num_keys, num_queries)`: transposed.
+        pairs: of shape `(..., num_keys, num_queries)`: transposed. They have
+            no `scale`.
 
     Returns:
         The gradients, shaped as keys and values and `(..., num_keys,
@@ -242,7 +260,7 @@ def output_gradient(
 ) -> OutputGradient:
     """What `attend_gradient` reads, from what the forward pass returned."""
     d_output = tf.cast(d_output, output.dtype)
-    huge = -log_of_zero(log_sum_exp.dtype)
+    huge = _huge(log_sum_exp.dtype)
     return OutputGradient(
         d_output,
         tf.where(is_log_of_zero(log_sum_exp), huge, log_sum_exp),

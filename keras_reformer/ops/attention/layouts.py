@@ -35,8 +35,9 @@ class Chunks(NamedTuple):
     """The tokens of chunks, with those of the halo around them.
 
     Attributes:
-        token: int32 `(g, n, c)`. The token's position; -1 for none.
-        info: `TokenInfo` of the same shape, None where positions are all.
+        token: int32 `(g, n, c)`. The token's position; -1 where there is
+            none, and in a `PositionLayout` where it is masked.
+        info: `TokenInfo` of the same shape, None where `token` says it all.
     """
 
     token: tf.Tensor
@@ -47,7 +48,7 @@ class Slots(NamedTuple):
     """Where a tile's chunks, or windows of them, are gathered from.
 
     Attributes:
-        token: int32 `(r, n, k)`. The token's position; -1 for none.
+        token: int32 `(r, n, k)`. As in `Chunks`.
         chunk: int32 `(r, n, k / c)`. Number of the chunk among those of all
             rows; None where tokens of a chunk do not lie side by side.
     """
@@ -62,7 +63,8 @@ class Layout(Protocol):
     Attributes:
         num_rows: Number of rows: batch times heads.
         num_chunks: Number of chunks in a row.
-        num_ranks: Number of ranks, after which they begin again.
+        num_ranks: Modulus of the ranks that dropout counts: slots of all
+            chunks, of all rounds if there are several.
         first_chunk: Number of the first chunk, as dropout counts them.
     """
 
@@ -92,7 +94,10 @@ class Layout(Protocol):
         ...
 
     def gather(self, vectors: tuple, slots: Slots, tile: Tile) -> list:
-        """Takes vectors as `(r, n, k, ...)`, zero where there is no token."""
+        """Takes vectors as `(r, n, k, ...)`.
+
+        Where there is no token they are zero or any token's, but finite.
+        """
         ...
 
     def restore(self, results: tuple) -> tuple:
@@ -145,8 +150,8 @@ class PositionLayout:
         return TokenInfo(chunks.token)
 
     def slots(self, chunks: Chunks, tile: Tile, halo_before: int) -> Slots:
-        """Where a tile leaves its row without `wrap` it takes any chunk,
-        which the tokens' positions hide."""
+        """Without `wrap`, chunks outside the row are clamped to its ends; the
+        tokens there are -1, so masks hide them."""
         chunk = tile.chunk - halo_before + tf.range(size(chunks.token, 1))
         if self.wrap:
             chunk %= self.num_chunks
@@ -250,9 +255,9 @@ class HashLayout:
         rounds = self.rounds
         position, bucket, coordinates = None, None, None
         if self.window.same_bucket:
-            bucket = _take(rounds.buckets[:, self.index], order, -1)
+            bucket = _take_or_pad(rounds.buckets[:, self.index], order, -1)
         if self.needs_positions or not self.window.same_bucket:
-            position = _take(rounds.positions, order, -1)
+            position = _take_or_pad(rounds.positions, order, -1)
         if self.coordinates is not None:
             taken = take(self.coordinates, tf.maximum(order, 0))
             coordinates = tuple(tf.unstack(taken, rounds.num_hashes, axis=-1))
@@ -317,6 +322,6 @@ def zero_absent(taken: tf.Tensor, token: tf.Tensor) -> tf.Tensor:
     return taken * tf.cast(token >= 0, taken.dtype)[..., None]
 
 
-def _take(x: tf.Tensor, order: tf.Tensor, padding: int) -> tf.Tensor:
+def _take_or_pad(x: tf.Tensor, order: tf.Tensor, padding: int) -> tf.Tensor:
     """Takes `(g, t)` at `(g, n, c)` positions; `padding` at -1."""
     return tf.where(order >= 0, take(x, tf.maximum(order, 0)), padding)

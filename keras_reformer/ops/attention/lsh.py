@@ -1,11 +1,11 @@
 """LSH attention: all hash rounds as one softmax, its gradient by hand.
 
-Combining rounds by their log-sum-exps is one softmax over the union of the
-keys that all rounds show (Kitaev et al. 2020, section 2, equations 3 to 6).
-So the forward pass folds over rounds with a running output and log-sum-exp,
-and the backward pass folds again, recomputing scores against the total.
-Between the passes live the output, the log-sum-exp, the orders and the
-buckets: a round adds 4 to 8 bytes a token and head, and no scores.
+Combining rounds by their log-sum-exps is one softmax over the keys of all
+rounds, each as often as it is shown (Kitaev et al. 2020, section 2, equations
+3 to 6). So the forward pass folds over rounds with a running output and
+log-sum-exp, and the backward pass folds again, against the total.
+Between the passes live `_Residuals`: a round adds its order and buckets, 8
+bytes a token and head, and no scores.
 
 A round is windowed attention (`windowed.py`) in the layout of its sorted
 order (`layouts.HashLayout`); `kernel.merge` joins it with the rounds before.
@@ -102,7 +102,7 @@ def lsh_attention(
 
 
 class _Options(NamedTuple):
-    """How rounds attend; as of `lsh_attention`.
+    """How rounds attend: arguments of `lsh_attention`.
 
     Attributes:
         window: which keys a query sees.
@@ -207,7 +207,11 @@ def _round_attention(
         count if discount else None,
         importance and importance.by_rows(window, rounds.positions, dtype),
     )
-    coordinates = window_coordinates(window, *rounds[:2]) if discount else None
+    coordinates = (
+        window_coordinates(window, rounds.orders, rounds.buckets)
+        if discount
+        else None
+    )
 
     def layout_of(index: tf.Tensor) -> HashLayout:
         return HashLayout(

@@ -155,8 +155,8 @@ class WindowedAttention(NamedTuple):
     ) -> tuple[tf.Tensor, ...]:
         """Gradients of a tile's own tokens.
 
-        The tile's queries need the keys around them, and these keys all the
-        queries that see them: a halo of `reach` and of twice as many chunks.
+        `n` chunks of queries need `n + reach` chunks of keys, whose gradients
+        of scores need `n + 2 * reach` chunks of queries.
         """
         window = self.window
         slots = layout.slots(chunks, tile, window.reach)
@@ -246,8 +246,9 @@ class WindowedAttention(NamedTuple):
             query: tokens, along one axis of the pairs' matrices.
             key: tokens, along the other axis.
             rows: int32 `(r,)`. Numbers of the tile's rows.
-            query_chunks: int32 `(n,)`. Number of each first query's chunk.
-            num_ranks: Number of ranks, after which they begin again.
+            query_chunks: int32 `(n,)`. Number of the chunk that the first
+                query of each matrix is in.
+            num_ranks: of the layout.
             inverse_norms: one over the queries' lengths, along their axis.
         """
         bias, keep_scale, count, probability = None, None, None, None
@@ -285,8 +286,8 @@ class WindowedAttention(NamedTuple):
         tile: Tile,
         axis: int,
     ) -> tf.Tensor | None:
-        """One over queries' lengths, along their axis of the scores; zero
-        where there is no token. None where nothing reads it."""
+        """One over queries' lengths, along their axis of the scores, or None
+        where nothing reads it."""
         if self.probability is None:
             return None
         norms: Any = vectors.norms
