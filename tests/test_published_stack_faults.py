@@ -287,9 +287,9 @@ def test_the_backward_pass_does_not_hash_again(kind, monkeypatch):
     """A rebuilt vector, off by a rounding, may fall into another bucket."""
     stack, hash_vectors, calls = make_stack(kind), hashing.hash_vectors, []
 
-    def hash_anew(vectors, rotations, factors, mask=None):
+    def hash_anew(vectors, *options):
         calls.append(vectors)
-        buckets = hash_vectors(vectors, rotations, factors, mask)
+        buckets = hash_vectors(vectors, *options)
         return (buckets + len(calls)) % 4
 
     monkeypatch.setattr(hashing, "hash_vectors", hash_anew)

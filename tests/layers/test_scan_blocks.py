@@ -17,7 +17,6 @@ from keras_reformer.layers import (
 )
 from keras_reformer.layers.scan_signature import known_signature
 from keras_reformer.ops.reversible import scan
-from keras_reformer.ops.reversible.coupling import PureFunction
 from tests.support.executions import EXECUTIONS
 from tests.support.stacks import (
     LENGTH,
@@ -385,25 +384,3 @@ def test_what_scan_blocks_may_be():
     # Of files from before there was a choice.
     del config["scan_blocks"]
     assert ReversibleSequence.from_config(config).scan_blocks == "auto"
-
-
-@pytest.mark.parametrize(
-    "names, count",
-    [
-        ("ab", 1),
-        ("abab", 2),
-        ("ababab", 3),
-        ("aaaaaa", 3),
-        ("abcdabcd", 2),
-        ("ababcd", 1),
-        ("abababa", 1),
-        ("", 1),
-    ],
-)
-def test_scan_steps(names, count):
-    branches = [PureFunction(None, [], [], signature=name) for name in names]
-    assert scan.num_scan_steps(branches) == count
-
-
-def test_unknown_signatures_are_not_scanned():
-    assert scan.num_scan_steps([PureFunction(None, [], [])] * 4) == 1
