@@ -12,6 +12,7 @@ def no_engines(monkeypatch):
     monkeypatch.setattr(comparison, "ENGINES", {})
 
 
+@pytest.mark.slow
 def test_a_line_for_every_loader(exported, capsys, no_engines):
     assert main(["check-export", exported]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -214,6 +214,7 @@ def test_nan_keeps_the_last_good_checkpoint_and_its_model(poisoned):
         np.testing.assert_array_equal(variable, arrays[f"{number:05d}"])
 
 
+@pytest.mark.slow
 def test_resume_after_an_epoch_is_bit_equal(folder, finished, poisoned):
     run = folder / "runs" / "stopped"
     shutil.copytree(poisoned[0], run)

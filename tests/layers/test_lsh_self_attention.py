@@ -176,6 +176,7 @@ def test_gradient_by_what_comes_later_is_zero(kind):
         assert (gradient[:, : last + 1] != 0).any(axis=-1).any()
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("length", [5, 13])
@@ -189,6 +190,7 @@ def test_contents_of_masked_tokens_change_nothing(kind, causal, length):
     np.testing.assert_allclose(output[~mask] - nothing, 0, atol=1e-6)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("kind", ["bucket", "exact"])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("padding", [1, 3, 4, 12])
@@ -201,6 +203,7 @@ def test_the_amount_of_padding_changes_nothing(kind, causal, padding):
     np.testing.assert_allclose(output[:, :11], layer(x), atol=1e-6)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("policy", ["bfloat16", "float16", "mixed_float16"])
 @pytest.mark.parametrize("kind", ["bucket", "chunk", "exact"])
 @pytest.mark.parametrize("num_hashes", [1, 8])

@@ -112,7 +112,9 @@ def test_checkpoints_hold_it(tmp_path):
     np.testing.assert_array_equal(two(X), one(X))
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_every_device_has_it(jit_compile):
     devices = [
         f"CPU:{i}" for i in range(len(tf.config.list_logical_devices("CPU")))

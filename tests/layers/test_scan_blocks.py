@@ -84,7 +84,7 @@ def loops(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("graph", marks=pytest.mark.slow), "xla"]
+    "name", ["graph", pytest.param("xla", marks=pytest.mark.slow)]
 )
 def test_equal_plain_backpropagation(name, loops):
     # Float32's rounding of six blocks differs among processors.

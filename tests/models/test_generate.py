@@ -203,6 +203,7 @@ def test_weights_that_change_later():
 # --- Chunks ---
 
 
+@pytest.mark.slow
 def test_chunk_scope_of_one_lsh_layer():
     """Neither the other rows nor the padding of prompts move a border."""
     model = tiny.make_spread_model(scope="chunk", wrap=True)

@@ -67,6 +67,7 @@ def test_results_in_fit_and_evaluate_equal_numpy(jit):
         assert_results(found, expected)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_smoothed_loss():
     model = make_model()
     model.compile(

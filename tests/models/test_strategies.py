@@ -133,7 +133,9 @@ def test_arrays_to_predict_stay_on_the_host(two, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:A loss or metric other than")
-@pytest.mark.parametrize("kind", ["one", "two"])
+@pytest.mark.parametrize(
+    "kind", ["one", pytest.param("two", marks=pytest.mark.slow)]
+)
 def test_metrics_that_need_logits_without_labels(kind, two):
     metrics = ["accuracy", "sparse_top_k_categorical_accuracy"]
     strategy = two if kind == "two" else tf.distribute.OneDeviceStrategy("CPU")

@@ -103,6 +103,7 @@ def test_loss_of_a_masked_lm_counts_weighted_positions():
         model.evaluate(ids, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_classifier_learns():
     keras.utils.set_random_seed(0)
     model, ids = make(ReformerClassifier), make_ids(batch=16, length=12)

@@ -53,6 +53,7 @@ def test_hashing_puts_as_many_pairs_together(factors, cosine):
 
 
 @pytest.mark.parametrize("factors", [(2,), (16,), (128,), (32, 32)])
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("num_hashes", [1, 2, 4, 8, 64])
 def test_the_polynomial_is_near(factors, num_hashes):
     coefficients = fit_probability(factors, num_hashes)

@@ -37,6 +37,7 @@ def window(causal, before=1, after=0):
     return Window(CHUNK, before, after, causal, True, False)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 13])
 @pytest.mark.parametrize("before, after", [(1, 0), (0, 0), (2, 1)])
 @pytest.mark.parametrize("causal", [True, False])
