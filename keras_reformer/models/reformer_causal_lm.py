@@ -87,7 +87,7 @@ class ReformerCausalLM(LanguageModel):
         """Continues prompts, token by token, from a cache.
 
         With `scope="bucket"` each token's logits are those of the full pass;
-        `docs/design.md` says how far that goes for `scope="chunk"`.
+        `docs/decisions.md` says how far that goes for `scope="chunk"`.
 
         Args:
             prompts: list of lists of token ids, int array or tensor `(batch,

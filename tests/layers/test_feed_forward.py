@@ -66,6 +66,7 @@ def outputs_and_gradients(layer, weights, training=True):
     return run
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize(
     "chunk_length, gated", [(1, False), (4, True), (13, True), (20, False)]
 )

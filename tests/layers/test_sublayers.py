@@ -102,6 +102,7 @@ COPIES = {
 }
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("way", COPIES)
 @pytest.mark.parametrize("make", SHARED)
 def test_shared_layers_stay_shared(make, way, tmp_path):

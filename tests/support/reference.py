@@ -3,7 +3,7 @@
 Written to be believed, not to be fast: plain Python loops over batch, head,
 hash round, query and key, one short function per rule. Tests compare the
 library with these. After Kitaev et al., 2020 (https://arxiv.org/abs/2001.04451)
-and the decisions in docs/design.md.
+and the decisions in docs/decisions.md.
 """
 
 import functools
