@@ -151,7 +151,9 @@ def test_gradients_equal_finite_differences(kind, causal):
     positioned.check_gradients(layer, [bias.embeddings])
 
 
-@pytest.mark.parametrize("kind", ["lsh", "local"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("lsh", marks=pytest.mark.slow), "local"]
+)
 def test_no_tensor_is_as_large_as_length_times_length(kind):
     length = 2003
     layer = make_built(kind, position_bias=make_bias())

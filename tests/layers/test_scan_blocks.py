@@ -147,6 +147,7 @@ def nodes(sequence):
     return len(graph.node) + sum(len(f.node_def) for f in functions)
 
 
+@pytest.mark.slow
 def test_graph_does_not_grow_with_depth():
     few, many = nodes(make_sequence(2)), nodes(make_sequence(6))
     # Eight blocks more bring their weights; each alone has a thousand nodes.
@@ -328,6 +329,7 @@ def test_users_layers_are_scanned_where_the_user_says_so(scan_blocks, loops):
     assert loops == ([3] if scan_blocks is True else [])
 
 
+@pytest.mark.slow
 def test_known_blocks_are_not_scanned_where_the_user_says_so(loops):
     sequence = built(make_sequence(2))
     sequence.scan_blocks = False
