@@ -49,7 +49,7 @@ class LSHAttention:
                 value_dim)`.
             orders: what `LSHHasher.sort` returned for `query_key`.
             buckets: the same.
-            **options: `mask`, `dropping` and `bias` of `ops`.
+            **options: `mask`, `dropout` and `bias` of `ops`.
 
         Returns:
             Float tensor of the value's shape.

@@ -48,31 +48,29 @@ def attributes_of(layer):
 
 def sublayers_of(layer):
     """The layer and all inside of it, in an order that follows from them."""
-    found, waiting, seen = [], [layer], set()
-    while waiting:
-        parent = waiting.pop()
-        if id(parent) in seen:
-            continue
-        seen.add(id(parent))
-        if isinstance(parent, keras.Layer):
-            found.append(parent)
-        waiting += [x for x in _children(parent) if isinstance(x, _PARENTS)]
-    return found
+    return [x for x, _ in _walk(layer) if isinstance(x, keras.Layer)]
 
 
 def _values(watched):
     """All values, in an order that depends on the objects alone."""
-    found, waiting, seen = [], [watched], set()
+    found = []
+    for _, children in _walk(watched):
+        # Without their number, a last child could pass for the next parent's.
+        found += [len(children), *children]
+    return found
+
+
+def _walk(root):
+    """Yields each object that has children, once, and its children."""
+    waiting, seen = [root], set()
     while waiting:
         parent = waiting.pop()
         if id(parent) in seen:
             continue
         seen.add(id(parent))
         children = _children(parent)
-        # Without their number, a last child could pass for the next parent's.
-        found += [len(children), *children]
+        yield parent, children
         waiting += [x for x in children if isinstance(x, _PARENTS)]
-    return found
 
 
 def _children(parent):
