@@ -330,6 +330,13 @@ def mean(results, weights):
     }
 
 
+def keras_mean(results, weights):
+    """As `mean`, but with the plain mean of the losses: Keras's losses divide
+    by the number of labels, whatever these weigh."""
+    losses = [each["loss"] for each in results]
+    return {**mean(results, weights), "loss": float(np.mean(losses))}
+
+
 def all_right(results, weights):
     """How many batches, of one document each, have no error."""
     accuracies = [each["accuracy"] for each in results]

@@ -14,6 +14,8 @@ these would be lost beside them.
 import keras
 from keras import ops
 
+import keras_reformer
+
 RATE = 5.0
 BYTE_SCALE = 0.05
 INITIAL_STD = 0.02
@@ -65,7 +67,7 @@ class NgramEmbedding(keras.layers.Layer):
             )
             for size in self.sizes
         ]
-        self.dropout = keras.layers.Dropout(dropout, seed=seed)
+        self.dropout = keras_reformer.Dropout(dropout, seed=seed)
         self.projection = keras.layers.Dense(
             output_dim, kernel_initializer=_glorot(seed), name="projection"
         )

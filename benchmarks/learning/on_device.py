@@ -184,7 +184,9 @@ class Training:
         return loss
 
     def _validate(self, stage, results):
-        found = self._test(stage["test"], stage["validation"], batches.mean)
+        found = self._test(
+            stage["test"], stage["validation"], stage["summary"]
+        )
         row = {"step": self.step, **results, **stage["columns"]}
         row |= {f"val_{name}": value for name, value in found.items()}
         print(self.folder, row, flush=True)

@@ -101,7 +101,14 @@ def _export_stage(model, stage, folder):
         "columns": stage.columns,
         "test": _export_test(folder, model, validation),
         "validation": validation,
+        "summary": _summary(model),
     }
+
+
+def _summary(model):
+    """How `evaluate` makes one result of the batches'."""
+    has_own_loss = hasattr(model, "training_loss")
+    return batches.mean if has_own_loss else batches.keras_mean
 
 
 def export_evaluation(model, given, folder, case, summarize):

@@ -153,7 +153,7 @@ def make_classifier(options, kind, seed):
         backbone = make_backbone(options, kind, seed, causal=False)
         found, hidden = with_ngrams(backbone, backbone, options, inputs, seed)
     pooled = keras.layers.GlobalAveragePooling1D()(hidden, mask=mask)
-    pooled = keras.layers.Dropout(options.head_dropout, seed=seed)(pooled)
+    pooled = keras_reformer.Dropout(options.head_dropout, seed=seed)(pooled)
     logits = keras.layers.Dense(2, kernel_initializer="zeros")(pooled)
     logits = keras.layers.Rescaling(ngrams.RATE)(logits)
     return finish(keras.Model(inputs, logits), backbone, found)

@@ -48,6 +48,12 @@ def test_parts_of_a_batch_are_whole():
     np.testing.assert_array_equal(labels, [3, 4, 5])
 
 
+def test_keras_weighs_metrics_and_not_losses():
+    results = [{"accuracy": 1.0, "loss": 3.0}, {"accuracy": 0.8, "loss": 1.0}]
+    expected = {"accuracy": 0.95, "loss": 2.0}
+    assert batches.keras_mean(results, [3, 1]) == expected
+
+
 def test_means_are_weighted_and_documents_counted_whole():
     results = [{"accuracy": 1.0}, {"accuracy": 0.8}]
     assert batches.mean(results, [3, 1]) == {"accuracy": 0.95}

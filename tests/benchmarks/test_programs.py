@@ -40,14 +40,14 @@ def run_there(folders):
     )
 
 
-def assert_equal(folder, other, table, *columns):
+def assert_equal(folder, other, table, *columns, rel=1e-4):
     here, there = (runs.read_rows(each / table) for each in (folder, other))
     assert len(here) == len(there) > 0
     for one, two in zip(here, there, strict=True):
         for name in columns:
             expected = two[name]
             if isinstance(expected, float):
-                expected = pytest.approx(expected, rel=1e-4)
+                expected = pytest.approx(expected, rel=rel)
             assert one[name] == expected, name
 
 
@@ -73,9 +73,11 @@ def test_a_run_goes_on_from_another(tmp_path, monkeypatch, archive):
     run_here(reviews, there, [*arguments, "--export"], monkeypatch)
     run_there([there / "pretraining" / "lsh-0", there / "lsh-0"])
     pretraining = (each / "pretraining" / "lsh-0" for each in (here, there))
-    assert_equal(*pretraining, "curve.csv", "val_loss")
+    # Adam makes whole steps of gradients as small as rounding errors, and
+    # `fit` runs without XLA here.
+    assert_equal(*pretraining, "curve.csv", "val_loss", rel=1e-3)
     # From a start of its own the first loss would be another.
     both = here / "lsh-0", there / "lsh-0"
-    assert_equal(*both, "curve.csv", "loss", "val_accuracy")
+    assert_equal(*both, "curve.csv", "loss", "val_accuracy", rel=1e-3)
     columns = "split", "rounds", "reviews", "accuracy"
     assert_equal(*both, "evaluations.csv", *columns)
