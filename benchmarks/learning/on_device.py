@@ -184,9 +184,7 @@ class Training:
         return loss
 
     def _validate(self, stage, results):
-        found = self._test(
-            stage["test"], stage["validation"], stage["summary"]
-        )
+        found = self._test(stage["test"], stage["validation"], stage["summary"])
         row = {"step": self.step, **results, **stage["columns"]}
         row |= {f"val_{name}": value for name, value in found.items()}
         print(self.folder, row, flush=True)
