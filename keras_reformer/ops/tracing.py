@@ -1,8 +1,16 @@
 """Tracing functions into graphs, and where these will run."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
+
+PLATFORMS = ("cpu", "gpu", "tpu")
+
+_lowered_for: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "platform", default=None
+)
 
 
 def traced(function: Callable, jit_compile: bool = False) -> Callable:
@@ -20,13 +28,43 @@ def traced(function: Callable, jit_compile: bool = False) -> Callable:
     )
 
 
-def for_tpu() -> bool:
-    """Whether what is being traced will run on a TPU.
+@contextlib.contextmanager
+def lowering_for(platform: str) -> Iterator[None]:
+    """Traces here are for another platform than TensorFlow's own devices.
 
-    A TPU is used through its strategy alone, within which steps are traced.
+    Args:
+        platform: `"cpu"`, `"gpu"` or `"tpu"`.
     """
+    if platform not in PLATFORMS:
+        raise ValueError(
+            f"`platform` must be one of {PLATFORMS}. Received: "
+            f"platform={platform!r}"
+        )
+    token = _lowered_for.set(platform)
+    try:
+        yield
+    finally:
+        _lowered_for.reset(token)
+
+
+def platform() -> str:
+    """Where what is being traced will run: `"cpu"`, `"gpu"` or `"tpu"`.
+
+    TensorFlow uses a TPU through its strategy alone, within which steps are
+    traced, and places operations on a GPU that it sees.
+    """
+    lowered_for = _lowered_for.get()
+    if lowered_for is not None:
+        return lowered_for
     strategy = tf.distribute.get_strategy()
-    return isinstance(strategy, tf.distribute.TPUStrategy)
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return "tpu"
+    return "gpu" if tf.config.get_visible_devices("GPU") else "cpu"
+
+
+def for_tpu() -> bool:
+    """Whether what is being traced will run on a TPU."""
+    return platform() == "tpu"
 
 
 def is_symbolic(x) -> bool:

@@ -18,6 +18,19 @@ def test_a_tpu_is_known_by_its_strategy(monkeypatch):
     assert tracing.for_tpu()
 
 
+def test_a_trace_may_be_for_another_platform():
+    assert tracing.platform() == "cpu"
+    with tracing.lowering_for("tpu"):
+        assert tracing.for_tpu()
+        with tracing.lowering_for("gpu"):
+            assert tracing.platform() == "gpu"
+        assert tracing.platform() == "tpu"
+    assert tracing.platform() == "cpu"
+    with pytest.raises(ValueError, match="Received: platform='rocm'"):
+        with tracing.lowering_for("rocm"):
+            pass
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_what_is_traced_for_a_tpu_computes_the_same(name, monkeypatch):
     """Also where chunks have holes and tokens are masked."""
@@ -35,6 +48,7 @@ def test_what_is_traced_for_a_tpu_computes_the_same(name, monkeypatch):
         return [y, *tape.gradient(loss, [x, *layer.trainable_variables])]
 
     expected = gradients()
-    monkeypatch.setattr(tracing, "for_tpu", lambda: True)
-    for found, value in zip(gradients(), expected, strict=True):
+    with tracing.lowering_for("tpu"):
+        found_gradients = gradients()
+    for found, value in zip(found_gradients, expected, strict=True):
         np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-5)
