@@ -9,6 +9,16 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "learning"))
 
 
+@pytest.fixture(autouse=True)
+def figures_are_closed():
+    """A script draws and ends; here one process draws for all of them."""
+    yield
+    if "matplotlib" in sys.modules:
+        from matplotlib import pyplot
+
+        pyplot.close("all")
+
+
 @pytest.fixture
 def archive(tmp_path):
     """A file of 200 reviews, as `reviews.py` reads them."""
