@@ -48,6 +48,7 @@ TESTS = {
     "model": ("tests/models/test_reformer_causal_lm.py",),
     "published": ("tests/convert/test_goldens.py",),
     "rounds": (LSH, "tests/ops/attention/test_importance.py"),
+    "scaling": ("tests/planning",),
     "scopes": ("tests/layers/test_decoding.py",),
     "soak": ("tests/export/test_endpoints.py",),
     "tpu": ("tests/ops/loops", "tests/ops/test_tracing.py"),

@@ -116,7 +116,7 @@ def work(case):
     }
 
 
-def lower(model):
+def lower(model, batch_size=1):
     """A model's train step, as traced for a TPU.
 
     There is no TPU here, and so no strategy of one to trace in. To whoever
@@ -126,14 +126,14 @@ def lower(model):
     import tensorflow as tf
     import tpu_compiler
 
-    step = train_step(model)
+    step = train_step(model, batch_size)
     strategy = type(tf.distribute.get_strategy())
     with unittest.mock.patch.object(tf.distribute, "TPUStrategy", strategy):
         return tpu_compiler.lower(*step)
 
 
-def train_step(arguments):
-    """A step of one sequence, and the specs of its inputs."""
+def train_step(arguments, batch_size):
+    """A step, and the specs of its inputs."""
     import keras
     import tensorflow as tf
 
@@ -148,7 +148,8 @@ def train_step(arguments):
     def step(tokens, labels):
         return model.train_step((tokens, labels))["loss"]
 
-    spec = tf.TensorSpec((1, arguments["max_sequence_length"]), tf.int32)
+    shape = batch_size, arguments["max_sequence_length"]
+    spec = tf.TensorSpec(shape, tf.int32)
     return step, spec, spec
 
 

@@ -35,6 +35,7 @@ from keras_reformer.models import (
 
 if _typing.TYPE_CHECKING:
     from keras_reformer import convert as convert
+    from keras_reformer import planning as planning
     from keras_reformer.export import export_saved_model as export_saved_model
 
 __version__ = _metadata.version("keras-reformer")
@@ -62,12 +63,13 @@ __all__ = [
     "__version__",
     "convert",
     "export_saved_model",
+    "planning",
 ]
 
 
 def __getattr__(name):
     """Imports what few programs need when it is first asked for."""
-    if name in ("convert", "export"):
+    if name in ("convert", "export", "planning"):
         return _import_module(f"keras_reformer.{name}")
     if name == "export_saved_model":
         return _import_module("keras_reformer.export").export_saved_model

@@ -50,6 +50,27 @@ _RECALL_OPTIONS = {
     "seed": "seed of weights, hashing and data",
     "output": "folder that holds the runs",
 }
+_PLAN_OPTIONS = {
+    "length": (4096, "tokens in a sequence"),
+    "layers": (6, "number of reversible blocks"),
+    "heads": (4, "attention heads"),
+    "hidden_dim": (256, "width of a residual stream"),
+    "intermediate_dim": (1024, "width inside the feed-forward layers"),
+    "vocabulary_size": (258, "number of token ids"),
+    "num_hashes": (4, "LSH rounds"),
+    "chunk_length": (64, "attention window, in (sorted) positions"),
+    "batch_size": (1, "sequences in a step, on all chips together"),
+    "chips": (1, "devices that share the batch"),
+    "device": ("v5e", "a kind of TPU (v5e, v6e, ...) or GPU (h100, ...), cpu"),
+    "optimizer": ("adam", "adam, adamw, adafactor, momentum or sgd"),
+    "precision": ("float32", "float32 or mixed_bfloat16"),
+}
+# What the model's arguments are called here.
+_MODEL_NAMES = {
+    "length": "max_sequence_length",
+    "layers": "num_layers",
+    "heads": "num_heads",
+}
 _TYPES = {"num_buckets": int, "save_every": int, "time_limit": float}
 
 
@@ -99,6 +120,7 @@ def _build_parser():
     _add_convert_parser(subparsers)
     _add_check_export_parser(subparsers)
     _add_generate_parser(subparsers)
+    _add_plan_parser(subparsers)
     _add_demo_parser(subparsers)
     return parser
 
@@ -241,6 +263,30 @@ def _add_generate_parser(subparsers):
     for name, (kind, text) in _SAMPLER_OPTIONS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     parser.set_defaults(command=_generate)
+
+
+def _add_plan_parser(subparsers):
+    parser = subparsers.add_parser(
+        "plan",
+        help="predict the memory of a train step, part by part",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    defaults = {name: value for name, (value, _) in _PLAN_OPTIONS.items()}
+    helps = {name: text for name, (_, text) in _PLAN_OPTIONS.items()}
+    _add_options(parser, helps, defaults)
+    add = parser.add_argument
+    add("--key-dim", type=int, help="of a head; default: width over heads")
+    add("--memory", type=float, help="GiB, where a device has other than usual")
+    parser.set_defaults(command=_plan)
+
+
+def _plan(options):
+    from keras_reformer.commands import plan
+
+    renamed: dict[str, Any] = {
+        _MODEL_NAMES.get(name, name): value for name, value in options.items()
+    }
+    return plan.run(**renamed)
 
 
 def _add_demo_parser(subparsers):

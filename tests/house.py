@@ -21,6 +21,7 @@ RANKS = {
     "convert": 4,
     "distribute": 4,
     "export": 4,
+    "planning": 4,
     "visualize": 4,
     "commands": 5,
     "cli": 6,

@@ -152,7 +152,7 @@ def test_what_is_compiled_for_a_tpu_is_traced_for_one(monkeypatch):
     for_tpu = importlib.import_module("keras_reformer.ops.tracing").for_tpu
     compiler = types.SimpleNamespace(lower=lambda *step: for_tpu())
     monkeypatch.setitem(sys.modules, "tpu_compiler", compiler)
-    monkeypatch.setattr(tpu, "train_step", lambda model: ())
+    monkeypatch.setattr(tpu, "train_step", lambda *model: ())
     assert tpu.lower({})
     assert not for_tpu()
 
