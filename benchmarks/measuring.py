@@ -9,9 +9,11 @@ resident size just before the first step, when weights and inputs exist. It
 includes tracing and compiling.
 """
 
+import concurrent.futures
 import importlib.metadata
 import itertools
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -20,6 +22,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -54,66 +57,67 @@ class WorkerError(RuntimeError):
 # === Workers ===
 
 
-def environment(allocator, threads, tree=None):
+def environment(case, tree):
     """The worker's environment: the caller's, made the same for all.
 
-    `tree` is the checkout whose package is measured; without one it is the
-    caller's.
+    `tree` is the checkout whose package is measured.
     """
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("MALLOC_")
     }
-    if tree:
-        others = filter(None, [inherited.get("PYTHONPATH")])
-        inherited["PYTHONPATH"] = os.pathsep.join([str(tree), *others])
-        inherited["MEASURED_TREE"] = str(tree)
+    path = [str(tree), *filter(None, [inherited.get("PYTHONPATH")])]
+    threads = str(case["threads"])
     return {
         **inherited,
-        **ALLOCATORS[allocator],
-        "OMP_NUM_THREADS": str(threads),
+        **ALLOCATORS[case["allocator"]],
+        "PYTHONPATH": os.pathsep.join(path),
+        "MEASURED_TREE": str(tree),
+        "OMP_NUM_THREADS": threads,
         # Threads of torch that spin at barriers lose most of their time
         # as soon as another process wants a core.
         "OMP_WAIT_POLICY": "passive",
-        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTRAOP_THREADS": threads,
         "KERAS_BACKEND": "tensorflow",
         # All contenders on the processor: torch would stay there anyway.
         "CUDA_VISIBLE_DEVICES": "",
     }
 
 
-def run_worker(
-    name,
-    case,
-    allocator="default",
-    threads=None,
-    timeout=None,
-    tree=None,
-    show_progress=False,
-):
+def run_worker(name, case, tree=ROOT):
     """A benchmark's answer to a case, from a fresh process.
 
-    With `show_progress` what it writes to stderr is seen as it comes.
+    Lines that it prints before the answer are printed here as they come.
     """
-    threads = threads or num_cores()
-    case = {**case, "threads": threads}
-    try:
-        process = subprocess.run(
-            [sys.executable, str(WORKER), name, json.dumps(case)],
-            env=environment(allocator, threads, tree),
-            stdout=subprocess.PIPE,
-            stderr=None if show_progress else subprocess.PIPE,
-            text=True,
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise WorkerError(f"took longer than {timeout} s") from error
-    if process.returncode:
-        said = (process.stderr or "").strip().splitlines() or ["nothing said"]
-        raised = [line for line in said if _RAISED.match(line)] or said
-        raise WorkerError(f"exit {process.returncode}: {raised[-1][:300]}")
-    return json.loads(process.stdout.splitlines()[-1])
+    command = [sys.executable, str(WORKER), name, json.dumps(case)]
+    env = environment(case, tree)
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        answer = ""
+        for line in process.stdout:
+            print(answer, end="", flush=True)
+            answer = line
+        if not process.wait():
+            return json.loads(answer)
+        errors.seek(0)
+        said = errors.read().strip().splitlines() or ["nothing said"]
+    raised = [line for line in said if _RAISED.match(line)] or said
+    raise WorkerError(f"exit {process.returncode}: {raised[-1][:300]}")
+
+
+def call_elsewhere(function, *arguments):
+    """What a function returns, called in a fresh process.
+
+    For what this process should not import, or not hold afterwards.
+    """
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def measure_all(name, cases, options, trees, label):
@@ -132,37 +136,23 @@ def measure_all(name, cases, options, trees, label):
         label: callable. A case's name.
     """
     records, failed = [], set()
+    shared = {"threads": options.threads, "repeats": options.repeats}
     for number, allocator, case in itertools.product(
         range(options.rounds), options.allocators, cases
     ):
-        case = {**case, "allocator": allocator}
+        case = {**case, **shared, "allocator": allocator}
         for revision in list(trees)[:: -1 if number % 2 else 1]:
             title = label(case) + (f" [{revision}]" if len(trees) > 1 else "")
             if title in failed:
                 continue
             try:
-                found = run_worker(
-                    name,
-                    {**case, "repeats": options.repeats},
-                    allocator,
-                    options.threads,
-                    options.timeout,
-                    trees[revision],
-                    options.show_progress,
-                )
+                found = run_worker(name, case, trees[revision])
             except WorkerError as error:
                 failed.add(title)
                 print(f"{title} failed, {error}", flush=True)
                 continue
-            records.append(
-                {
-                    **case,
-                    **found,
-                    "found": list(found),
-                    "revision": revision,
-                    "note": options.note,
-                }
-            )
+            origin = {"revision": revision, "note": options.note}
+            records.append({**case, **found, "found": list(found), **origin})
             print(f"{title}: {told(records[-1])}", flush=True)
             save_json(options.json, records)
     return records
@@ -201,10 +191,9 @@ def resident_memory():
 
 def _status(field):
     try:
-        with open("/proc/self/status") as lines:
-            found = [line for line in lines if line.startswith(field)]
-        return int(found[0].split()[1]) / 2**10
-    except (OSError, IndexError):
+        status = pathlib.Path("/proc/self/status").read_text()
+        return int(re.search(rf"{field}:\s*(\d+)", status)[1]) / 2**10
+    except (OSError, TypeError):
         # No /proc: the peak so far stands for both. macOS counts in bytes.
         unit = 2**20 if sys.platform == "darwin" else 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -223,31 +212,27 @@ def num_cores():
 def describe_machine():
     """Processor, memory and versions, as a Markdown list."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    versions = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
-        try:
-            version = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        versions.append(f"{package} {version}")
-    return "\n".join(
-        [
-            f"- {_processor()}, {num_cores()} cores, {memory:.0f} GiB",
-            f"- {platform.system()} {platform.machine()}",
-            f"- {', '.join(versions)}",
-        ]
+    installed = {
+        each.name.lower().replace("_", "-"): each.version
+        for each in importlib.metadata.distributions()
+    }
+    versions = [
+        f"{name} {installed[name]}" for name in PACKAGES if name in installed
+    ]
+    python = platform.python_version()
+    return (
+        f"- {_processor()}, {num_cores()} cores, {memory:.0f} GiB\n"
+        f"- {platform.system()} {platform.machine()}\n"
+        f"- {', '.join([f'Python {python}', *versions])}"
     )
 
 
 def _processor():
     try:
-        with open("/proc/cpuinfo") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown processor"
+        about = pathlib.Path("/proc/cpuinfo").read_text()
+        return re.search(r"model name\s*: (.*)", about)[1]
+    except (OSError, TypeError):
+        return platform.processor() or "unknown processor"
 
 
 # === Records ===
@@ -259,7 +244,7 @@ def summarize(records):
     Of a list, such as the seconds of steps, over the entries of all records.
     """
     summary = {}
-    for name in records[0]["found"]:
+    for name in records[0]["found"] if records else ():
         values = []
         for record in records:
             value = record[name]
@@ -286,13 +271,19 @@ def grid(**values):
         yield dict(zip(values, combination, strict=True))
 
 
-def group(records, keys):
-    """Summaries by the values of `keys`, in the order first met."""
-    groups = {}
+def split(records, keys):
+    """Records by their values of `keys`, in the order first met."""
+    found = {}
     for record in records:
         place = tuple(record.get(key) for key in keys)
-        groups.setdefault(place, []).append(record)
-    return {key: summarize(members) for key, members in groups.items()}
+        found.setdefault(place, []).append(record)
+    return found
+
+
+def group(records, keys):
+    """Summaries by the values of `keys`, in the order first met."""
+    found = split(records, keys)
+    return {place: summarize(members) for place, members in found.items()}
 
 
 def nest(records, keys):

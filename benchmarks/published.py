@@ -12,7 +12,6 @@ gradients, of every parameter, relative to its norm.
 """
 
 import math
-import sys
 
 import keras
 import numpy as np
@@ -43,7 +42,6 @@ KINDS = {
 BIAS, OWN_BIAS = "lm_head.bias", "lm_head.decoder.bias"
 KEYS = ("kind", "seed")
 QUICK = {"cases": 4}
-SHOW_PROGRESS = True
 OPTIONS = {"cases": 80, "seed": 0}
 
 
@@ -67,7 +65,6 @@ def work(case):
         print(
             f"case {index}: {case['kind']}, {'-'.join(config['attn_layers'])}: "
             f"outputs {error:.1e}, gradients {gradient:.1e}",
-            file=sys.stderr,
             flush=True,
         )
     return found | {"transformers": transformers.__version__}

@@ -14,7 +14,6 @@ without it. `--load docs/soak.json` draws what is in the documents.
 """
 
 import os
-import sys
 import tempfile
 import time
 
@@ -42,7 +41,6 @@ NAMES = [kind + end for end in ("", WITHOUT) for kind in (*ENDPOINTS, "train")]
 KEYS = ("kind", "requests")
 DEFAULTS = {"allocators": ["default"]}
 QUICK = {"requests": 200}
-SHOW_PROGRESS = True
 OPTIONS = {"requests": 10_000, "kinds": NAMES}
 
 
@@ -54,16 +52,15 @@ def cases(options):
 
 
 def work(case):
-    """What the process held in its course; or writes an export."""
-    if case["kind"] == "export":
-        return write_export(case["folder"])
+    """What the process held in its course."""
     if case["kind"].endswith(WITHOUT):
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     log = Log(case["kind"])
-    if without(case["kind"]) == "train":
-        train(case, log)
+    name = without(case["kind"])
+    if name == "train":
+        train(case["requests"], log)
     else:
-        ask(case, log)
+        ask(name, case["requests"], log)
     _, resident, functions, _ = log.rows[-1]
     return {"log": log.rows, "resident": resident, "functions": functions}
 
@@ -77,25 +74,21 @@ def write_export(folder):
     from keras_reformer.export import export_saved_model
 
     model = keras_reformer.ReformerCausalLM(**SIZES)
-    return {"path": export_saved_model(model, folder)}
+    return export_saved_model(model, folder)
 
 
-def ask(case, log):
+def ask(name, requests, log):
     """Requests to one endpoint of an export that another process wrote."""
     import numpy as np
     import tensorflow as tf
 
-    name = without(case["kind"])
     with tempfile.TemporaryDirectory() as folder:
-        export = {"kind": "export", "folder": folder}
-        loaded = tf.saved_model.load(
-            measuring.run_worker("soak", export)["path"]
-        )
+        path = measuring.call_elsewhere(write_export, folder)
+        loaded = tf.saved_model.load(path)
     endpoint = getattr(loaded, name)
     draws = np.random.default_rng(0)
-    for _ in range(case["requests"]):
-        answer = endpoint(**request(name, draws))
-        for x in answer.values():
+    for _ in range(requests):
+        for x in endpoint(**request(name, draws)).values():
             x.numpy()
         log.count()
 
@@ -122,7 +115,7 @@ def request(name, draws):
     return found
 
 
-def train(case, log):
+def train(requests, log):
     """Steps of `fit` on a dataset of mixed lengths."""
     import keras
     import numpy as np
@@ -147,7 +140,7 @@ def train(case, log):
     model.fit(
         dataset,
         epochs=EPOCHS,
-        steps_per_epoch=case["requests"] // EPOCHS,
+        steps_per_epoch=requests // EPOCHS,
         callbacks=[counting],
         verbose=0,
     )
@@ -175,7 +168,6 @@ class Log:
             print(
                 f"{self.kind:<18}{self.done:>7,} {seconds:6.0f} s, "
                 f"{resident:.1f} MiB, {functions} functions",
-                file=sys.stderr,
                 flush=True,
             )
 
@@ -231,19 +223,18 @@ def summary(log):
 
 def plot(records, options):
     """Resident size against requests."""
-    figure, panels = reporting.make_panels(1, 1, 6)
     lines, styles = {}, {}
     for record in records:
         name = record["kind"]
-        lines[name] = [(row[0], row[1]) for row in record["log"]]
+        lines[name] = [row[:2] for row in record["log"]]
         styles[name] = {
             "color": f"C{[*ENDPOINTS, 'train'].index(without(name))}",
             "linestyle": "dashed" if name.endswith(WITHOUT) else "solid",
             "marker": "",
         }
-    panel = panels[0, 0]
+    figure, panels = reporting.make_panels(1, 1, 6)
     labels = {"xlabel": "requests, or training steps"}
     labels["ylabel"] = "resident size (MiB)"
-    reporting.draw_lines(panel, lines, styles, **labels)
-    panel.legend(fontsize="small", loc="lower right")
+    reporting.draw_lines(panels[0, 0], lines, styles, **labels)
+    panels[0, 0].legend(fontsize="small", loc="lower right")
     return figure

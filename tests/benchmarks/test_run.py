@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
 # ruff: noqa: E402
-import buckets
+import language_model
 import measuring
 import reporting
 import run
@@ -24,7 +24,7 @@ import worker
 def in_process(monkeypatch):
     """Workers answer here, which saves the imports of a process."""
 
-    def run_worker(name, case, *arguments, **options):
+    def run_worker(name, case, tree):
         module = importlib.import_module(name)
         answer = module.work({**case, "threads": 1})
         return json.loads(json.dumps(answer))
@@ -104,7 +104,7 @@ def test_tables_say_nothing_where_tests_passed(tmp_path, monkeypatch, capsys):
 def test_a_base_is_measured_in_turn(monkeypatch, capsys):
     trees = []
 
-    def run_worker(name, case, allocator, threads, timeout, tree, progress):
+    def run_worker(name, case, tree):
         assert (tree / "keras_reformer" / "__init__.py").exists()
         trees.append(tree)
         return {"rate": 2.0 if tree == ROOT else 4.0}
@@ -160,13 +160,25 @@ def test_what_is_compiled_for_a_tpu_is_traced_for_one(monkeypatch):
 # === Processes and tables ===
 
 
+CASE = {"allocator": "default", "threads": 1}
+
+
 def test_a_fresh_process_answers():
-    assert buckets.ask(16384) == [16, 16]
+    buckets = measuring.call_elsewhere(language_model.num_buckets, 16384)
+    assert buckets == [16, 16]
 
 
 def test_a_worker_that_fails_says_why():
     with pytest.raises(measuring.WorkerError, match="ModuleNotFoundError"):
-        measuring.run_worker("no_such_benchmark", {})
+        measuring.run_worker("no_such_benchmark", CASE)
+
+
+def test_progress_is_printed_before_the_answer(tmp_path, monkeypatch, capfd):
+    script = tmp_path / "worker.py"
+    script.write_text("print('half')\nprint('all')\nprint('{\"rate\": 1.0}')\n")
+    monkeypatch.setattr(measuring, "WORKER", script)
+    assert measuring.run_worker("any", CASE) == {"rate": 1.0}
+    assert capfd.readouterr().out == "half\nall\n"
 
 
 def record(name, seconds, growth):
