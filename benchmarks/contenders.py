@@ -79,39 +79,34 @@ def _shape(case):
 def lsh_layer(num_heads=HEADS, **options):
     import keras_reformer
 
-    defaults = {
-        "num_hashes": HASHES,
-        "chunk_length": CHUNK,
-        "causal": True,
-        "seed": 1,
-    }
+    options = {"num_hashes": HASHES, "causal": True, "seed": 1} | options
     return keras_reformer.LSHSelfAttention(
-        num_heads, HEAD_SIZE, **defaults | options
+        num_heads, HEAD_SIZE, chunk_length=CHUNK, **options
     )
 
 
 def lsh_step(case, jit_compile=True, **options):
     layer = lsh_layer(**options)
     layer.build(_shape(case))
-    backward = case["mode"] != "forward"
-    return steps.layer(layer, _shape(case), jit_compile, backward)
+    return _layer_step(layer, case, jit_compile)
 
 
-def _ours_exact(case):
+def _exact_step(case):
     return lsh_step(case, exact_below=case["length"])
 
 
-def _keras_attention(case):
+def _keras_step(case):
     import keras
 
     layer = keras.layers.MultiHeadAttention(HEADS, HEAD_SIZE, use_bias=False)
-    layer.build(_shape(case), _shape(case))
+    x = keras.Input(batch_shape=_shape(case))
+    model = keras.Model(x, layer(x, x, use_causal_mask=True))
+    return _layer_step(model, case)
 
-    def call(x, training):
-        return layer(x, x, use_causal_mask=True, training=training)
 
+def _layer_step(layer, case, jit_compile=True):
     backward = case["mode"] != "forward"
-    return steps.layer(layer, _shape(case), True, backward, call)
+    return steps.layer(layer, _shape(case), jit_compile, backward)
 
 
 # === PyTorch ===
@@ -224,9 +219,9 @@ CONTENDERS = {
     OURS: Contender(lsh_step),
     "ours, in models": Contender(functools.partial(lsh_step, **_IN_MODELS)),
     "ours, no XLA": Contender(functools.partial(lsh_step, jit_compile=False)),
-    "ours, exact": Contender(_ours_exact, quadratic_time=True),
+    "ours, exact": Contender(_exact_step, quadratic_time=True),
     "keras MultiHeadAttention": Contender(
-        _keras_attention, ours=False, largest_array=_scores
+        _keras_step, ours=False, largest_array=_scores
     ),
     "torch sdpa": Contender(
         _torch_sdpa, ("torch",), ours=False, quadratic_time=True

@@ -37,6 +37,12 @@ def num_buckets(length, scope="bucket"):
     return found[0] if isinstance(found, list) and len(found) == 1 else found
 
 
+def rotation_columns(length, scope="bucket"):
+    """Columns of a round's rotations: half the buckets of each factor."""
+    found = num_buckets(length, scope)
+    return sum(found if isinstance(found, list) else [found]) // 2
+
+
 def published(depth, length, threads, **options):
     """`ReformerModelWithLMHead` of the same shape, without dropout."""
     import torch

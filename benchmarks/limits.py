@@ -117,8 +117,7 @@ def bound(length, mode, rates):
     """Seconds of a layer's parts at a length, batch 1."""
     passes, gathers = (1, 3) if mode == "forward" else (3, 8)
     rows = length * HEADS * HASHES
-    factors = language_model.num_buckets(length)
-    columns = sum(factors if isinstance(factors, list) else [factors]) // 2
+    columns = language_model.rotation_columns(length)
     small = 2 * rows * 2 * CHUNK * HEAD_SIZE
     return {
         # Queries and keys are one matrix; values and outputs have one each.

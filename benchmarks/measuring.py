@@ -126,14 +126,8 @@ def measure_all(name, cases, options, trees, label):
     A round takes the cases in turn, so that a machine's bad minutes hit all
     alike, and each case in every tree; every other round begins with the
     last tree. A case that fails once is not tried again. Raw results are
-    stored after every case.
-
-    Args:
-        name: str. The benchmark.
-        cases: list of dicts.
-        options: the shared options of `run.py`.
-        trees: dict. Paths of checkouts by what they are called.
-        label: callable. A case's name.
+    stored after every case. `trees` has paths of checkouts by what they are
+    called; `label` makes a case's name.
     """
     records, failed = [], set()
     shared = {"threads": options.threads, "repeats": options.repeats}
@@ -249,13 +243,9 @@ def summarize(records):
         for record in records:
             value = record[name]
             values += value if isinstance(value, list) else [value]
-        if values and all(map(_is_number, values)):
+        if values and all(type(value) in (int, float) for value in values):
             summary[name] = statistics.median(values)
     return summary
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def told(record):

@@ -97,9 +97,8 @@ def make_layer(inputs, heads, num_hashes, **options):
 
 def make_rotations(scope, length, most, seeds):
     """Those of each seed, the first rounds of all numbers the same."""
-    factors = language_model.num_buckets(length, scope)
-    factors = factors if isinstance(factors, list) else [factors]
-    shape = (HEADS, HEAD_SIZE, most, sum(factors) // 2)
+    columns = language_model.rotation_columns(length, scope)
+    shape = (HEADS, HEAD_SIZE, most, columns)
     return [
         np.random.default_rng(seed).normal(size=shape).astype("float32")
         for seed in range(seeds)

@@ -14,6 +14,7 @@ without it. `--load docs/soak.json` draws what is in the documents.
 """
 
 import os
+import statistics
 import tempfile
 import time
 
@@ -182,14 +183,6 @@ def num_functions():
 # === Table and picture ===
 
 
-def slope(rows):
-    """MiB that a further thousand requests take, by least squares."""
-    import numpy as np
-
-    requests, resident, *_ = zip(*rows, strict=True)
-    return 1000 * np.polyfit(requests, resident, 1)[0]
-
-
 def tables(records, options):
     """What each process holds in its course."""
     columns = {
@@ -219,6 +212,12 @@ def summary(log):
         "least": log[0][2],
         "functions": functions,
     }
+
+
+def slope(rows):
+    """MiB that a further thousand requests take, by least squares."""
+    requests, resident, *_ = zip(*rows, strict=True)
+    return 1000 * statistics.linear_regression(requests, resident).slope
 
 
 def plot(records, options):
