@@ -3,6 +3,8 @@
 import importlib
 import json
 import pathlib
+import re
+import shlex
 import subprocess
 import sys
 import types
@@ -74,6 +76,19 @@ def test_what_is_measured_has_its_tests():
         path, _, name = test.partition("::")
         assert (ROOT / path).exists(), test
         assert not name or f"def {name}(" in (ROOT / path).read_text(), test
+
+
+def documented_commands():
+    text = (ROOT / "docs" / "benchmarks.md").read_text().replace("\\\n", " ")
+    return re.findall(r"^python benchmarks/run\.py (.*)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_commands_of_the_documents_name_options_that_exist(command):
+    arguments = shlex.split(command)
+    for package in run.REQUIRES.get(arguments[0], ()):
+        pytest.importorskip(package)
+    run.parse(arguments)
 
 
 # === The gate ===
