@@ -2,14 +2,12 @@
 
     python benchmarks/run.py limits [--lengths 4096 65536] [--measured FILE]
 
-Measures the rate of one large float32 product, of many small ones in the
-shapes and layouts of windowed attention, and of copying, each in a process of
-its own; the fastest of all tries counts. The bound of a layer is the time of
-its products at those rates: projections and hashing at the large product's,
-the rest at the small ones'. Sorting, softmax, gathers and all other traffic
-come for free, except that one column says what copying takes, which products
-may overlap. `--measured` takes what `run.py attention --json` stored and says
-how far ours is from the bound.
+Measures the rates of one large float32 product, of many small ones in the
+shapes and layouts of windowed attention, and of copying; the fastest of all
+tries counts. The bound of a layer is the time of its products at those rates.
+Sorting, softmax, gathers and all other traffic come for free, except that one
+column says what copying takes, which products may overlap. `--measured` takes
+what `run.py attention --json` stored and says how far ours is from the bound.
 """
 
 import pathlib

@@ -1,8 +1,8 @@
 """Cases in fresh processes: clocks, memory, machine and raw results.
 
-A driver calls `run_worker(name, case)`, which starts `worker.py`: it imports
-the benchmark `name`, calls its `work(case)` and prints the answer, a dict, as
-one line of JSON. No case inherits another's memory, threads or compiled code.
+A driver starts `worker.py` by `run_worker(name, case)`: that imports the
+benchmark `name`, calls its `work(case)` and prints the answer, a dict, as its
+last line, in JSON. No case inherits another's memory, threads or compiled code.
 
 Peak growth of a case is the greatest resident size of its process less the
 resident size just before the first step, when weights and inputs exist. It

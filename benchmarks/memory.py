@@ -2,19 +2,16 @@
 
     python benchmarks/run.py memory [--sweep depth rounds] [--length 16384]
 
-A case tells three sizes of its process: its greatest resident size ever; its
-resident size just before the first step; and what a step needs: after the
-first step freed memory goes back to the system and the peak is reset, and the
-peak of two further steps counts, less the size before the first. So the last
-leaves out what tracing and compiling take and give back; graph and code stay
-in it. Where the system cannot reset a peak, that of all steps stands for it.
+A case tells its process's greatest resident size ever, the size just before
+the first step, and what a step needs: after the first, freed memory goes back
+to the system and the peak is reset, and the peak of two further steps counts,
+less the size before the first. Where the system cannot reset a peak, that of
+all steps stands for it.
 
-Sweeps: `depth`, a train step with and without recomputation; `optimizer`, of
-that step only what Keras's Adam does; `rounds`, one LSH layer, forward and
-backward; `vocabulary`, the loss and its gradients, whose own size is taken
-off; `length`, a train step of few blocks. Depth is also measured by how much
-more a step needs at the whole length than at a quarter of it, where all that
-does not depend on the length cancels out.
+`depth` is measured at a quarter of the length too: what does not depend on the
+length cancels out in the difference. `optimizer` is what Keras's Adam does in
+such a step, `rounds` one LSH layer, `vocabulary` the loss and its gradients,
+whose own size is taken off, and `length` a train step of few blocks.
 """
 
 import ctypes

@@ -4,13 +4,12 @@
 
 An export is loaded in a process for each of `serve`, `score` and `generate`
 and asked with token ids of 1 to 3 rows and any length; another process fits a
-tiny language model on a dataset of mixed lengths, in ten epochs. Each tells
-its resident size and the number of functions that TensorFlow holds, of all
-traces, at every hundredth request or step. Both must become level.
+tiny language model on a dataset of mixed lengths. Each tells its resident size
+and the number of functions that TensorFlow holds, of all traces, at every
+hundredth request or step. Both must become level.
 
-oneDNN, which TensorFlow uses on x86, keeps what it prepared for a shape: sizes
-grow with new lengths, more and more slowly. "no oneDNN" shows what is left
-without it. `--load docs/soak.json` draws what is in the documents.
+oneDNN, which TensorFlow uses on x86, keeps what it prepared for a shape; "no
+oneDNN" is without it. `--load docs/soak.json` draws what is in the documents.
 """
 
 import os
