@@ -79,26 +79,27 @@ def plot(records, options):
     """Time and memory against length, a row of panels for every mode."""
     per_token = any(record["batch"] > 1 for record in records)
     tokens = records[0]["length"] * records[0]["batch"]
-    values = {
-        "seconds": ("us a token", 1e6 / tokens) if per_token else ("s", 1),
-        "growth": ("peak growth (MiB)", 1),
-    }
+    scale = 1e6 / tokens if per_token else 1
+    time = "us a token" if per_token else "seconds"
     found = measuring.split(records, ("mode", "allocator"))
-    figure, panels = reporting.make_panels(len(found), len(values))
-    for (place, members), row in zip(found.items(), panels, strict=True):
-        for (value, (ylabel, scale)), panel in zip(
-            values.items(), row, strict=True
-        ):
+    figure, panels = reporting.make_panels(len(found), 2)
+    for ((mode, allocator), members), row in zip(
+        found.items(), panels, strict=True
+    ):
+        axes = members, ["contender"], "length"
+        lines = (
+            (row[0], time, reporting.curves(*axes, "seconds", scale)),
+            (row[1], "peak growth (MiB)", reporting.curves(*axes, "growth")),
+        )
+        for panel, ylabel, points in lines:
             reporting.draw_lines(
                 panel,
-                reporting.curves(
-                    members, ["contender"], "length", value, scale
-                ),
+                points,
                 reporting.colors(CONTENDERS),
                 "x" if per_token else "xy",
                 xlabel="length",
                 ylabel=ylabel,
-                title=f"{place[0]}, {place[1]} allocator",
+                title=f"{mode}, {allocator} allocator",
             )
     panels[0, 0].legend(fontsize="small")
     return figure

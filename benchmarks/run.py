@@ -246,9 +246,9 @@ def main(arguments=None):
         raise SystemExit("no case was measured")
     if any(record["revision"] == "base" for record in records):
         tables = [reporting.base_table(records, label)]
-        reporting.report(noted(tables, records), options.markdown)
-        return
-    tables = module.tables(records, options)
+        options.picture = None
+    else:
+        tables = module.tables(records, options)
     reporting.report(noted(tables, records), options.markdown)
     draw(module, records, options)
 
