@@ -5,8 +5,8 @@
 An export is loaded in a process for each of `serve`, `score` and `generate`
 and asked with token ids of 1 to 3 rows and any length; another process fits a
 tiny language model on a dataset of mixed lengths. Each tells its resident size
-and the number of functions that TensorFlow holds, of all traces, at every
-hundredth request or step. Both must become level.
+and the number of functions that TensorFlow holds, of all traces, a hundred
+times in its course. Both must become level.
 
 oneDNN, which TensorFlow uses on x86, keeps what it prepared for a shape; "no
 oneDNN" is without it. `--load docs/soak.json` draws what is in the documents.
@@ -35,7 +35,7 @@ MOST_ROWS = 3
 WINDOW, NEW_TOKENS = 64, 16
 EPOCHS = 10
 WITHOUT = ", no oneDNN"
-EVERY = 100  # requests between two measurements
+MEASUREMENTS = 100
 ENDPOINTS = ("serve", "score", "generate")
 NAMES = [kind + end for end in ("", WITHOUT) for kind in (*ENDPOINTS, "train")]
 KEYS = ("kind", "requests")
@@ -45,6 +45,10 @@ OPTIONS = {"requests": 10_000, "kinds": NAMES}
 
 
 def cases(options):
+    if options.requests < 2 * EPOCHS:
+        raise SystemExit(
+            f"--requests: at least {2 * EPOCHS}. Received: {options.requests}"
+        )
     return measuring.grid(kind=options.kinds, requests=[options.requests])
 
 
@@ -55,7 +59,7 @@ def work(case):
     """What the process held in its course."""
     if case["kind"].endswith(WITHOUT):
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    log = Log(case["kind"])
+    log = Log(case["kind"], max(1, case["requests"] // MEASUREMENTS))
     name = without(case["kind"])
     if name == "train":
         train(case["requests"], log)
@@ -152,19 +156,20 @@ class Log:
     A row: requests, resident size in MiB, functions, seconds.
     """
 
-    def __init__(self, kind):
-        self.kind, self.rows, self.done = kind, [], 0
+    def __init__(self, kind, every):
+        self.kind, self.every = kind, every
+        self.rows, self.done = [], 0
         self.start = time.perf_counter()
 
     def count(self):
         self.done += 1
-        if self.done % EVERY and self.done > 1:
+        if self.done % self.every and self.done > 1:
             return
         seconds = time.perf_counter() - self.start
         resident, functions = measuring.resident_memory(), num_functions()
         row = self.done, round(resident, 2), functions, round(seconds, 1)
         self.rows.append(row)
-        if self.done % (10 * EVERY) == 0:
+        if self.done % (10 * self.every) == 0:
             print(
                 f"{self.kind:<18}{self.done:>7,} {seconds:6.0f} s, "
                 f"{resident:.1f} MiB, {functions} functions",

@@ -91,6 +91,12 @@ def test_commands_of_the_documents_name_options_that_exist(command):
     run.parse(arguments)
 
 
+def test_a_course_too_short_for_a_slope_is_refused():
+    module, options = run.parse(["soak", "--requests", "19"])
+    with pytest.raises(SystemExit, match="at least 20. Received: 19"):
+        module.cases(options)
+
+
 # === The gate ===
 
 
