@@ -10,6 +10,8 @@ includes tracing and compiling.
 """
 
 import concurrent.futures
+import ctypes
+import gc
 import importlib.metadata
 import itertools
 import json
@@ -155,22 +157,55 @@ def measure_all(name, cases, options, trees, label):
 # === Clocks and memory ===
 
 
-def measure(step, repeats):
-    """A worker's answer about `step`; to be called once all inputs exist."""
+def measure(step, repeats, needs=False):
+    """A worker's answer about `step`; to be called once all inputs exist.
+
+    With `needs` also what further steps need: the peak is that of them alone,
+    without what tracing and compiling take and give back.
+    """
     before = resident_memory()
-    first, seconds = time_steps(step, repeats)
-    growth = peak_memory() - before
-    return {"first": first, "seconds": seconds, "growth": growth}
+    (first,) = time_steps(step, 1)
+    peak = peak_memory()
+    is_reset = needs and reset_peak()
+    seconds = time_steps(step, repeats)
+    later = peak_memory()
+    peak = max(peak, later)
+    found = {"first": first, "seconds": seconds, "growth": peak - before}
+    if needs:
+        # Not less the size between steps: TensorFlow's pool of large tensors
+        # (oneDNN's allocator) keeps what the first step took.
+        needed = (later if is_reset else peak) - before
+        found |= {"peak": peak, "before": before}
+        found |= {"needs": needed, "reset": is_reset}
+    return found
 
 
 def time_steps(step, repeats):
-    """Seconds of the first call, and the list of those of `repeats` more."""
+    """The seconds of each of so many calls."""
     seconds = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return seconds[0], seconds[1:]
+    return seconds
+
+
+def reset_peak():
+    """Makes the peak the resident size of now; returns whether it did.
+
+    Freed memory goes back to the system before, where the allocator can.
+    """
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        pass
+    try:
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    # Some sandboxes take the number and do nothing.
+    return peak_memory() < resident_memory() + 8
 
 
 def peak_memory():

@@ -4,9 +4,9 @@
 
 A case tells its process's greatest resident size ever, the size just before
 the first step, and what a step needs: after the first, freed memory goes back
-to the system and the peak is reset, and the peak of two further steps counts,
-less the size before the first. Where the system cannot reset a peak, that of
-all steps stands for it.
+to the system and the peak is reset, and the peak of further steps counts, less
+the size before the first. Where the system cannot reset a peak, that of all
+steps stands for it.
 
 `depth` is measured at a quarter of the length too: what does not depend on the
 length cancels out in the difference. `optimizer` is what Keras's Adam does in
@@ -14,10 +14,7 @@ such a step, `rounds` one LSH layer, `vocabulary` the loss and its gradients,
 whose own size is taken off, and `length` a train step of few blocks.
 """
 
-import ctypes
-import gc
 import math
-import pathlib
 
 import contenders
 import language_model
@@ -26,58 +23,19 @@ import reporting
 import steps
 
 MIB = 2**20
-FURTHER_STEPS = 2
 HASHES = 2  # of the models
 HEAD_WIDTH = 512
 # Of a parameter: itself, its gradient and Adam's two slots, in float32.
 BYTES_OF_PARAMETER = 4 * 4
 
 
-# === Measuring ===
-
-
 def work(case):
     """Sizes of this process in MiB, before and during a few steps."""
     step, about = STEPS[case["sweep"]](case)
-    before = measuring.resident_memory()
-    step()
-    first = measuring.peak_memory()
-    release()
-    is_reset = reset_peak()
-    for _ in range(FURTHER_STEPS):
-        step()
-    later = measuring.peak_memory()
-    peak = max(first, later)
-    asked_for = before + about.pop("less", 0)
-    return {
-        "peak": peak,
-        "before": before,
-        "growth": peak - asked_for,
-        # Not less the size between steps: TensorFlow's pool of large tensors
-        # (oneDNN's allocator) keeps what the first step took.
-        "needs": (later if is_reset else peak) - asked_for,
-        "reset": is_reset,
-        **about,
-    }
-
-
-def release():
-    """Gives freed memory back to the system, where the allocator can."""
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        pass
-
-
-def reset_peak():
-    """Makes the peak the resident size of now; returns whether it did."""
-    try:
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    # Some sandboxes take the number and do nothing.
-    return measuring.peak_memory() < measuring.resident_memory() + 8
+    found = measuring.measure(step, case["repeats"], needs=True)
+    less = about.pop("less", 0)
+    sizes = {name: found[name] - less for name in ("growth", "needs")}
+    return {**found, **sizes, **about}
 
 
 # === Steps, and what else a case tells ===
@@ -197,7 +155,7 @@ TITLES = {
     "length": "Train step of {blocks} blocks against length",
 }
 KEYS = ("sweep", "recompute", "xla", "blocks", "rounds", "vocabulary", "length")
-DEFAULTS = {"allocators": ["default"]}
+DEFAULTS = {"allocators": ["default"], "repeats": 2}
 OPTIONS = {
     "sweep": list(AXES),
     "length": (16384, "of depth, optimizer and rounds"),
