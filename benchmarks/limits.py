@@ -118,24 +118,19 @@ def bound(length, mode, rates):
     rows = length * HEADS * HASHES
     columns = language_model.rotation_columns(length)
     small = 2 * rows * 2 * CHUNK * HEAD_SIZE
+    # Queries and keys are one matrix; values and outputs have one each.
+    projections = 3 * passes * 2 * length * WIDTH * HEADS * HEAD_SIZE
+    # Each round gathers queries' and keys' vectors, values and contexts, and
+    # backward these and the gradients by the first two.
+    copied = gathers * 2 * 4 * rows * HEAD_SIZE
     return {
-        # Queries and keys are one matrix; values and outputs have one each.
-        "projections": 3
-        * passes
-        * 2
-        * length
-        * WIDTH
-        * HEADS
-        * HEAD_SIZE
-        / rates[LARGE],
+        "projections": projections / rates[LARGE],
         "hashing": 2 * rows * HEAD_SIZE * columns / rates[LARGE],
         "small products": sum(
             count * small / rates[SMALL[layout]]
             for layout, count in PRODUCTS[mode].items()
         ),
-        # Each round gathers queries' and keys' vectors, values and contexts,
-        # and backward these and the gradients by the first two.
-        COPY: gathers * 2 * 4 * rows * HEAD_SIZE / rates[COPY],
+        COPY: copied / rates[COPY],
     }
 
 
