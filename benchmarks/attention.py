@@ -7,6 +7,8 @@ With `--tokens` a step has that many tokens at every length, as one long
 sequence or many short ones.
 """
 
+import functools
+
 import contenders
 import measuring
 import reporting
@@ -22,20 +24,22 @@ OPTIONS = {
     "longest": (32768, "length of contenders that take quadratic time"),
 }
 QUICK = {"lengths": [128]}
+COLUMNS = {
+    "s": "{seconds:.4f}",
+    "us/token": "{us:.2f}",
+    "peak growth, MiB": "{growth:.0f}",
+    "first step, s": "{first:.2f}",
+}
 
-
-# === Cases ===
+work = functools.partial(contenders.work, CONTENDERS)
 
 
 def cases(options):
     """The contenders of a length and mode side by side."""
     if options.tokens and any(options.tokens % n for n in options.lengths):
         raise SystemExit("--tokens: not a multiple of every length")
-    for case in measuring.grid(
-        length=options.lengths,
-        mode=options.modes,
-        contender=contenders.chosen(CONTENDERS, options),
-    ):
+    axes = {"length": options.lengths, "mode": options.modes}
+    for case in contenders.cases(CONTENDERS, options, **axes):
         case["batch"] = (options.tokens or case["length"]) // case["length"]
         why = obstacle(case, options)
         if why is None:
@@ -56,57 +60,46 @@ def obstacle(case, options):
     return None
 
 
-def work(case):
-    return contenders.work(CONTENDERS, case)
-
-
-# === Tables and picture ===
-
-
 def tables(records, options):
     """A table for every mode, allocator and length."""
     places = ("mode", "allocator", "length", "batch", "contender")
     for place, summaries in measuring.nest(records, places).items():
         mode, allocator, length, batch = place
+        title = f"{mode}, {length:,} tokens, batch {batch}"
         yield reporting.contender_table(
-            f"{mode}, {length:,} tokens, batch {batch}, {allocator} allocator",
+            f"{title}, {allocator} allocator",
             summaries,
             OURS,
             length * batch,
-            {
-                "s": "{seconds:.4f}",
-                "us/token": "{us:.2f}",
-                "peak growth, MiB": "{growth:.0f}",
-                "first step, s": "{first:.2f}",
-            },
+            COLUMNS,
         )
 
 
 def plot(records, options):
     """Time and memory against length, a row of panels for every mode."""
     per_token = any(record["batch"] > 1 for record in records)
+    tokens = records[0]["length"] * records[0]["batch"]
+    scale = 1e6 / tokens if per_token else 1
     time = "us a token" if per_token else "seconds"
-    found = {}
-    for (*place, name, length, batch), each in measuring.group(
-        records, ("mode", "allocator", "contender", "length", "batch")
-    ).items():
-        scale = 1e6 / (length * batch) if per_token else 1
-        times, growths = found.setdefault(tuple(place), ({}, {}))
-        times.setdefault(name, []).append((length, each["seconds"] * scale))
-        growths.setdefault(name, []).append((length, each["growth"]))
+    found = measuring.split(records, ("mode", "allocator"))
     figure, panels = reporting.make_panels(len(found), 2)
-    for place, lines, row in zip(found, found.values(), panels, strict=True):
-        for panel, points, ylabel in zip(
-            row, lines, (time, "peak growth (MiB)"), strict=True
-        ):
+    for ((mode, allocator), members), row in zip(
+        found.items(), panels, strict=True
+    ):
+        axes = members, ["contender"], "length"
+        lines = (
+            (row[0], time, reporting.curves(*axes, "seconds", scale)),
+            (row[1], "peak growth (MiB)", reporting.curves(*axes, "growth")),
+        )
+        for panel, ylabel, points in lines:
             reporting.draw_lines(
                 panel,
                 points,
-                {name: {"color": f"C{i}"} for i, name in enumerate(CONTENDERS)},
+                reporting.colors(CONTENDERS),
                 "x" if per_token else "xy",
                 xlabel="length",
                 ylabel=ylabel,
-                title=f"{place[0]}, {place[1]} allocator",
+                title=f"{mode}, {allocator} allocator",
             )
     panels[0, 0].legend(fontsize="small")
     return figure

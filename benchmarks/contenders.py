@@ -17,15 +17,16 @@ import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
-import buckets
+import language_model
 import measuring
 import steps
-from buckets import CHUNK
+from language_model import CHUNK
 
 WIDTH = 512
 HEADS = 8
 HEAD_SIZE = 64
 HASHES = 4
+INSTALL = 'pip install -e ".[benchmarks]"'
 MODES = ("forward", "forward+backward")
 
 
@@ -43,21 +44,20 @@ class Contender(NamedTuple):
     quadratic_time: bool = False
 
 
+def cases(contenders, options, **values):
+    """All combinations of values, the contenders side by side."""
+    return measuring.grid(**values, contender=chosen(contenders, options))
+
+
 def chosen(contenders, options):
     """Names of those asked for that can run here; beside a base only ours."""
     names = []
     for name in options.contenders:
         contender = contenders[name]
-        missing = [
-            package
-            for package in contender.packages
-            if not importlib.util.find_spec(package)
-        ]
-        if missing:
-            print(
-                f"{name}: left out, no {missing[0]} here; "
-                'pip install -e ".[benchmarks]"'
-            )
+        present = map(importlib.util.find_spec, contender.packages)
+        if not all(present):
+            needed = " and ".join(contender.packages)
+            print(f"{name}: left out, needs {needed} ({INSTALL})")
         elif contender.ours or not options.base:
             names.append(name)
     return names
@@ -76,38 +76,37 @@ def _shape(case):
 # === TensorFlow ===
 
 
-def _ours(case, jit_compile=True, **options):
+def lsh_layer(num_heads=HEADS, **options):
     import keras_reformer
 
-    layer = keras_reformer.LSHSelfAttention(
-        HEADS,
-        HEAD_SIZE,
-        num_hashes=HASHES,
-        chunk_length=CHUNK,
-        causal=True,
-        seed=1,
-        **options,
+    options = {"num_hashes": HASHES, "causal": True, "seed": 1} | options
+    return keras_reformer.LSHSelfAttention(
+        num_heads, HEAD_SIZE, chunk_length=CHUNK, **options
     )
+
+
+def lsh_step(case, jit_compile=True, **options):
+    layer = lsh_layer(**options)
     layer.build(_shape(case))
-    backward = case["mode"] != "forward"
-    return steps.layer(layer, _shape(case), jit_compile, backward)
+    return _layer_step(layer, case, jit_compile)
 
 
-def _ours_exact(case):
-    return _ours(case, exact_below=case["length"])
+def _exact_step(case):
+    return lsh_step(case, exact_below=case["length"])
 
 
-def _keras_attention(case):
+def _keras_step(case):
     import keras
 
     layer = keras.layers.MultiHeadAttention(HEADS, HEAD_SIZE, use_bias=False)
-    layer.build(_shape(case), _shape(case))
+    x = keras.Input(batch_shape=_shape(case))
+    model = keras.Model(x, layer(x, x, use_causal_mask=True))
+    return _layer_step(model, case)
 
-    def call(x, training):
-        return layer(x, x, use_causal_mask=True, training=training)
 
+def _layer_step(layer, case, jit_compile=True):
     backward = case["mode"] != "forward"
-    return steps.layer(layer, _shape(case), True, backward, call)
+    return steps.layer(layer, _shape(case), jit_compile, backward)
 
 
 # === PyTorch ===
@@ -143,7 +142,9 @@ def _transformers(case):
         num_attention_heads=HEADS,
         attention_head_size=HEAD_SIZE,
         num_hashes=HASHES,
-        num_buckets=buckets.ask(case["length"]),
+        num_buckets=measuring.call_elsewhere(
+            language_model.num_buckets, case["length"]
+        ),
         lsh_attn_chunk_length=CHUNK,
         lsh_num_chunks_before=1,
         lsh_num_chunks_after=0,
@@ -215,12 +216,12 @@ def _rotated(case):
 OURS = "ours, XLA"
 _IN_MODELS = {"query_key_kernel_size": 2, "center_hashes": True}
 CONTENDERS = {
-    OURS: Contender(_ours),
-    "ours, in models": Contender(functools.partial(_ours, **_IN_MODELS)),
-    "ours, no XLA": Contender(functools.partial(_ours, jit_compile=False)),
-    "ours, exact": Contender(_ours_exact, quadratic_time=True),
+    OURS: Contender(lsh_step),
+    "ours, in models": Contender(functools.partial(lsh_step, **_IN_MODELS)),
+    "ours, no XLA": Contender(functools.partial(lsh_step, jit_compile=False)),
+    "ours, exact": Contender(_exact_step, quadratic_time=True),
     "keras MultiHeadAttention": Contender(
-        _keras_attention, ours=False, largest_array=_scores
+        _keras_step, ours=False, largest_array=_scores
     ),
     "torch sdpa": Contender(
         _torch_sdpa, ("torch",), ours=False, quadratic_time=True

@@ -24,12 +24,11 @@ import reporting
 from contenders import Contender
 from language_model import FEED_FORWARD, HEADS, VOCABULARY, WIDTH
 
-OURS = "ours, XLA"
+OURS, NO_CACHE = "ours, XLA", "no cache, XLA"
+TRANSFORMERS = "transformers Reformer"
 TOKENS = 32
 # A full pass, or a step that sees everything, is measured up to here.
-LONGEST = {"no cache, XLA": 16384, "transformers Reformer": 16384}
-KEYS = ("length", "contender")
-QUICK = {"lengths": [128], "depth": 2}
+LONGEST = {NO_CACHE: 16384, TRANSFORMERS: 16384}
 
 
 # === Steps ===
@@ -148,25 +147,23 @@ CONTENDERS = {
     OURS: Contender(cached_step),
     "ours": Contender(functools.partial(cached_step, jit_compile=False)),
     "exact attention, XLA": Contender(exact_step),
-    "no cache, XLA": Contender(full_pass_step),
-    "transformers Reformer": Contender(
+    NO_CACHE: Contender(full_pass_step),
+    TRANSFORMERS: Contender(
         transformers_step, ("torch", "transformers"), ours=False
     ),
 }
+KEYS = ("length", "contender")
 OPTIONS = {
     "lengths": [1024, 4096, 16384, 65536],
     "depth": 6,
     "contenders": list(CONTENDERS),
 }
+QUICK = {"lengths": [128], "depth": 2}
 
 
 def cases(options):
-    """The contenders of a length side by side."""
-    for case in measuring.grid(
-        length=options.lengths,
-        depth=[options.depth],
-        contender=contenders.chosen(CONTENDERS, options),
-    ):
+    axes = {"length": options.lengths, "depth": [options.depth]}
+    for case in contenders.cases(CONTENDERS, options, **axes):
         if case["length"] <= LONGEST.get(case["contender"], case["length"]):
             yield case
 
@@ -174,7 +171,7 @@ def cases(options):
 def work(case):
     """In seconds a token."""
     found = contenders.work(CONTENDERS, case)
-    count = 1 if case["contender"].startswith("no cache") else TOKENS
+    count = 1 if case["contender"] == NO_CACHE else TOKENS
     found["seconds"] = [second / count for second in found["seconds"]]
     return found
 
@@ -184,10 +181,9 @@ def work(case):
 
 def tables(records, options):
     """Milliseconds of a token, and how many times those of ours."""
-    found = measuring.nest(records, ("length", "contender"))
     names = list(dict.fromkeys(record["contender"] for record in records))
     rows = []
-    for (length,), summaries in found.items():
+    for (length,), summaries in measuring.nest(records, KEYS).items():
         ours = summaries.get(OURS, {}).get("seconds")
         row = [f"{length:,}"]
         for name in names:
@@ -201,13 +197,12 @@ def tables(records, options):
 def plot(records, options):
     """Time of a token against the context."""
     figure, panels = reporting.make_panels(1, 1, 6)
-    lines = {
-        name: [(x, 1e3 * each["seconds"]) for x, each in found.items()]
-        for (name,), found in measuring.nest(
-            records, ("contender", "length")
-        ).items()
-    }
-    labels = {"xlabel": "tokens of context", "ylabel": "ms a token"}
-    reporting.draw_lines(panels[0, 0], lines, logarithmic="xy", **labels)
+    reporting.draw_lines(
+        panels[0, 0],
+        reporting.curves(records, ["contender"], "length", "seconds", 1e3),
+        logarithmic="xy",
+        xlabel="tokens of context",
+        ylabel="ms a token",
+    )
     figure.legend(fontsize="small", loc="outside upper center", ncols=2)
     return figure

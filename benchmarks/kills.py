@@ -20,7 +20,6 @@ import multiprocessing
 import os
 import pathlib
 import random
-import sys
 import tempfile
 import time
 
@@ -46,13 +45,32 @@ SETTINGS = {
 # The longest that a file of a checkpoint takes, roughly.
 LONGEST_WRITE = 0.03
 KEYS = ("kills", "seed")
-QUICK = {"kills": 2}
-SHOW_PROGRESS = True
 OPTIONS = {"kills": 20, "seed": 0}
+QUICK = {"kills": 2}
 
 
 def cases(options):
     return [{"kills": options.kills, "seed": options.seed}]
+
+
+def work(case):
+    """Rows of all kills, and the seconds of an undisturbed run."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    chance = random.Random(case["seed"])
+    with tempfile.TemporaryDirectory() as output:
+        runs = Runs(pathlib.Path(output))
+        runs.finish("warm-up")
+        began = time.monotonic()
+        runs.finish("undisturbed")
+        seconds = time.monotonic() - began
+        rows = []
+        for number in range(1, case["kills"] + 1):
+            rows.append(disturb(runs, number, seconds, chance))
+            print(*rows[-1].values(), flush=True)
+    return {"undisturbed": seconds, "rows": rows}
+
+
+# === Runs ===
 
 
 def fit(output, name, resume, out):
@@ -97,19 +115,16 @@ class Runs:
         """Whether a checkpoint's file is there that has no name yet."""
         return (self.output / name / "tmp-checkpoint.npz").exists()
 
-    def variables(self, name):
-        """The bytes of every variable of model and optimizer."""
+    def end(self, name):
+        """The bytes of every variable, and step and loss of each epoch."""
         import numpy as np
 
         with np.load(self.output / name / "checkpoint.npz") as arrays:
             names = sorted(set(arrays.files) - {"about"})
-            return [arrays[each].tobytes() for each in names]
-
-    def validation(self, name):
-        """Step and validation loss of each epoch in the log."""
+            variables = [arrays[each].tobytes() for each in names]
         with open(self.output / name / "log.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        return [(row["step"], row["val_loss"]) for row in rows]
+        return variables, [(row["step"], row["val_loss"]) for row in rows]
 
 
 def kill_while_writing(runs, name, process, number, delay):
@@ -140,10 +155,7 @@ def disturb(runs, number, seconds, chance):
     half = runs.has_begun(name)
     lines = runs.finish(name, resume=True).splitlines()
     resumed = [line.split()[-1] for line in lines if "resumed" in line]
-    equal = all(
-        found(name) == found("undisturbed")
-        for found in (runs.variables, runs.validation)
-    )
+    equal = runs.end(name) == runs.end("undisturbed")
     return {
         "kill": number,
         "moment": "any" if number % 2 else "writing",
@@ -153,23 +165,6 @@ def disturb(runs, number, seconds, chance):
         "resumed at step": (resumed or ["0"])[0],
         "equal end": "yes" if equal else "NO",
     }
-
-
-def work(case):
-    """Rows of all kills, and the seconds of an undisturbed run."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    chance = random.Random(case["seed"])
-    with tempfile.TemporaryDirectory() as output:
-        runs = Runs(pathlib.Path(output))
-        runs.finish("warm-up")
-        began = time.monotonic()
-        runs.finish("undisturbed")
-        seconds = time.monotonic() - began
-        rows = []
-        for number in range(1, case["kills"] + 1):
-            rows.append(disturb(runs, number, seconds, chance))
-            print(*rows[-1].values(), file=sys.stderr, flush=True)
-    return {"undisturbed": seconds, "rows": rows}
 
 
 def tables(records, options):

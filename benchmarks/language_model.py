@@ -5,10 +5,10 @@ Width 256, 4 heads, local and LSH attention in turn, chunks of 64, 4 rounds.
 
 import math
 
-import buckets
-from buckets import CHUNK
+import measuring
 
-VOCABULARY, WIDTH, HEADS, FEED_FORWARD, HASHES = 258, 256, 4, 1024, 4
+VOCABULARY, WIDTH, HEADS, FEED_FORWARD = 258, 256, 4, 1024
+HASHES, CHUNK = 4, 64
 
 
 def ours(depth, length, **options):
@@ -27,6 +27,20 @@ def ours(depth, length, **options):
         "seed": 0,
     }
     return keras_reformer.ReformerCausalLM(**sizes | options)
+
+
+def num_buckets(length, scope="bucket"):
+    """How many buckets ours takes: an int, or a list of factors."""
+    layer = {"num_layers": 1, "attention_layers": ("lsh",), "scope": scope}
+    config = ours(1, length, **layer).backbone.get_config()
+    found = config["num_buckets"]
+    return found[0] if isinstance(found, list) and len(found) == 1 else found
+
+
+def rotation_columns(length, scope="bucket"):
+    """Columns of a round's rotations: half the buckets of each factor."""
+    found = num_buckets(length, scope)
+    return sum(found if isinstance(found, list) else [found]) // 2
 
 
 def published(depth, length, threads, **options):
@@ -49,7 +63,7 @@ def published(depth, length, threads, **options):
         axial_pos_shape=near_square(length),
         axial_pos_embds_dim=[WIDTH // 4, WIDTH - WIDTH // 4],
         num_hashes=HASHES,
-        num_buckets=buckets.ask(length),
+        num_buckets=measuring.call_elsewhere(num_buckets, length),
         lsh_attn_chunk_length=CHUNK,
         local_attn_chunk_length=CHUNK,
         hidden_dropout_prob=0.0,

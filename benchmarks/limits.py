@@ -2,20 +2,18 @@
 
     python benchmarks/run.py limits [--lengths 4096 65536] [--measured FILE]
 
-Measures the rate of one large float32 product, of many small ones in the
-shapes and layouts of windowed attention, and of copying, each in a process of
-its own; the fastest of all tries counts. The bound of a layer is the time of
-its products at those rates: projections and hashing at the large product's,
-the rest at the small ones'. Sorting, softmax, gathers and all other traffic
-come for free, except that one column says what copying takes, which products
-may overlap. `--measured` takes what `run.py attention --json` stored and says
-how far ours is from the bound.
+Measures the rates of one large float32 product, of many small ones in the
+shapes and layouts of windowed attention, and of copying; the fastest of all
+tries counts. The bound of a layer is the time of its products at those rates.
+Sorting, softmax, gathers and all other traffic come for free, except that one
+column says what copying takes, which products may overlap. `--measured` takes
+what `run.py attention --json` stored and says how far ours is from the bound.
 """
 
 import pathlib
 
-import buckets
 import contenders
+import language_model
 import measuring
 import reporting
 import steps
@@ -43,8 +41,6 @@ PRODUCTS = {
 PARTS = ("projections", "hashing", "small products")
 MANY = 512
 COPIED = 2**28
-
-
 KEYS = ("name",)
 DEFAULTS = {"repeats": 20, "rounds": 2}
 QUICK = {"lengths": [1024], "names": [LARGE, COPY]}
@@ -66,7 +62,8 @@ def work(case):
     """The fastest rate, in 10^9 a second."""
     make = copy_step if case["name"] == COPY else product_step
     step, amount = make(case["name"])
-    _, seconds = measuring.time_steps(step, case["repeats"])
+    step()
+    seconds = measuring.time_steps(step, case["repeats"])
     return {"rate": amount / min(seconds) / 1e9}
 
 
@@ -84,12 +81,7 @@ def product_step(name):
     )
 
     def multiply(left, right):
-        return tf.matmul(
-            left,
-            right,
-            transpose_a=layout[0] == "t",
-            transpose_b=layout[1] == "t",
-        )
+        return tf.matmul(left, right, layout[0] == "t", layout[1] == "t")
 
     operations = 2 * count * rows * inner * columns
     return steps.compiled(multiply, inputs, True), operations
@@ -106,11 +98,11 @@ def copy_step(name):
 
 def best_rates(records):
     """The best of all rounds, by name."""
-    rates = {}
-    for record in records:
-        name = record["name"]
-        rates[name] = max(rates.get(name, 0), record["rate"])
-    return rates
+    found = measuring.split(records, ["name"])
+    return {
+        name: max(record["rate"] for record in members)
+        for (name,), members in found.items()
+    }
 
 
 def unit(name):
@@ -120,27 +112,25 @@ def unit(name):
 # === Bounds ===
 
 
-def bound(length, num_buckets, mode, rates):
+def bound(length, mode, rates):
     """Seconds of a layer's parts at a length, batch 1."""
-    passes = 1 if mode == "forward" else 3
+    passes, gathers = (1, 3) if mode == "forward" else (3, 8)
     rows = length * HEADS * HASHES
+    columns = language_model.rotation_columns(length)
+    small = 2 * rows * 2 * CHUNK * HEAD_SIZE
     # Queries and keys are one matrix; values and outputs have one each.
     projections = 3 * passes * 2 * length * WIDTH * HEADS * HEAD_SIZE
-    factors = num_buckets if isinstance(num_buckets, list) else [num_buckets]
-    columns = sum(factors) // 2
-    hashing = 2 * rows * HEAD_SIZE * columns
-    small = 2 * rows * 2 * CHUNK * HEAD_SIZE
     # Each round gathers queries' and keys' vectors, values and contexts, and
     # backward these and the gradients by the first two.
-    copied = (3 if mode == "forward" else 8) * 2 * 4 * rows * HEAD_SIZE
+    copied = gathers * 2 * 4 * rows * HEAD_SIZE
     return {
-        "projections": projections / rates[LARGE] / 1e9,
-        "hashing": hashing / rates[LARGE] / 1e9,
+        "projections": projections / rates[LARGE],
+        "hashing": 2 * rows * HEAD_SIZE * columns / rates[LARGE],
         "small products": sum(
-            count * small / rates[SMALL[layout]] / 1e9
+            count * small / rates[SMALL[layout]]
             for layout, count in PRODUCTS[mode].items()
         ),
-        COPY: copied / rates[COPY] / 1e9,
+        COPY: copied / rates[COPY],
     }
 
 
@@ -154,15 +144,13 @@ def tables(records, options):
     )
     if set(rates) < {*SHAPES, COPY}:
         return
-    known = {length: buckets.ask(length) for length in options.lengths}
+    rates = {name: rate * 1e9 for name, rate in rates.items()}
     measured = load_measured(options.measured)
     header = ("length", *PARTS, "bound, s", "copies, s", "ours, s")
     for mode in contenders.MODES:
         rows = [
             row(
-                length,
-                bound(length, known[length], mode, rates),
-                measured.get((length, mode)),
+                length, bound(length, mode, rates), measured.get((length, mode))
             )
             for length in options.lengths
         ]
@@ -171,14 +159,11 @@ def tables(records, options):
 
 def row(length, parts, ours):
     """A length's row, with ours where it was measured."""
-    *products, copies = (parts[name] for name in (*PARTS, COPY))
+    *products, copies = parts.values()
     total = sum(products)
-    return (
-        length,
-        *(f"{seconds:.4f}" for seconds in (*products, total, copies)),
-        f"{ours:.4f}" if ours else "",
-        f"{ours / total:.2f}" if ours else "",
-    )
+    cells = [f"{seconds:.4f}" for seconds in (*products, total, copies)]
+    ours_cell = f"{ours:.4f}" if ours else ""
+    return length, *cells, ours_cell, reporting.ratio(ours, total)
 
 
 def load_measured(path):

@@ -1,17 +1,21 @@
 """Cases in fresh processes: clocks, memory, machine and raw results.
 
-A driver calls `run_worker(name, case)`, which starts `worker.py`: it imports
-the benchmark `name`, calls its `work(case)` and prints the answer, a dict, as
-one line of JSON. No case inherits another's memory, threads or compiled code.
+A driver starts `worker.py` by `run_worker(name, case)`: that imports the
+benchmark `name`, calls its `work(case)` and prints the answer, a dict, as its
+last line, in JSON. No case inherits another's memory, threads or compiled code.
 
 Peak growth of a case is the greatest resident size of its process less the
 resident size just before the first step, when weights and inputs exist. It
 includes tracing and compiling.
 """
 
+import concurrent.futures
+import ctypes
+import gc
 import importlib.metadata
 import itertools
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -20,6 +24,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -54,66 +59,67 @@ class WorkerError(RuntimeError):
 # === Workers ===
 
 
-def environment(allocator, threads, tree=None):
+def environment(case, tree):
     """The worker's environment: the caller's, made the same for all.
 
-    `tree` is the checkout whose package is measured; without one it is the
-    caller's.
+    `tree` is the checkout whose package is measured.
     """
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("MALLOC_")
     }
-    if tree:
-        others = filter(None, [inherited.get("PYTHONPATH")])
-        inherited["PYTHONPATH"] = os.pathsep.join([str(tree), *others])
-        inherited["MEASURED_TREE"] = str(tree)
+    path = [str(tree), *filter(None, [inherited.get("PYTHONPATH")])]
+    threads = str(case["threads"])
     return {
         **inherited,
-        **ALLOCATORS[allocator],
-        "OMP_NUM_THREADS": str(threads),
+        **ALLOCATORS[case["allocator"]],
+        "PYTHONPATH": os.pathsep.join(path),
+        "MEASURED_TREE": str(tree),
+        "OMP_NUM_THREADS": threads,
         # Threads of torch that spin at barriers lose most of their time
         # as soon as another process wants a core.
         "OMP_WAIT_POLICY": "passive",
-        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTRAOP_THREADS": threads,
         "KERAS_BACKEND": "tensorflow",
         # All contenders on the processor: torch would stay there anyway.
         "CUDA_VISIBLE_DEVICES": "",
     }
 
 
-def run_worker(
-    name,
-    case,
-    allocator="default",
-    threads=None,
-    timeout=None,
-    tree=None,
-    show_progress=False,
-):
+def run_worker(name, case, tree=ROOT):
     """A benchmark's answer to a case, from a fresh process.
 
-    With `show_progress` what it writes to stderr is seen as it comes.
+    Lines that it prints before the answer are printed here as they come.
     """
-    threads = threads or num_cores()
-    case = {**case, "threads": threads}
-    try:
-        process = subprocess.run(
-            [sys.executable, str(WORKER), name, json.dumps(case)],
-            env=environment(allocator, threads, tree),
-            stdout=subprocess.PIPE,
-            stderr=None if show_progress else subprocess.PIPE,
-            text=True,
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise WorkerError(f"took longer than {timeout} s") from error
-    if process.returncode:
-        said = (process.stderr or "").strip().splitlines() or ["nothing said"]
-        raised = [line for line in said if _RAISED.match(line)] or said
-        raise WorkerError(f"exit {process.returncode}: {raised[-1][:300]}")
-    return json.loads(process.stdout.splitlines()[-1])
+    command = [sys.executable, str(WORKER), name, json.dumps(case)]
+    env = environment(case, tree)
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        answer = ""
+        for line in process.stdout:
+            print(answer, end="", flush=True)
+            answer = line
+        if not process.wait():
+            return json.loads(answer)
+        errors.seek(0)
+        said = errors.read().strip().splitlines() or ["nothing said"]
+    raised = [line for line in said if _RAISED.match(line)] or said
+    raise WorkerError(f"exit {process.returncode}: {raised[-1][:300]}")
+
+
+def call_elsewhere(function, *arguments):
+    """What a function returns, called in a fresh process.
+
+    For what this process should not import, or not hold afterwards.
+    """
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def measure_all(name, cases, options, trees, label):
@@ -122,47 +128,27 @@ def measure_all(name, cases, options, trees, label):
     A round takes the cases in turn, so that a machine's bad minutes hit all
     alike, and each case in every tree; every other round begins with the
     last tree. A case that fails once is not tried again. Raw results are
-    stored after every case.
-
-    Args:
-        name: str. The benchmark.
-        cases: list of dicts.
-        options: the shared options of `run.py`.
-        trees: dict. Paths of checkouts by what they are called.
-        label: callable. A case's name.
+    stored after every case. `trees` has paths of checkouts by what they are
+    called; `label` makes a case's name.
     """
     records, failed = [], set()
+    shared = {"threads": options.threads, "repeats": options.repeats}
     for number, allocator, case in itertools.product(
         range(options.rounds), options.allocators, cases
     ):
-        case = {**case, "allocator": allocator}
+        case = {**case, **shared, "allocator": allocator}
         for revision in list(trees)[:: -1 if number % 2 else 1]:
             title = label(case) + (f" [{revision}]" if len(trees) > 1 else "")
             if title in failed:
                 continue
             try:
-                found = run_worker(
-                    name,
-                    {**case, "repeats": options.repeats},
-                    allocator,
-                    options.threads,
-                    options.timeout,
-                    trees[revision],
-                    options.show_progress,
-                )
+                found = run_worker(name, case, trees[revision])
             except WorkerError as error:
                 failed.add(title)
                 print(f"{title} failed, {error}", flush=True)
                 continue
-            records.append(
-                {
-                    **case,
-                    **found,
-                    "found": list(found),
-                    "revision": revision,
-                    "note": options.note,
-                }
-            )
+            origin = {"revision": revision, "note": options.note}
+            records.append({**case, **found, "found": list(found), **origin})
             print(f"{title}: {told(records[-1])}", flush=True)
             save_json(options.json, records)
     return records
@@ -171,22 +157,55 @@ def measure_all(name, cases, options, trees, label):
 # === Clocks and memory ===
 
 
-def measure(step, repeats):
-    """A worker's answer about `step`; to be called once all inputs exist."""
+def measure(step, repeats, needs=False):
+    """A worker's answer about `step`; to be called once all inputs exist.
+
+    With `needs` also what further steps need: the peak is that of them alone,
+    without what tracing and compiling take and give back.
+    """
     before = resident_memory()
-    first, seconds = time_steps(step, repeats)
-    growth = peak_memory() - before
-    return {"first": first, "seconds": seconds, "growth": growth}
+    (first,) = time_steps(step, 1)
+    peak = peak_memory()
+    is_reset = needs and reset_peak()
+    seconds = time_steps(step, repeats)
+    later = peak_memory()
+    peak = max(peak, later)
+    found = {"first": first, "seconds": seconds, "growth": peak - before}
+    if needs:
+        # Not less the size between steps: TensorFlow's pool of large tensors
+        # (oneDNN's allocator) keeps what the first step took.
+        needed = (later if is_reset else peak) - before
+        found |= {"peak": peak, "before": before}
+        found |= {"needs": needed, "reset": is_reset}
+    return found
 
 
 def time_steps(step, repeats):
-    """Seconds of the first call, and the list of those of `repeats` more."""
+    """The seconds of each of so many calls."""
     seconds = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return seconds[0], seconds[1:]
+    return seconds
+
+
+def reset_peak():
+    """Makes the peak the resident size of now; returns whether it did.
+
+    Freed memory goes back to the system before, where the allocator can.
+    """
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        pass
+    try:
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    # Some sandboxes take the number and do nothing.
+    return peak_memory() < resident_memory() + 8
 
 
 def peak_memory():
@@ -201,10 +220,9 @@ def resident_memory():
 
 def _status(field):
     try:
-        with open("/proc/self/status") as lines:
-            found = [line for line in lines if line.startswith(field)]
-        return int(found[0].split()[1]) / 2**10
-    except (OSError, IndexError):
+        status = pathlib.Path("/proc/self/status").read_text()
+        return int(re.search(rf"{field}:\s*(\d+)", status)[1]) / 2**10
+    except (OSError, TypeError):
         # No /proc: the peak so far stands for both. macOS counts in bytes.
         unit = 2**20 if sys.platform == "darwin" else 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -223,31 +241,27 @@ def num_cores():
 def describe_machine():
     """Processor, memory and versions, as a Markdown list."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    versions = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
-        try:
-            version = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        versions.append(f"{package} {version}")
-    return "\n".join(
-        [
-            f"- {_processor()}, {num_cores()} cores, {memory:.0f} GiB",
-            f"- {platform.system()} {platform.machine()}",
-            f"- {', '.join(versions)}",
-        ]
+    installed = {
+        each.name.lower().replace("_", "-"): each.version
+        for each in importlib.metadata.distributions()
+    }
+    versions = [
+        f"{name} {installed[name]}" for name in PACKAGES if name in installed
+    ]
+    python = platform.python_version()
+    return (
+        f"- {_processor()}, {num_cores()} cores, {memory:.0f} GiB\n"
+        f"- {platform.system()} {platform.machine()}\n"
+        f"- {', '.join([f'Python {python}', *versions])}"
     )
 
 
 def _processor():
     try:
-        with open("/proc/cpuinfo") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown processor"
+        about = pathlib.Path("/proc/cpuinfo").read_text()
+        return re.search(r"model name\s*: (.*)", about)[1]
+    except (OSError, TypeError):
+        return platform.processor() or "unknown processor"
 
 
 # === Records ===
@@ -259,18 +273,14 @@ def summarize(records):
     Of a list, such as the seconds of steps, over the entries of all records.
     """
     summary = {}
-    for name in records[0]["found"]:
+    for name in records[0]["found"] if records else ():
         values = []
         for record in records:
             value = record[name]
             values += value if isinstance(value, list) else [value]
-        if values and all(map(_is_number, values)):
+        if values and all(type(value) in (int, float) for value in values):
             summary[name] = statistics.median(values)
     return summary
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def told(record):
@@ -286,13 +296,19 @@ def grid(**values):
         yield dict(zip(values, combination, strict=True))
 
 
-def group(records, keys):
-    """Summaries by the values of `keys`, in the order first met."""
-    groups = {}
+def split(records, keys):
+    """Records by their values of `keys`, in the order first met."""
+    found = {}
     for record in records:
         place = tuple(record.get(key) for key in keys)
-        groups.setdefault(place, []).append(record)
-    return {key: summarize(members) for key, members in groups.items()}
+        found.setdefault(place, []).append(record)
+    return found
+
+
+def group(records, keys):
+    """Summaries by the values of `keys`, in the order first met."""
+    found = split(records, keys)
+    return {place: summarize(members) for place, members in found.items()}
 
 
 def nest(records, keys):

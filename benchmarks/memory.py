@@ -2,35 +2,147 @@
 
     python benchmarks/run.py memory [--sweep depth rounds] [--length 16384]
 
-A case tells three sizes of its process: its greatest resident size ever; its
-resident size just before the first step; and what a step needs: after the
-first step freed memory goes back to the system and the peak is reset, and the
-peak of two further steps counts, less the size before the first. So the last
-leaves out what tracing and compiling take and give back; graph and code stay
-in it. Where the system cannot reset a peak, that of all steps stands for it.
+A case tells its process's greatest resident size ever, the size just before
+the first step, and what a step needs: after the first, freed memory goes back
+to the system and the peak is reset, and the peak of further steps counts, less
+the size before the first. Where the system cannot reset a peak, that of all
+steps stands for it.
 
-Sweeps: `depth`, a train step with and without recomputation; `optimizer`, of
-that step only what Keras's Adam does; `rounds`, one LSH layer, forward and
-backward; `vocabulary`, the loss and its gradients, whose own size is taken
-off; `length`, a train step of few blocks. Depth is also measured by how much
-more a step needs at the whole length than at a quarter of it, where all that
-does not depend on the length cancels out.
+`depth` is measured at a quarter of the length too: what does not depend on the
+length cancels out in the difference. `optimizer` is what Keras's Adam does in
+such a step, `rounds` one LSH layer, `vocabulary` the loss and its gradients,
+whose own size is taken off, and `length` a train step of few blocks.
 """
 
+import math
+
+import contenders
+import language_model
 import measuring
-import memory_steps
 import reporting
+import steps
 
 MIB = 2**20
+HASHES = 2  # of the models
+HEAD_WIDTH = 512
 # Of a parameter: itself, its gradient and Adam's two slots, in float32.
 BYTES_OF_PARAMETER = 4 * 4
-# The sweep's step, its axis, and whether XLA compiles unless told.
-SWEEPS = {
-    "depth": (memory_steps.train_step, "blocks", [0, 1]),
-    "optimizer": (memory_steps.optimizer_step, "blocks", [0, 1]),
-    "rounds": (memory_steps.layer_step, "rounds", [0, 1]),
-    "vocabulary": (memory_steps.loss_step, "vocabulary", [0, 1]),
-    "length": (memory_steps.train_step, "length", [0]),
+
+
+def work(case):
+    """Sizes of this process in MiB, before and during a few steps."""
+    step, about = STEPS[case["sweep"]](case)
+    found = measuring.measure(step, case["repeats"], needs=True)
+    less = about.pop("less", 0)
+    sizes = {name: found[name] - less for name in ("growth", "needs")}
+    return {**found, **sizes, **about}
+
+
+# === Steps, and what else a case tells ===
+
+
+def train_step(case):
+    """A step of Adam's; says how many parameters a block has."""
+    import keras
+
+    model = make_model(case)
+    model.compile(keras.optimizers.Adam(), jit_compile=case["xla"])
+    tokens = language_model.draw_tokens(case["length"])
+    weights = model.backbone.sequence.trainable_variables
+    parameters = sum(math.prod(weight.shape) for weight in weights)
+    about = {"block_parameters": parameters / case["blocks"]}
+    return lambda: model.train_on_batch(tokens, tokens), about
+
+
+def optimizer_step(case):
+    """Keras's Adam alone, on the variables of the model of `train_step`."""
+    import keras
+    import tensorflow as tf
+
+    variables = make_model(case).trainable_variables
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(variables)
+
+    def update(scale):
+        # Cheap to compute.
+        gradients = [scale * variable.value for variable in variables]
+        optimizer.apply(gradients, variables)
+        return variables[0].value
+
+    return steps.compiled(update, [tf.constant(0.1)], case["xla"]), {}
+
+
+def make_model(case):
+    return language_model.ours(
+        case["blocks"],
+        case["length"],
+        hidden_dim=case["width"],
+        intermediate_dim=2 * case["width"],
+        num_hashes=HASHES,
+        dropout=0.1,
+        recompute=case["recompute"],
+    )
+
+
+def layer_step(case):
+    """Forward and backward of one LSH layer."""
+    case = {**case, "batch": 1, "mode": "forward+backward"}
+    num_hashes = case["rounds"]
+    return contenders.lsh_step(case, case["xla"], num_hashes=num_hashes), {}
+
+
+def loss_step(case):
+    """The chunked cross-entropy of a head and all its gradients.
+
+    No layer or model offers it without the pass before it, so this takes the
+    function itself, which has had one place and name.
+    """
+    import tensorflow as tf
+
+    from keras_reformer.ops.losses import chunked_cross_entropy
+
+    length, vocabulary = case["tokens"], case["vocabulary"]
+
+    def gradients(hidden, kernel, bias, labels):
+        with tf.GradientTape() as tape:
+            tape.watch((hidden, kernel, bias))
+            _, nats, _ = chunked_cross_entropy(
+                lambda chunk, weights: chunk @ weights[0] + weights[1],
+                hidden,
+                [kernel, bias],
+                labels,
+                vocabulary,
+            )
+            loss = tf.reduce_mean(nats)
+        return loss, tape.gradient(loss, (hidden, kernel, bias))
+
+    normal, uniform = tf.random.stateless_normal, tf.random.stateless_uniform
+    inputs = (
+        normal((1, length, HEAD_WIDTH), (1, 2)),
+        normal((HEAD_WIDTH, vocabulary), (3, 4)) * 0.02,
+        tf.zeros(vocabulary),
+        uniform((1, length), (5, 6), 0, vocabulary, tf.int32),
+    )
+    less = sum(4 * math.prod(x.shape) for x in inputs[:3]) / MIB
+    return steps.compiled(gradients, inputs, case["xla"]), {"less": less}
+
+
+# === Cases ===
+
+STEPS = {
+    "depth": train_step,
+    "quarter": train_step,
+    "optimizer": optimizer_step,
+    "rounds": layer_step,
+    "vocabulary": loss_step,
+    "length": train_step,
+}
+AXES = {
+    "depth": "blocks",
+    "optimizer": "blocks",
+    "rounds": "rounds",
+    "vocabulary": "vocabulary",
+    "length": "length",
 }
 TITLES = {
     "depth": "Train step against depth, {length:,} tokens",
@@ -43,7 +155,20 @@ TITLES = {
     "length": "Train step of {blocks} blocks against length",
 }
 KEYS = ("sweep", "recompute", "xla", "blocks", "rounds", "vocabulary", "length")
-DEFAULTS = {"allocators": ["default"]}
+DEFAULTS = {"allocators": ["default"], "repeats": 2}
+OPTIONS = {
+    "sweep": list(AXES),
+    "length": (16384, "of depth, optimizer and rounds"),
+    "depths": [4, 12],
+    "recompute": ([1, 0], "of depth: reversible, plain or both"),
+    "hashes": ([2, 8], "of rounds"),
+    "vocabularies": [320, 32000],
+    "tokens": (65536, "of vocabulary"),
+    "lengths": [4096, 16384, 65536],
+    "length_blocks": (2, "blocks of length"),
+    "width": (256, "of the models"),
+    "xla": ([int], "0, 1 or both; default both, and without for length"),
+}
 QUICK = {
     "length": 256,
     "depths": [1, 2],
@@ -56,107 +181,61 @@ QUICK = {
     "width": 16,
     "xla": [0],
 }
-OPTIONS = {
-    "sweep": list(SWEEPS),
-    "length": (16384, "of depth, optimizer and rounds"),
-    "depths": [4, 12],
-    "recompute": ([1, 0], "of depth: reversible, plain or both"),
-    "hashes": ([2, 8], "of rounds"),
-    "vocabularies": [320, 32000],
-    "tokens": (65536, "of vocabulary"),
-    "lengths": [4096, 16384, 65536],
-    "length_blocks": (2, "blocks of length"),
-    "width": (256, "of the models"),
-    "xla": ([int], "0, 1 or both; default both, and without for length"),
-}
-
-
-def work(case):
-    step, told = SWEEPS[case["sweep"]][0](case)
-    return {**memory_steps.measure(step), **told}
-
-
-# === Cases ===
 
 
 def cases(options):
-    """All cases of the sweeps asked for."""
-    models = {"recompute": [True], "width": [options.width]}
-    reversible = {"recompute": map(bool, options.recompute)}
-    lengths = options.length // 4, options.length
-    found = {
-        "depth": {
-            **models | reversible,
-            "blocks": options.depths,
-            "length": lengths,
-        },
-        "optimizer": {
-            **models,
-            "blocks": options.depths,
-            "length": [options.length],
-        },
-        "rounds": {"rounds": options.hashes, "length": [options.length]},
+    """All cases of the sweeps asked for, depth at a quarter of the length."""
+    model = {"recompute": [True], "width": [options.width]}
+    at_length = {"length": [options.length]}
+    depth = {**model, "blocks": options.depths, **at_length}
+    reversible = {"recompute": list(map(bool, options.recompute))}
+    axes = {
+        "depth": depth | reversible,
+        "quarter": depth | reversible | {"length": [options.length // 4]},
+        "optimizer": depth,
+        "rounds": {"rounds": options.hashes, **at_length},
         "vocabulary": {
             "vocabulary": options.vocabularies,
             "tokens": [options.tokens],
         },
         "length": {
-            **models,
+            **model,
             "blocks": [options.length_blocks],
             "length": options.lengths,
         },
     }
     for sweep in options.sweep:
-        flags = SWEEPS[sweep][2] if options.xla is None else options.xla
-        xla = [bool(flag) for flag in flags]
-        yield from measuring.grid(sweep=[sweep], xla=xla, **found[sweep])
+        flags = options.xla or ([0] if sweep == "length" else [0, 1])
+        xla = list(map(bool, flags))
+        names = ["depth", "quarter"] if sweep == "depth" else [sweep]
+        for name in names:
+            yield from measuring.grid(sweep=[name], xla=xla, **axes[name])
 
 
-def variant(case):
-    """What a case is called beside others of its sweep."""
-    name = "XLA" if case["xla"] else "no XLA"
-    if case["sweep"] == "depth":
-        return f"{'reversible' if case['recompute'] else 'plain'}, {name}"
-    return name
-
-
-# === Tables ===
+# === Tables and picture ===
 
 
 def series(records, sweep):
-    """By variant, the records of a sweep in the order of its axis.
-
-    A depth is measured at two lengths; this is the greater.
-    """
+    """By variant, the medians of a sweep by the values of its axis."""
     mine = [record for record in records if record["sweep"] == sweep]
-    axis = SWEEPS[sweep][1]
-    if sweep == "depth":
-        longest = max((each["length"] for each in mine), default=0)
-        mine = [each for each in mine if each["length"] == longest]
+    axis = AXES.get(sweep, "blocks")
     found = {}
-    for record in sorted(mine, key=lambda record: record[axis]):
-        found.setdefault(variant(record), []).append(record)
-    return found
-
-
-def growth(record):
-    """Peak less the size before the first step, and less what is asked for."""
-    return record["peak"] - record["before"] - record.get("less", 0)
-
-
-def needs(record):
-    """What a step needs besides what it is asked for."""
-    return record["needs"] - record.get("less", 0)
+    places = measuring.group(mine, ("recompute", "xla", axis))
+    for (recompute, xla, x), medians in places.items():
+        name = "XLA" if xla else "no XLA"
+        if sweep in ("depth", "quarter"):
+            name = f"{'reversible' if recompute else 'plain'}, {name}"
+        found.setdefault(name, {})[x] = medians
+    return {name: dict(sorted(line.items())) for name, line in found.items()}
 
 
 def tables(records, options):
     """A table for every sweep that ran, and one more for depth."""
-    for sweep, (_, axis, _) in SWEEPS.items():
-        found = series(records, sweep)
-        if not found:
-            continue
+    for sweep, axis in AXES.items():
         rows = [
-            row(each, axis, mine[0]) for mine in found.values() for each in mine
+            row(name, x, medians, next(iter(line.values())))
+            for name, line in series(records, sweep).items()
+            for x, medians in line.items()
         ]
         header = (
             "model" if sweep in ("depth", "length") else "compiled with",
@@ -168,113 +247,98 @@ def tables(records, options):
             "a step needs",
             "to the first",
         )
-        first = next(iter(found.values()))[0]
-        yield TITLES[sweep].format(**first), header, rows
+        if rows:
+            first = next(each for each in records if each["sweep"] == sweep)
+            yield TITLES[sweep].format(**first), header, rows
     yield from block_table(records)
 
 
-def row(record, axis, first):
-    sizes = record["peak"], record["before"], growth(record)
-    return (
-        variant(record),
-        record[axis],
-        *(f"{size:.0f}" for size in sizes),
-        reporting.ratio(growth(record), growth(first)),
-        f"{needs(record):.0f}",
-        reporting.ratio(needs(record), needs(first)),
-    )
+def row(name, x, medians, first):
+    cells = [name, x]
+    for size in ("peak", "before", "growth", "needs"):
+        cells.append(f"{medians[size]:.0f}")
+        if size in ("growth", "needs"):
+            cells.append(reporting.ratio(medians[size], first[size]))
+    return cells
 
 
 def length_growths(records):
-    """By variant, pairs of depth and growth of the need with the length."""
-    mine = [record for record in records if record["sweep"] == "depth"]
-    least = min((record["length"] for record in mine), default=0)
-    quarters = {
-        (variant(record), record["blocks"]): record["needs"]
-        for record in mine
-        if record["length"] == least
-    }
+    """By variant and depth, how a step's need grows with the length."""
+    quarter = series(records, "quarter")
     return {
-        name: [
-            (each["blocks"], each["needs"] - quarters[name, each["blocks"]])
-            for each in whole
-            if (name, each["blocks"]) in quarters
-        ]
-        for name, whole in series(records, "depth").items()
+        name: {
+            blocks: medians["needs"] - quarter[name][blocks]["needs"]
+            for blocks, medians in line.items()
+            if blocks in quarter.get(name, {})
+        }
+        for name, line in series(records, "depth").items()
     }
 
 
 def block_table(records):
     """What each added block costs, beside what its parameters take."""
-    growths = length_growths(records)
-    adam = series(records, "optimizer")
+    columns = {
+        "model": "{name}",
+        "growth of the need with the length, MiB": "{growths}",
+        "of it per added block": "{growth}",
+        "whole peak per added block": "{peak}",
+        "Adam's alone": "{adam}",
+        "need per added block": "{needs}",
+        "parameters of a block x 16 bytes": "{parameters:.1f}",
+    }
+    whole, adam = series(records, "depth"), series(records, "optimizer")
     rows = [
-        block_row(name, growths[name], whole, adam.get(name.split(", ")[1], ()))
-        for name, whole in series(records, "depth").items()
-        if len(growths[name]) > 1
+        {
+            "name": name,
+            "growths": ", ".join(f"{n}: {x:.0f}" for n, x in found.items()),
+            "growth": per_block(found),
+            "peak": size_per_block(whole[name], "peak"),
+            "adam": size_per_block(adam.get(name.split(", ")[1], {}), "peak"),
+            "needs": size_per_block(whole[name], "needs"),
+            "parameters": whole[name][max(found)]["block_parameters"]
+            * BYTES_OF_PARAMETER
+            / MIB,
+        }
+        for name, found in length_growths(records).items()
+        if len(found) > 1
     ]
     if rows:
-        header = (
-            "model",
-            "growth of the need with the length, MiB",
-            "of it per added block",
-            "whole peak per added block",
-            "Adam's alone",
-            "need per added block",
-            "parameters of a block x 16 bytes",
-        )
-        yield "From a quarter of the length to the whole", header, rows
+        title = "From a quarter of the length to the whole"
+        yield title, *reporting.rows(rows, columns)
 
 
-def block_row(name, growths, whole, optimizer):
-    def per_block(pairs):
-        (least, first), (most, last) = pairs[0], pairs[-1]
-        return f"{(last - first) / (most - least):.1f}"
-
-    def size_per_block(mine, size):
-        return per_block([(each["blocks"], each[size]) for each in mine])
-
-    parameters = whole[-1]["block_parameters"] * BYTES_OF_PARAMETER / MIB
-    return (
-        name,
-        ", ".join(f"{blocks}: {value:.0f}" for blocks, value in growths),
-        per_block(growths),
-        size_per_block(whole, "peak"),
-        size_per_block(optimizer, "peak") if len(optimizer) > 1 else "",
-        size_per_block(whole, "needs"),
-        f"{parameters:.1f}",
-    )
+def size_per_block(line, size):
+    return per_block({blocks: each[size] for blocks, each in line.items()})
 
 
-# === Picture ===
+def per_block(sizes):
+    """Growth from the least to the largest depth; empty without two."""
+    if len(sizes) < 2:
+        return ""
+    least, most = min(sizes), max(sizes)
+    return f"{(sizes[most] - sizes[least]) / (most - least):.1f}"
 
 
 def plot(records, options):
     """One panel for each sweep that ran."""
-    found = {sweep: curves(records, sweep) for sweep in SWEEPS}
+    found = {sweep: curves(records, sweep) for sweep in AXES}
     found = {sweep: lines for sweep, lines in found.items() if lines}
     figure, panels = reporting.make_panels(1, len(found), 4.5)
     for panel, (sweep, lines) in zip(panels[0], found.items(), strict=True):
         what = "growth of the need with the length"
         what = what if sweep == "depth" else "a step needs"
-        reporting.draw_lines(
-            panel,
-            lines,
-            xlabel=SWEEPS[sweep][1],
-            ylabel=f"{what} (MiB)",
-            title=sweep,
-        )
+        labels = {"xlabel": AXES[sweep], "ylabel": f"{what} (MiB)"}
+        points = {name: list(line.items()) for name, line in lines.items()}
+        reporting.draw_lines(panel, points, title=sweep, **labels)
         panel.legend(fontsize="small")
     return figure
 
 
 def curves(records, sweep):
-    """By variant, the points of a panel."""
+    """By variant, what a panel shows by the values of its axis."""
     if sweep == "depth":
-        lines = length_growths(records)
-        return {name: points for name, points in lines.items() if points}
-    axis = SWEEPS[sweep][1]
+        return {k: line for k, line in length_growths(records).items() if line}
     return {
-        name: [(each[axis], needs(each)) for each in mine]
-        for name, mine in series(records, sweep).items()
+        name: {x: medians["needs"] for x, medians in line.items()}
+        for name, line in series(records, sweep).items()
     }

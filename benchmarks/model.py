@@ -19,8 +19,6 @@ import reporting
 from contenders import Contender
 
 OURS, PLAIN = "ours, XLA", "plain, XLA"
-KEYS = ("length", "depth", "contender")
-QUICK = {"lengths": [128], "depths": [2]}
 
 
 # === Steps ===
@@ -66,24 +64,32 @@ CONTENDERS = {
         torch_step, ("torch", "transformers"), ours=False
     ),
 }
+KEYS = ("length", "depth", "contender")
 OPTIONS = {
     "lengths": [4096, 16384, 65536],
     "depths": [6],
     "contenders": list(CONTENDERS),
 }
+QUICK = {"lengths": [128], "depths": [2]}
+COLUMNS = {
+    "s/step": "{seconds:.3f}",
+    "tokens/s": "{rate:.0f}",
+    "peak growth, MiB": "{growth:.0f}",
+    "first step, s": "{first:.1f}",
+}
+DEPTH_COLUMNS = {
+    "blocks": "{blocks}",
+    "first step, s": "{first:.1f}",
+    "s/block": "{each:.2f}",
+    "to proportional": "{share:.2f}",
+}
+
+work = functools.partial(contenders.work, CONTENDERS)
 
 
 def cases(options):
-    """The contenders of a shape side by side."""
-    return measuring.grid(
-        length=options.lengths,
-        depth=options.depths,
-        contender=contenders.chosen(CONTENDERS, options),
-    )
-
-
-def work(case):
-    return contenders.work(CONTENDERS, case)
+    axes = {"length": options.lengths, "depth": options.depths}
+    return contenders.cases(CONTENDERS, options, **axes)
 
 
 # === Tables and picture ===
@@ -94,19 +100,9 @@ def tables(records, options):
     places = ("allocator", "depth", "length", "contender")
     found = measuring.nest(records, places)
     for (allocator, depth, length), summaries in found.items():
-        yield reporting.contender_table(
-            f"{length:,} tokens, {depth} blocks, {allocator} allocator"
-            + reversible_to_plain(summaries),
-            summaries,
-            OURS,
-            length,
-            {
-                "s/step": "{seconds:.3f}",
-                "tokens/s": "{rate:.0f}",
-                "peak growth, MiB": "{growth:.0f}",
-                "first step, s": "{first:.1f}",
-            },
-        )
+        title = f"{length:,} tokens, {depth} blocks, {allocator} allocator"
+        title += reversible_to_plain(summaries)
+        yield reporting.contender_table(title, summaries, OURS, length, COLUMNS)
     if len({depth for _, depth, _ in found}) > 1:
         yield from depth_tables(records)
 
@@ -127,26 +123,20 @@ def depth_tables(records):
     places = ("length", "allocator", "contender", "depth")
     for place, depths in measuring.nest(records, places).items():
         length, allocator, name = place
-        firsts = {depth: each["first"] for depth, each in depths.items()}
-        least = min(firsts)
+        rates = {n: each["first"] / n for n, each in sorted(depths.items())}
+        first_rate = next(iter(rates.values()))
         rows = [
             {
                 "blocks": depth,
-                "first": first,
-                "each": first / depth,
-                "share": first / depth * least / firsts[least],
+                "first": depth * rate,
+                "each": rate,
+                "share": rate / first_rate,
             }
-            for depth, first in sorted(firsts.items())
+            for depth, rate in rates.items()
         ]
         title = f"first step against depth: {name}, {length:,} tokens, "
-        columns = {
-            "blocks": "{blocks}",
-            "first step, s": "{first:.1f}",
-            "s/block": "{each:.2f}",
-            "to proportional": "{share:.2f}",
-        }
         title += f"{allocator} allocator"
-        yield title, *reporting.rows(rows, columns)
+        yield title, *reporting.rows(rows, DEPTH_COLUMNS)
 
 
 def plot(records, options):
@@ -155,34 +145,24 @@ def plot(records, options):
         axis: {record[axis] for record in records}
         for axis in ("length", "depth")
     }
-    depths = len(values["depth"]) > 1
-    across = "depth" if depths and len(values["length"]) == 1 else "length"
+    several = {axis: len(found) > 1 for axis, found in values.items()}
+    across = "length" if several["length"] or not several["depth"] else "depth"
     axes = [
         (across, "seconds", "s/step"),
         (across, "growth", "peak growth (MiB)"),
-        *([("depth", "first", "first step (s)")] if depths else []),
-    ]
+        ("depth", "first", "first step (s)"),
+    ][: 2 + several["depth"]]
     figure, panels = reporting.make_panels(1, len(axes))
     for panel, (axis, value, ylabel) in zip(panels[0], axes, strict=True):
-        held, unit = {"length": ("depth", "blocks")}.get(
-            axis, ("length", "tokens")
-        )
+        held = "depth" if axis == "length" else "length"
         most = max(values[held])
         mine = [record for record in records if record[held] == most]
-        labels = {"xlabel": axis, "ylabel": ylabel, "title": f"{most:,} {unit}"}
-        reporting.draw_lines(panel, *lines(mine, axis, value), **labels)
+        reporting.draw_lines(
+            panel,
+            reporting.curves(mine, ("contender", "allocator"), axis, value),
+            xlabel=axis,
+            ylabel=ylabel,
+            title=f"{held} {most:,}",
+        )
     panels[0, 0].legend(fontsize="small")
     return figure
-
-
-def lines(records, across, value):
-    """By contender and allocator: points, and how the line looks."""
-    points, styles = {}, {}
-    colors = {name: f"C{index}" for index, name in enumerate(CONTENDERS)}
-    places = ("contender", "allocator", across)
-    for (name, allocator), found in measuring.nest(records, places).items():
-        line = f"{name}, {allocator}"
-        points[line] = [(x, each[value]) for x, each in found.items()]
-        dashes = "-" if allocator == "generous" else "--"
-        styles[line] = {"color": colors[name], "linestyle": dashes}
-    return points, styles

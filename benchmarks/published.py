@@ -12,7 +12,6 @@ gradients, of every parameter, relative to its norm.
 """
 
 import math
-import sys
 
 import keras
 import numpy as np
@@ -43,7 +42,6 @@ KINDS = {
 BIAS, OWN_BIAS = "lm_head.bias", "lm_head.decoder.bias"
 KEYS = ("kind", "seed")
 QUICK = {"cases": 4}
-SHOW_PROGRESS = True
 OPTIONS = {"cases": 80, "seed": 0}
 
 
@@ -67,7 +65,6 @@ def work(case):
         print(
             f"case {index}: {case['kind']}, {'-'.join(config['attn_layers'])}: "
             f"outputs {error:.1e}, gradients {gradient:.1e}",
-            file=sys.stderr,
             flush=True,
         )
     return found | {"transformers": transformers.__version__}
@@ -227,18 +224,14 @@ def tables(records, options):
     """The worst of each activation: Keras's GELU is less exact."""
     found = {}
     for record in records:
-        for activation, *errors in zip(
-            record["activations"],
-            record["outputs"],
-            record["gradients"],
-            strict=True,
-        ):
+        lists = (record[x] for x in ("activations", "outputs", "gradients"))
+        for activation, *errors in zip(*lists, strict=True):
             key = record["transformers"], activation
             found.setdefault(key, []).append(errors)
     header = ("transformers", "activation", "cases")
     header += ("outputs, largest error", "gradients, largest error")
     rows = []
     for key, errors in found.items():
-        worst = [max(column) for column in zip(*errors, strict=True)]
-        rows.append((*key, len(errors), *(f"{x:.1e}" for x in worst)))
+        worst = [f"{max(column):.1e}" for column in zip(*errors, strict=True)]
+        rows.append((*key, len(errors), *worst))
     yield "converted models beside transformers'", header, rows

@@ -104,16 +104,11 @@ def base_table(records, label):
     """Every number of every case: ours, the base's and the ratio."""
     found = {}
     for record in records:
-        medians = found.setdefault(label(record), {})
-        medians.setdefault(record["revision"], []).append(record)
+        revisions = found.setdefault(label(record), {"ours": [], "base": []})
+        revisions[record["revision"]].append(record)
     rows = []
-    for name, members in found.items():
-        ours, base = (
-            measuring.summarize(members[revision])
-            if revision in members
-            else {}
-            for revision in ("ours", "base")
-        )
+    for name, revisions in found.items():
+        ours, base = map(measuring.summarize, revisions.values())
         for value in dict.fromkeys([*ours, *base]):
             pair = ours.get(value), base.get(value)
             cells = ["" if each is None else f"{each:.4g}" for each in pair]
@@ -126,15 +121,26 @@ def base_table(records, label):
 
 def make_panels(rows, columns, width=5, height=4):
     """A figure, and its panels by row and column."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    return plt.subplots(
-        rows,
-        columns,
-        figsize=(width * columns, height * rows),
-        layout="constrained",
-        squeeze=False,
-    )
+    size = width * columns, height * rows
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def curves(records, keys, axis, value, scale=1):
+    """By what `keys` say of records, points of `axis` and a median."""
+    found = {}
+    places = measuring.group(records, (*keys, axis))
+    for (*name, x), medians in places.items():
+        line = found.setdefault(", ".join(map(str, name)), [])
+        line.append((x, scale * medians[value]))
+    return found
+
+
+def colors(names):
+    """Styles of lines: a name has one colour in all panels."""
+    return {name: {"color": f"C{i}"} for i, name in enumerate(names)}
 
 
 def draw_lines(panel, lines, styles=None, logarithmic="", **labels):

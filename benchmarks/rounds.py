@@ -10,37 +10,28 @@ and with soft ones. Then times a layer's forward and backward pass, the ways
 in turn, step by step; `--parts errors` times nothing.
 """
 
-import itertools
 import statistics
 import time
 
-import buckets
+import contenders
 import keras
+import language_model
 import measuring
 import numpy as np
 import reporting
 import steps
 import tensorflow as tf
-
-import keras_reformer
+from contenders import HEAD_SIZE
 
 SCOPES = ("bucket", "chunk")
-DUPLICATES = ("count", "discount", "importance")
+WAYS = ("count", "discount", "importance")
 # Factors of the vectors, and so of the scores.
 SCORES = {"sharp": 1.0, "soft": 0.25}
-HEADS, KEY_DIM, CHUNK = 2, 64, 64
+HEADS, TIMED_HEADS = 2, 8
 CLUSTER = 32
 NOISE = 0.5
-TIMED_HEADS = 8
-KEYS = ("part", "scores", "scope", "duplicates", "rounds")
+KEYS = ("part", "scores", "scope", "rounds")
 DEFAULTS = {"repeats": 15}
-QUICK = {
-    "hashes": [1, 2],
-    "seeds": 1,
-    "length": 128,
-    "timed_length": 64,
-    "timed_rounds": [1],
-}
 OPTIONS = {
     "parts": ["errors", "times"],
     "hashes": ([1, 2, 4, 8, 16, 32, 64], "rounds whose errors are shown"),
@@ -50,6 +41,13 @@ OPTIONS = {
     "timed_length": 4096,
     "timed_rounds": [4, 8],
 }
+QUICK = {
+    "hashes": [1, 2],
+    "seeds": 1,
+    "length": 128,
+    "timed_length": 64,
+    "timed_rounds": [1],
+}
 
 
 def cases(options):
@@ -58,7 +56,6 @@ def cases(options):
             part=["errors"],
             scores=SCORES,
             scope=SCOPES,
-            duplicates=DUPLICATES,
             hashes=[options.hashes],
             length=[options.length],
             cluster=[options.cluster],
@@ -90,25 +87,18 @@ def clustered(length, dim, cluster):
     return tf.constant(vectors[None], tf.float32)
 
 
-def make_layer(scope, duplicates, num_hashes, num_heads=HEADS):
+def make_layer(inputs, heads, num_hashes, **options):
     keras.utils.set_random_seed(0)
-    return keras_reformer.LSHSelfAttention(
-        num_heads,
-        KEY_DIM,
-        num_hashes=num_hashes,
-        chunk_length=CHUNK,
-        causal=True,
-        scope=scope,
-        exact_below=0,
-        duplicates=duplicates,
-    )
+    options |= {"num_hashes": num_hashes, "exact_below": 0, "seed": None}
+    layer = contenders.lsh_layer(heads, **options)
+    layer.build(inputs.shape)
+    return layer
 
 
 def make_rotations(scope, length, most, seeds):
     """Those of each seed, the first rounds of all numbers the same."""
-    factors = buckets.resolve(length, scope)
-    factors = factors if isinstance(factors, list) else [factors]
-    shape = (HEADS, KEY_DIM, most, sum(factors) // 2)
+    columns = language_model.rotation_columns(length, scope)
+    shape = (HEADS, HEAD_SIZE, most, columns)
     return [
         np.random.default_rng(seed).normal(size=shape).astype("float32")
         for seed in range(seeds)
@@ -116,40 +106,43 @@ def make_rotations(scope, length, most, seeds):
 
 
 def relative_errors(case):
-    """By rounds: of each seed the mean distance from exact outputs.
+    """By way and rounds, the mean distance from exact outputs of each seed.
 
     It is divided by the mean length of the latter.
     """
-    inputs = clustered(case["length"], HEADS * KEY_DIM, case["cluster"])
+    inputs = clustered(case["length"], HEADS * HEAD_SIZE, case["cluster"])
     inputs *= SCORES[case["scores"]]
     scope, most = case["scope"], max(case["hashes"])
     rotations = make_rotations(scope, case["length"], most, case["seeds"])
-    layer = make_layer(scope, case["duplicates"], most)
-    layer.build(inputs.shape)
-    layer.exact_below = case["length"]
-    exact = layer(inputs)
-    layer.exact_below = 0
-    mean_length = tf.reduce_mean(tf.norm(exact, axis=-1))
+
+    def mean_length(x):
+        return float(tf.reduce_mean(tf.norm(x, axis=-1)))
+
     errors = {}
-    for num_hashes in case["hashes"]:
-        layer.num_hashes = num_hashes
-        attend = tf.function(layer, autograph=False, jit_compile=True)
-        distances = [
-            attend(inputs, rotations=each) - exact for each in rotations
-        ]
-        means = [tf.reduce_mean(tf.norm(x, axis=-1)) for x in distances]
-        errors[str(num_hashes)] = [float(x / mean_length) for x in means]
+    for way in WAYS:
+        layer = make_layer(inputs, HEADS, most, scope=scope, duplicates=way)
+        layer.exact_below = case["length"]
+        exact = layer(inputs)
+        layer.exact_below = 0
+        for num_hashes in case["hashes"]:
+            layer.num_hashes = num_hashes
+            attend = tf.function(layer, autograph=False, jit_compile=True)
+            errors[f"{way} {num_hashes}"] = [
+                mean_length(attend(inputs, rotations=each) - exact)
+                / mean_length(exact)
+                for each in rotations
+            ]
     return errors
 
 
 # === Times ===
 
 
-def make_step(case, duplicates):
+def make_step(case, way):
     """A layer's forward and backward pass, compiled and run once."""
-    layer = make_layer(case["scope"], duplicates, case["rounds"], TIMED_HEADS)
-    inputs = clustered(case["length"], TIMED_HEADS * KEY_DIM, CLUSTER)
-    layer.build(inputs.shape)
+    inputs = clustered(case["length"], TIMED_HEADS * HEAD_SIZE, CLUSTER)
+    options = {"scope": case["scope"], "duplicates": way}
+    layer = make_layer(inputs, TIMED_HEADS, case["rounds"], **options)
     step = steps.layer(layer, inputs, True)
     step()
     return step
@@ -157,8 +150,8 @@ def make_step(case, duplicates):
 
 def times(case):
     """Wall seconds of each way's steps, and ratios of neighbouring ones."""
-    ways = {way: make_step(case, way) for way in DUPLICATES}
-    wall, processor = ({way: [] for way in DUPLICATES} for _ in range(2))
+    ways = {way: make_step(case, way) for way in WAYS}
+    wall, processor = ({way: [] for way in WAYS} for _ in range(2))
     for _ in range(case["repeats"]):
         for way, step in ways.items():
             began = time.perf_counter(), time.process_time()
@@ -176,41 +169,33 @@ def times(case):
 # === Tables and picture ===
 
 
-def errors_of(records, scores):
-    """By scope and way: of each number of rounds the errors of all seeds."""
-    return {
-        (record["scope"], record["duplicates"]): {
-            number: record[str(number)] for number in record["hashes"]
-        }
-        for record in records
-        if record.get("scores") == scores
-    }
+def errors_of(record, way):
+    """By the number of rounds, the errors of all seeds."""
+    return {number: record[f"{way} {number}"] for number in record["hashes"]}
 
 
 def tables(records, options):
-    for scores in SCORES:
-        found = errors_of(records, scores)
-        rows = {}
-        for errors in found.values():
-            for number, values in errors.items():
-                mean = f"{statistics.mean(values):.2g}"
-                rows.setdefault(number, [number]).append(mean)
-        if found:
-            title = "mean relative error by scope and `duplicates`, "
-            header = ["rounds", *(f'"{scope}", {way}' for scope, way in found)]
-            yield title + f"{scores} scores", header, list(rows.values())
-    timed = [record for record in records if record["part"] == "times"]
-    rows = [
-        [
-            f'"{scope}", {rounds} rounds',
-            *(f"{x:.3f}" for x in summary.values()),
+    errors = [record for record in records if record["part"] == "errors"]
+    for (scores,), members in measuring.split(errors, ["scores"]).items():
+        columns = {
+            f'"{record["scope"]}", {way}': errors_of(record, way)
+            for record in members
+            for way in WAYS
+        }
+        rows = [
+            [n, *(f"{statistics.mean(x[n]):.2g}" for x in columns.values())]
+            for n in members[0]["hashes"]
         ]
-        for (scope, rounds), summary in measuring.group(
-            timed, ("scope", "rounds")
-        ).items()
+        title = "mean relative error by scope and `duplicates`, "
+        yield title + f"{scores} scores", ["rounds", *columns], rows
+    timed = [record for record in records if record["part"] == "times"]
+    found = measuring.group(timed, ("scope", "rounds"))
+    rows = [
+        [f'"{scope}", {rounds} rounds', *(f"{x:.3f}" for x in each.values())]
+        for (scope, rounds), each in found.items()
     ]
     if rows:
-        header = ["scope and rounds", *(f"{way}, s" for way in DUPLICATES)]
+        header = ["scope and rounds", *(f"{way}, s" for way in WAYS)]
         header += ["importance to discount, wall", "processor"]
         yield "forward and backward pass of a layer, XLA", header, rows
 
@@ -221,28 +206,27 @@ def plot(records, options):
     if not shown:
         return None
     figure, panels = reporting.make_panels(len(SCORES), len(SCOPES))
-    places = itertools.product(SCORES, SCOPES)
-    for (scores, scope), panel in zip(places, panels.flat, strict=True):
+    found = measuring.split(shown, ("scores", "scope")).values()
+    for (record, *_), panel in zip(found, panels.flat, strict=False):
         lines = {}
-        for (where, way), errors in errors_of(shown, scores).items():
-            if where == scope:
-                lowest = map(min, errors.values())
-                highest = map(max, errors.values())
-                color = f"C{DUPLICATES.index(way)}"
-                spread = list(errors), list(lowest), list(highest)
-                panel.fill_between(*spread, color=color, alpha=0.2)
-                means = map(statistics.mean, errors.values())
-                lines[way] = list(zip(errors, means, strict=True))
+        for index, way in enumerate(WAYS):
+            errors = errors_of(record, way)
+            spread = (list(map(f, errors.values())) for f in (min, max))
+            panel.fill_between(
+                list(errors), *spread, color=f"C{index}", alpha=0.2
+            )
+            means = map(statistics.mean, errors.values())
+            lines[way] = list(zip(errors, means, strict=True))
         reporting.draw_lines(
             panel,
             lines,
-            {way: {"color": f"C{i}"} for i, way in enumerate(DUPLICATES)},
+            reporting.colors(WAYS),
             "xy",
-            title=f'scope="{scope}", {scores} scores',
+            title=f'scope="{record["scope"]}", {record["scores"]} scores',
             xlabel="rounds of hashing",
             ylabel="mean relative error",
         )
-        panel.set_xticks(shown[0]["hashes"], shown[0]["hashes"])
+        panel.set_xticks(record["hashes"], record["hashes"])
     panels[0, 0].legend(loc="lower left", title="duplicates")
     figure.suptitle(
         "LSH attention beside exact attention: "

@@ -16,8 +16,8 @@ A benchmark is a module of this folder with
     tables(records, options)   triples of title, header and rows
 
 and perhaps `OPTIONS` of its own, as `add_own_options` takes them, `DEFAULTS`
-and `QUICK` values of options, `plot(records, options)`, which returns a
-figure or None, and `SHOW_PROGRESS`.
+and `QUICK` values of options, and `plot(records, options)`, which returns a
+figure or None.
 """
 
 import argparse
@@ -79,10 +79,7 @@ def parse(arguments):
         parents=[shared_options()],
     )
     add_own_options(parser, getattr(module, "OPTIONS", {}))
-    parser.set_defaults(
-        **getattr(module, "DEFAULTS", {}),
-        show_progress=getattr(module, "SHOW_PROGRESS", False),
-    )
+    parser.set_defaults(**getattr(module, "DEFAULTS", {}))
     chosen = parser.parse_args(arguments[1:])
     if chosen.quick:
         parser.set_defaults(repeats=1, rounds=1, **module.QUICK)
@@ -125,16 +122,11 @@ def shared_options():
     add("--base", metavar="REVISION", help="measure this beside the checkout")
     add("--quick", action="store_true", help="show that it works; no result")
     add("--skip-tests", action="store_true", help="and say so in the tables")
-    add(
-        "--allocators",
-        nargs="+",
-        choices=list(measuring.ALLOCATORS),
-        default=["generous"],
-    )
+    kinds = {"choices": list(measuring.ALLOCATORS), "default": ["generous"]}
+    add("--allocators", nargs="+", **kinds)
     add("--repeats", type=int, default=5, help="steps after the first")
     add("--rounds", type=int, default=1, help="fresh processes of each case")
     add("--threads", type=int, default=measuring.num_cores())
-    add("--timeout", type=float, help="seconds that a process may take")
     add("--json", type=path, help="where to store raw results")
     add("--markdown", type=path, help="where to store the tables")
     add("--picture", type=path, help="by default docs/NAME.png")
@@ -255,9 +247,9 @@ def main(arguments=None):
         raise SystemExit("no case was measured")
     if any(record["revision"] == "base" for record in records):
         tables = [reporting.base_table(records, label)]
-        reporting.report(noted(tables, records), options.markdown)
-        return
-    tables = module.tables(records, options)
+        options.picture = None
+    else:
+        tables = module.tables(records, options)
     reporting.report(noted(tables, records), options.markdown)
     draw(module, records, options)
 

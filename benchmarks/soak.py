@@ -4,17 +4,16 @@
 
 An export is loaded in a process for each of `serve`, `score` and `generate`
 and asked with token ids of 1 to 3 rows and any length; another process fits a
-tiny language model on a dataset of mixed lengths, in ten epochs. Each tells
-its resident size and the number of functions that TensorFlow holds, of all
-traces, at every hundredth request or step. Both must become level.
+tiny language model on a dataset of mixed lengths. Each tells its resident size
+and the number of functions that TensorFlow holds, of all traces, a hundred
+times in its course. Both must become level.
 
-oneDNN, which TensorFlow uses on x86, keeps what it prepared for a shape: sizes
-grow with new lengths, more and more slowly. "no oneDNN" shows what is left
-without it. `--load docs/soak.json` draws what is in the documents.
+oneDNN, which TensorFlow uses on x86, keeps what it prepared for a shape; "no
+oneDNN" is without it. `--load docs/soak.json` draws what is in the documents.
 """
 
 import os
-import sys
+import statistics
 import tempfile
 import time
 
@@ -36,17 +35,20 @@ MOST_ROWS = 3
 WINDOW, NEW_TOKENS = 64, 16
 EPOCHS = 10
 WITHOUT = ", no oneDNN"
-EVERY = 100  # requests between two measurements
+MEASUREMENTS = 100
 ENDPOINTS = ("serve", "score", "generate")
 NAMES = [kind + end for end in ("", WITHOUT) for kind in (*ENDPOINTS, "train")]
 KEYS = ("kind", "requests")
 DEFAULTS = {"allocators": ["default"]}
 QUICK = {"requests": 200}
-SHOW_PROGRESS = True
 OPTIONS = {"requests": 10_000, "kinds": NAMES}
 
 
 def cases(options):
+    if options.requests < 2 * EPOCHS:
+        raise SystemExit(
+            f"--requests: at least {2 * EPOCHS}. Received: {options.requests}"
+        )
     return measuring.grid(kind=options.kinds, requests=[options.requests])
 
 
@@ -54,16 +56,15 @@ def cases(options):
 
 
 def work(case):
-    """What the process held in its course; or writes an export."""
-    if case["kind"] == "export":
-        return write_export(case["folder"])
+    """What the process held in its course."""
     if case["kind"].endswith(WITHOUT):
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    log = Log(case["kind"])
-    if without(case["kind"]) == "train":
-        train(case, log)
+    log = Log(case["kind"], max(1, case["requests"] // MEASUREMENTS))
+    name = without(case["kind"])
+    if name == "train":
+        train(case["requests"], log)
     else:
-        ask(case, log)
+        ask(name, case["requests"], log)
     _, resident, functions, _ = log.rows[-1]
     return {"log": log.rows, "resident": resident, "functions": functions}
 
@@ -77,25 +78,21 @@ def write_export(folder):
     from keras_reformer.export import export_saved_model
 
     model = keras_reformer.ReformerCausalLM(**SIZES)
-    return {"path": export_saved_model(model, folder)}
+    return export_saved_model(model, folder)
 
 
-def ask(case, log):
+def ask(name, requests, log):
     """Requests to one endpoint of an export that another process wrote."""
     import numpy as np
     import tensorflow as tf
 
-    name = without(case["kind"])
     with tempfile.TemporaryDirectory() as folder:
-        export = {"kind": "export", "folder": folder}
-        loaded = tf.saved_model.load(
-            measuring.run_worker("soak", export)["path"]
-        )
+        path = measuring.call_elsewhere(write_export, folder)
+        loaded = tf.saved_model.load(path)
     endpoint = getattr(loaded, name)
     draws = np.random.default_rng(0)
-    for _ in range(case["requests"]):
-        answer = endpoint(**request(name, draws))
-        for x in answer.values():
+    for _ in range(requests):
+        for x in endpoint(**request(name, draws)).values():
             x.numpy()
         log.count()
 
@@ -122,7 +119,7 @@ def request(name, draws):
     return found
 
 
-def train(case, log):
+def train(requests, log):
     """Steps of `fit` on a dataset of mixed lengths."""
     import keras
     import numpy as np
@@ -147,7 +144,7 @@ def train(case, log):
     model.fit(
         dataset,
         epochs=EPOCHS,
-        steps_per_epoch=case["requests"] // EPOCHS,
+        steps_per_epoch=requests // EPOCHS,
         callbacks=[counting],
         verbose=0,
     )
@@ -159,23 +156,23 @@ class Log:
     A row: requests, resident size in MiB, functions, seconds.
     """
 
-    def __init__(self, kind):
-        self.kind, self.rows, self.done = kind, [], 0
+    def __init__(self, kind, every):
+        self.kind, self.every = kind, every
+        self.rows, self.done = [], 0
         self.start = time.perf_counter()
 
     def count(self):
         self.done += 1
-        if self.done % EVERY and self.done > 1:
+        if self.done % self.every and self.done > 1:
             return
         seconds = time.perf_counter() - self.start
         resident, functions = measuring.resident_memory(), num_functions()
         row = self.done, round(resident, 2), functions, round(seconds, 1)
         self.rows.append(row)
-        if self.done % (10 * EVERY) == 0:
+        if self.done % (10 * self.every) == 0:
             print(
                 f"{self.kind:<18}{self.done:>7,} {seconds:6.0f} s, "
                 f"{resident:.1f} MiB, {functions} functions",
-                file=sys.stderr,
                 flush=True,
             )
 
@@ -188,14 +185,6 @@ def num_functions():
 
 
 # === Table and picture ===
-
-
-def slope(rows):
-    """MiB that a further thousand requests take, by least squares."""
-    import numpy as np
-
-    requests, resident, *_ = zip(*rows, strict=True)
-    return 1000 * np.polyfit(requests, resident, 1)[0]
 
 
 def tables(records, options):
@@ -229,21 +218,26 @@ def summary(log):
     }
 
 
+def slope(rows):
+    """MiB that a further thousand requests take, by least squares."""
+    requests, resident, *_ = zip(*rows, strict=True)
+    return 1000 * statistics.linear_regression(requests, resident).slope
+
+
 def plot(records, options):
     """Resident size against requests."""
-    figure, panels = reporting.make_panels(1, 1, 6)
     lines, styles = {}, {}
     for record in records:
         name = record["kind"]
-        lines[name] = [(row[0], row[1]) for row in record["log"]]
+        lines[name] = [row[:2] for row in record["log"]]
         styles[name] = {
             "color": f"C{[*ENDPOINTS, 'train'].index(without(name))}",
             "linestyle": "dashed" if name.endswith(WITHOUT) else "solid",
             "marker": "",
         }
-    panel = panels[0, 0]
+    figure, panels = reporting.make_panels(1, 1, 6)
     labels = {"xlabel": "requests, or training steps"}
     labels["ylabel"] = "resident size (MiB)"
-    reporting.draw_lines(panel, lines, styles, **labels)
-    panel.legend(fontsize="small", loc="lower right")
+    reporting.draw_lines(panels[0, 0], lines, styles, **labels)
+    panels[0, 0].legend(fontsize="small", loc="lower right")
     return figure

@@ -14,24 +14,21 @@ def compiled(function, inputs, jit_compile):
     return step
 
 
-def layer(built, inputs, jit_compile, backward=True, call=None):
+def layer(built, inputs, jit_compile, backward=True):
     """A step of a built layer, on inputs or on random ones of a shape.
 
     Backward: the gradients of `sum(y * y)` by the inputs and all weights.
-    `call` takes the layer's place where it needs more than the inputs.
     """
     import tensorflow as tf
 
-    call = call or built
-
     def forward(x):
-        return call(x, training=False)
+        return built(x, training=False)
 
     def forward_and_backward(x):
         weights = [variable.value for variable in built.trainable_variables]
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = call(x, training=True)
+            y = built(x, training=True)
             loss = tf.reduce_sum(y * y)
         return tape.gradient(loss, [x, *weights])
 

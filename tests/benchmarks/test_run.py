@@ -3,6 +3,8 @@
 import importlib
 import json
 import pathlib
+import re
+import shlex
 import subprocess
 import sys
 import types
@@ -13,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
 # ruff: noqa: E402
-import buckets
+import language_model
 import measuring
 import reporting
 import run
@@ -24,7 +26,7 @@ import worker
 def in_process(monkeypatch):
     """Workers answer here, which saves the imports of a process."""
 
-    def run_worker(name, case, *arguments, **options):
+    def run_worker(name, case, tree):
         module = importlib.import_module(name)
         answer = module.work({**case, "threads": 1})
         return json.loads(json.dumps(answer))
@@ -76,6 +78,25 @@ def test_what_is_measured_has_its_tests():
         assert not name or f"def {name}(" in (ROOT / path).read_text(), test
 
 
+def documented_commands():
+    text = (ROOT / "docs" / "benchmarks.md").read_text().replace("\\\n", " ")
+    return re.findall(r"^python benchmarks/run\.py (.*)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_commands_of_the_documents_name_options_that_exist(command):
+    arguments = shlex.split(command)
+    for package in run.REQUIRES.get(arguments[0], ()):
+        pytest.importorskip(package)
+    run.parse(arguments)
+
+
+def test_a_course_too_short_for_a_slope_is_refused():
+    module, options = run.parse(["soak", "--requests", "19"])
+    with pytest.raises(SystemExit, match="at least 20. Received: 19"):
+        module.cases(options)
+
+
 # === The gate ===
 
 
@@ -104,7 +125,7 @@ def test_tables_say_nothing_where_tests_passed(tmp_path, monkeypatch, capsys):
 def test_a_base_is_measured_in_turn(monkeypatch, capsys):
     trees = []
 
-    def run_worker(name, case, allocator, threads, timeout, tree, progress):
+    def run_worker(name, case, tree):
         assert (tree / "keras_reformer" / "__init__.py").exists()
         trees.append(tree)
         return {"rate": 2.0 if tree == ROOT else 4.0}
@@ -160,13 +181,25 @@ def test_what_is_compiled_for_a_tpu_is_traced_for_one(monkeypatch):
 # === Processes and tables ===
 
 
+CASE = {"allocator": "default", "threads": 1}
+
+
 def test_a_fresh_process_answers():
-    assert buckets.ask(16384) == [16, 16]
+    buckets = measuring.call_elsewhere(language_model.num_buckets, 16384)
+    assert buckets == [16, 16]
 
 
 def test_a_worker_that_fails_says_why():
     with pytest.raises(measuring.WorkerError, match="ModuleNotFoundError"):
-        measuring.run_worker("no_such_benchmark", {})
+        measuring.run_worker("no_such_benchmark", CASE)
+
+
+def test_progress_is_printed_before_the_answer(tmp_path, monkeypatch, capfd):
+    script = tmp_path / "worker.py"
+    script.write_text("print('half')\nprint('all')\nprint('{\"rate\": 1.0}')\n")
+    monkeypatch.setattr(measuring, "WORKER", script)
+    assert measuring.run_worker("any", CASE) == {"rate": 1.0}
+    assert capfd.readouterr().out == "half\nall\n"
 
 
 def record(name, seconds, growth):
