@@ -119,7 +119,7 @@ def compiled_for_a_tpu(case):
 def run_here(case):
     """MiB of a process at its greatest, of some steps under XLA."""
     import keras
-    import memory_steps
+    import measuring
     import numpy as np
 
     import keras_reformer
@@ -129,7 +129,8 @@ def run_here(case):
     shape = case["batch_size"], case["model"]["max_sequence_length"]
     symbols = case["model"]["vocabulary_size"]
     tokens = np.random.default_rng(0).integers(symbols, size=shape)
-    return memory_steps.measure(lambda: model.train_on_batch(tokens))["peak"]
+    measuring.time_steps(lambda: model.train_on_batch(tokens), 3)
+    return measuring.peak_memory()
 
 
 # === Fitting ===

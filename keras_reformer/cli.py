@@ -283,10 +283,9 @@ def _add_plan_parser(subparsers):
 def _plan(options):
     from keras_reformer.commands import plan
 
-    renamed: dict[str, Any] = {
-        _MODEL_NAMES.get(name, name): value for name, value in options.items()
-    }
-    return plan.run(**renamed)
+    for name, argument in _MODEL_NAMES.items():
+        options[argument] = options.pop(name)
+    return plan.run(**options)
 
 
 def _add_demo_parser(subparsers):
