@@ -1,0 +1,106 @@
+"""`fit` and `evaluate` on several workers, each a process of its own.
+
+Keras 3 takes `tf.distribute.MultiWorkerMirroredStrategy` for a strategy, but
+its `fit` fails: it reduces a structure of `PerReplica` batches where only a
+single value can be reduced, and means of scalars over their first axis. Both
+go through `Model.distribute_strategy`, which a model may override.
+"""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from keras_reformer.layers.mixins import ModelMixin
+
+
+class TrainsOnWorkers(ModelMixin):
+    """Trains and evaluates on all workers of a strategy.
+
+    `predict` runs on each worker alone, on all of the data that it is given:
+    nothing is exchanged, and one worker may predict without the others.
+    """
+
+    _predicts_alone = False
+
+    @property
+    def distribute_strategy(self):
+        """The strategy in whose scope the model was made."""
+        strategy = super().distribute_strategy
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return strategy
+        return _Alone(strategy) if self._predicts_alone else _Workers(strategy)
+
+    @functools.wraps(keras.Model.predict)
+    def predict(self, *args, **kwargs):
+        with self._alone():
+            return super().predict(*args, **kwargs)
+
+    @functools.wraps(keras.Model.predict_on_batch)
+    def predict_on_batch(self, *args, **kwargs):
+        with self._alone():
+            return super().predict_on_batch(*args, **kwargs)
+
+    def _alone(self):
+        return _Setting(self, "_predicts_alone", True)
+
+
+class _Setting:
+    """A context in which an attribute has another value."""
+
+    def __init__(self, owner, name, value):
+        self._owner, self._name, self._value = owner, name, value
+
+    def __enter__(self):
+        self._before = getattr(self._owner, self._name)
+        setattr(self._owner, self._name, self._value)
+
+    def __exit__(self, *_):
+        setattr(self._owner, self._name, self._before)
+
+
+class _Workers:
+    """A strategy of several workers, as Keras uses one of a single process."""
+
+    def __init__(self, strategy):
+        self._strategy = strategy
+
+    def __getattr__(self, name):
+        return getattr(self._strategy, name)
+
+    def run(self, step, args=(), kwargs=None, options=None):
+        """Runs a step, and means its results over the replicas of all."""
+        results = self._strategy.run(step, args, kwargs, options)
+        return keras.tree.map_structure(
+            lambda value: self._strategy.reduce("MEAN", value, axis=None),
+            results,
+        )
+
+    def reduce(self, reduce_op, value, axis):
+        """A batch of this worker's, of which Keras wants the shape."""
+        del reduce_op, axis
+        return keras.tree.map_structure(
+            lambda part: self._strategy.experimental_local_results(part)[0],
+            value,
+        )
+
+
+class _Alone:
+    """A strategy of several workers, of which one does all there is to do."""
+
+    num_replicas_in_sync = 1
+
+    def __init__(self, strategy):
+        self._strategy = strategy
+
+    def __getattr__(self, name):
+        return getattr(self._strategy, name)
+
+    def run(self, step, args=(), kwargs=None, options=None):
+        """Calls a step."""
+        del options
+        return step(*args, **(kwargs or {}))
+
+    def experimental_distribute_dataset(self, dataset):
+        """Returns the dataset whole."""
+        return dataset
