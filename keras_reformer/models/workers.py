@@ -11,7 +11,62 @@ import functools
 import keras
 import tensorflow as tf
 
+from keras_reformer.layers import checks
 from keras_reformer.layers.mixins import ModelMixin
+from keras_reformer.models.rendezvous import meet
+
+
+def multi_worker_strategy(timeout=600, cluster_resolver=None):
+    """Makes a strategy of several workers, once all of them have come.
+
+    Each worker is a process that runs the same program with its own
+    `TF_CONFIG`. Models of this package that are made in the strategy's scope
+    train together with `fit`: each worker takes its share of each batch, and
+    all of them end with the same weights. TensorFlow's own constructor waits
+    an hour for a worker that never comes, without a word.
+
+    Args:
+        timeout: int. Seconds to wait for all workers; after ten of them a
+            line on stderr says for whom. Defaults to `600`.
+        cluster_resolver: `tf.distribute.cluster_resolver.ClusterResolver`.
+            Defaults to what the environment variable `TF_CONFIG` says.
+
+    Returns:
+        `tf.distribute.MultiWorkerMirroredStrategy`.
+
+    Raises:
+        TimeoutError: if a worker does not come in time.
+        ValueError: if the cluster has no workers, or this process is none.
+
+    Example:
+
+    >>> from keras_reformer.models import multi_worker_strategy
+    >>> with multi_worker_strategy().scope():
+    ...     model = keras_reformer.ReformerCausalLM(258, 1, 2, 8, 8, 64)
+    """
+    checks.positive_int("timeout", timeout)
+    resolver = cluster_resolver
+    if resolver is None:
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    addresses, index = _workers(resolver)
+    if len(addresses) > 1:
+        meet(addresses, index, timeout)
+    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+
+
+def _workers(resolver):
+    """Addresses of all workers, the chief's first, and this one's index."""
+    cluster = resolver.cluster_spec().as_dict()
+    jobs = [job for job in ("chief", "worker") if job in cluster]
+    places = [(job, i) for job in jobs for i in range(len(cluster[job]))]
+    own = (resolver.task_type, resolver.task_id)
+    if cluster and own not in places:
+        raise ValueError(
+            "A process of this strategy must be a chief or a worker of its "
+            f"cluster. Received: task={own}, cluster={cluster}"
+        )
+    addresses = [cluster[job][i] for job, i in places]
+    return addresses, places.index(own) if cluster else 0
 
 
 class TrainsOnWorkers(ModelMixin):
