@@ -1,9 +1,10 @@
 """`fit` and `evaluate` on several workers, each a process of its own.
 
-Keras 3 takes `tf.distribute.MultiWorkerMirroredStrategy` for a strategy, but
-its `fit` fails: it reduces a structure of `PerReplica` batches where only a
-single value can be reduced, and means of scalars over their first axis. Both
-go through `Model.distribute_strategy`, which a model may override.
+Keras 3 accepts a `tf.distribute.MultiWorkerMirroredStrategy`, but its `fit`
+fails: it reduces a dict of batches where the strategy can reduce one value
+only, and takes the mean of a step's scalar results over their first axis.
+Under a `MirroredStrategy` the former adds up batches of unequal rows. Both use
+`Model.distribute_strategy`, which a model may override.
 """
 
 import functools
@@ -82,6 +83,8 @@ class TrainsOnWorkers(ModelMixin):
     def distribute_strategy(self):
         """The strategy in whose scope the model was made."""
         strategy = super().distribute_strategy
+        if isinstance(strategy, tf.distribute.MirroredStrategy):
+            return _Replicas(strategy)
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return strategy
         return _Alone(strategy) if self._predicts_alone else _Workers(strategy)
@@ -95,6 +98,32 @@ class TrainsOnWorkers(ModelMixin):
     def predict_on_batch(self, *args, **kwargs):
         with self._alone():
             return super().predict_on_batch(*args, **kwargs)
+
+    def make_train_function(self, force=False):
+        self._check_xla()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force=False):
+        self._check_xla()
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force=False):
+        self._check_xla()
+        return super().make_predict_function(force)
+
+    def _check_xla(self):
+        """Raises a `ValueError` for a step that TensorFlow cannot compile."""
+        strategy = self.distribute_strategy
+        replicas = strategy.num_replicas_in_sync
+        tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+        if self.jit_compile and replicas > 1 and not tpu:
+            raise ValueError(
+                "Keras compiles the step of all replicas as one XLA program, "
+                "and TensorFlow has none for several devices or workers. "
+                "Expected compile(jit_compile=False) under a strategy of "
+                "several replicas. Received: jit_compile=True, "
+                f"num_replicas_in_sync={replicas}"
+            )
 
     def _alone(self):
         return _Setting(self, "_predicts_alone", True)
@@ -114,14 +143,26 @@ class _Setting:
         setattr(self._owner, self._name, self._before)
 
 
-class _Workers:
-    """A strategy of several workers, as Keras uses one of a single process."""
+class _Replicas:
+    """A strategy, but for how Keras learns the shape of a first batch."""
 
     def __init__(self, strategy):
         self._strategy = strategy
 
     def __getattr__(self, name):
         return getattr(self._strategy, name)
+
+    def reduce(self, reduce_op, value, axis):
+        """The first replica's batch; those of others may have fewer rows."""
+        del reduce_op, axis
+        return keras.tree.map_structure(
+            lambda part: self._strategy.experimental_local_results(part)[0],
+            value,
+        )
+
+
+class _Workers(_Replicas):
+    """A strategy of several workers, as Keras uses one of a single process."""
 
     def run(self, step, args=(), kwargs=None, options=None):
         """Runs a step, and means its results over the replicas of all."""
@@ -131,25 +172,11 @@ class _Workers:
             results,
         )
 
-    def reduce(self, reduce_op, value, axis):
-        """A batch of this worker's, of which Keras wants the shape."""
-        del reduce_op, axis
-        return keras.tree.map_structure(
-            lambda part: self._strategy.experimental_local_results(part)[0],
-            value,
-        )
 
-
-class _Alone:
+class _Alone(_Replicas):
     """A strategy of several workers, of which one does all there is to do."""
 
     num_replicas_in_sync = 1
-
-    def __init__(self, strategy):
-        self._strategy = strategy
-
-    def __getattr__(self, name):
-        return getattr(self._strategy, name)
 
     def run(self, step, args=(), kwargs=None, options=None):
         """Calls a step."""

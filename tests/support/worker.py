@@ -48,18 +48,16 @@ def make_model(task):
             num_classes=3, **{**tiny.SIZES, **tiny.SMALLEST}
         )
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(optimizer(), loss, metrics=["accuracy"])
+        model.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"])
         return model
-    dropout = 0.5 if task == "dropout" else 0.0
-    model = tiny.make_spread_model(dropout=dropout)
-    model.compile(optimizer(), metrics=["accuracy"])
+    if task == "dropout":
+        model = tiny.make_spread_model(dropout=0.5)
+        optimizer = keras.optimizers.AdamW(1e-2, global_clipnorm=1.0)
+    else:
+        model = tiny.make_spread_model(**tiny.SMALLEST)
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    model.compile(optimizer, metrics=["accuracy"])
     return model
-
-
-def optimizer():
-    import keras
-
-    return keras.optimizers.AdamW(1e-2, global_clipnorm=1.0)
 
 
 def data(task):
