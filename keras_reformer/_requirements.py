@@ -13,6 +13,9 @@ Install it through one of the package's extras:
   pip install "keras-reformer[gpu]"   (NVIDIA GPU)
   pip install "keras-reformer[tpu]"   (TPU)"""
 
+# No requirement of the package, which has an extra for each device.
+OLDEST_TENSORFLOW = (2, 20)
+
 
 def check() -> None:
     """Checks that TensorFlow is installed and that Keras runs on it.
@@ -21,7 +24,8 @@ def check() -> None:
 
     Raises:
         ImportError: if TensorFlow is not installed (the message names the
-            extras that install it), or if Keras runs on another backend.
+            extras that install it) or too old, or if Keras runs on another
+            backend.
     """
     spec = importlib.util.find_spec("tensorflow")
     # A folder left behind by an uninstall is found too, without an origin.
@@ -37,6 +41,16 @@ def check() -> None:
             "keras_reformer runs on Keras's TensorFlow backend. Set the "
             "environment variable KERAS_BACKEND=tensorflow before Keras is "
             f"imported. Received: keras.backend.backend()={backend!r}"
+        )
+    _check_version(sys.modules["tensorflow"].__version__)
+
+
+def _check_version(version: str) -> None:
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_TENSORFLOW:
+        oldest = ".".join(map(str, OLDEST_TENSORFLOW))
+        raise ImportError(
+            f"keras_reformer needs TensorFlow {oldest} or newer. Received: "
+            f"tensorflow.__version__={version!r}"
         )
 
 

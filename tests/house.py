@@ -46,7 +46,9 @@ TENSORFLOW_PLACES = (
     "keras_reformer/ops/",
     "keras_reformer/data/",
     "keras_reformer/models/feeding.py",
+    "keras_reformer/models/replicas.py",
     "keras_reformer/models/training.py",
+    "keras_reformer/models/workers.py",
     "keras_reformer/export/",
     "keras_reformer/distribute.py",
 )

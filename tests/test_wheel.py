@@ -1,9 +1,11 @@
 """The wheel holds the package, and works where no repository is."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -78,3 +80,38 @@ def test_it_works_outside_of_the_repository(wheel, tmp_path):
     version, path = run.stdout.splitlines()[-1].split(maxsplit=1)
     assert version == keras_reformer.__version__
     assert Path(path).is_relative_to(target)
+
+
+# What Colab's TPU runtime and Kaggle's v5e-8 have of what is required.
+NOTEBOOKS = {
+    "colab": {"keras": "3.13.2", "numpy": "2.1.3", "jax": "0.7.2"},
+    "kaggle": {
+        "keras": "3.13.2",
+        "numpy": "2.1.3",
+        "tensorflow-cpu": "2.20.0",
+        "jax": "0.7.2",
+    },
+}
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_pip_replaces_nothing_of_a_notebooks(notebook, wheel, tmp_path):
+    """The plan of `pip install keras-reformer`, with nothing to download."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    for name, version in NOTEBOOKS[notebook].items():
+        folder = packages / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (folder / "METADATA").write_text(metadata)
+    python = tmp_path / "venv" / "bin" / "python"
+    report = tmp_path / "report.json"
+    run = subprocess.run(
+        [*PIP, "--python", python, "install", "--no-index", "--dry-run"]
+        + ["--disable-pip-version-check", "--report", report, wheel],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    plan = json.loads(report.read_text())["install"]
+    assert [item["metadata"]["name"] for item in plan] == ["keras-reformer"]

@@ -15,6 +15,9 @@ from keras_reformer.models.reformer_masked_lm import (
 from keras_reformer.models.reformer_question_answering import (
     ReformerQuestionAnswering as ReformerQuestionAnswering,
 )
+from keras_reformer.models.workers import (
+    multi_worker_strategy as multi_worker_strategy,
+)
 
 __all__ = [
     "ReformerBackbone",
@@ -22,4 +25,5 @@ __all__ = [
     "ReformerClassifier",
     "ReformerMaskedLM",
     "ReformerQuestionAnswering",
+    "multi_worker_strategy",
 ]

@@ -6,6 +6,7 @@ from keras_reformer.layers.rematerialization import RefusesRematerialization
 from keras_reformer.models.feeding import ChecksData
 from keras_reformer.models.inputs import TokenInputs
 from keras_reformer.models.retracing import RetracesSteps
+from keras_reformer.models.workers import TrainsOnWorkers
 
 
 class ReformerModel(
@@ -13,6 +14,7 @@ class ReformerModel(
     RetracesSteps,
     TokenInputs,
     ChecksData,
+    TrainsOnWorkers,
     keras.Model,
 ):
     """A Functional model of token ids, whose traces follow its settings."""

@@ -12,9 +12,10 @@ from keras_reformer.layers.sublayers import (
 from keras_reformer.models.inputs import token_inputs
 from keras_reformer.models.reformer_backbone import ReformerBackbone
 from keras_reformer.models.reformer_model import ReformerModel
+from keras_reformer.models.replicas import WeighsReplicas
 
 
-class Task(ReformerModel):
+class Task(WeighsReplicas, ReformerModel):
     """A Functional model of a backbone and a head for one task.
 
     A subclass makes the head's layers in `_make_head` and connects them in

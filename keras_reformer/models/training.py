@@ -16,6 +16,7 @@ from keras_reformer.layers.mixins import ModelMixin
 from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.metrics import BitsPerByte
 from keras_reformer.models.inputs import complete
+from keras_reformer.models.replicas import over_replicas
 from keras_reformer.models.targets import targets
 from keras_reformer.ops.losses import chunked_cross_entropy
 
@@ -225,7 +226,7 @@ class ChunkedCrossEntropy(ModelMixin):
 
     def _share(self, losses, weights):
         """A replica's share of the loss; gradients of replicas are summed."""
-        total, replicas = _over_replicas(tf.reduce_sum(weights))
+        total, replicas = over_replicas(tf.reduce_sum(weights))
         share = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
         return share + self._added_loss(losses.dtype) / replicas
 
@@ -240,15 +241,6 @@ class ChunkedCrossEntropy(ModelMixin):
 def _mean(losses, weights):
     total = tf.reduce_sum(weights)
     return tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
-
-
-def _over_replicas(total):
-    """The sum over replicas, and their number."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    context = tf.distribute.get_replica_context()
-    if replicas > 1 and context is not None:
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, total)
-    return total, replicas
 
 
 class _Results:

@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_reformer
 from keras_reformer.metrics import BitsPerByte
-from keras_reformer.models import ReformerClassifier
+from keras_reformer.models import (
+    ReformerClassifier,
+    ReformerMaskedLM,
+    ReformerQuestionAnswering,
+)
 from tests.support import tiny
 
 IDS = tiny.make_ids(5, 9)
@@ -155,18 +160,123 @@ def test_one_device_strategy_without_labels(loss):
     assert_same(fit(make_model(strategy, loss=loss), MASKED), expected)
 
 
-def test_masks_of_other_models(two):
-    with two.scope():
-        model = ReformerClassifier(
-            num_classes=2, **{**tiny.SIZES, **tiny.SMALLEST}
-        )
+CLASSES = np.array([0, 1, 2, 0, 1])
+STARTS = {"start": np.array([3, 1, 2, 0, 7]), "end": np.array([8, 2, 4, 1, 7])}
+
+
+def make_classifier():
+    options = {**tiny.SIZES, **tiny.SMALLEST}
+    return ReformerClassifier(num_classes=3, head_dropout=0.0, **options)
+
+
+def make_question_answering():
+    return ReformerQuestionAnswering(**{**tiny.SIZES, **tiny.SMALLEST})
+
+
+def make_functional():
+    """A plain model of layers, which Keras alone trains."""
+    inputs = keras.Input((9, 8))
+    block = keras_reformer.ReversibleBlock(
+        keras_reformer.LocalSelfAttention(2, 4, chunk_length=4),
+        keras_reformer.FeedForward(16),
+    )
+    x = keras_reformer.ReversibleSequence([block])(inputs)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+def compiled(make, strategy, **options):
+    """A model with a penalty, which replicas must not count twice."""
+    with (strategy or tf.distribute.get_strategy()).scope():
+        keras.utils.set_random_seed(3)
+        model = make()
+        model.layers[-1].kernel_regularizer = keras.regularizers.L2(0.01)
+        options = {"metrics": ["accuracy"], "run_eagerly": True, **options}
+        if isinstance(model, ReformerMaskedLM):
+            model.compile(keras.optimizers.SGD(0.5), **options)
+            return model
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("sgd", loss, run_eagerly=True)
-    labels = np.array([0, 1, 0, 1])
-    for mask in (MASK[:4], None):
-        inputs = {"token_ids": IDS[:4], "padding_mask": mask}
-        history = model.fit(inputs, labels, verbose=0).history
-        assert np.isfinite(history["loss"]).all()
+        if isinstance(model, ReformerQuestionAnswering):
+            loss = {"start": loss, "end": loss}
+            options["metrics"] = {"start": ["accuracy"], "end": ["accuracy"]}
+        model.compile(keras.optimizers.SGD(0.5), loss, **options)
+    return model
+
+
+def make_masked_lm():
+    return ReformerMaskedLM(**{**tiny.SIZES, **tiny.SMALLEST})
+
+
+FLOATS = np.random.default_rng(2).normal(size=(4, 9, 8)).astype("float32")
+OTHERS = {
+    "masked, an odd last batch": (make_masked_lm, MASKED, LABELS, 4),
+    "classes, an odd last batch": (make_classifier, MASKED, CLASSES, 3),
+    "classes, an empty shard": (make_classifier, MASKED, CLASSES, 4),
+    "answers, an odd last batch": (make_question_answering, MASKED, STARTS, 3),
+    "a Functional model, whole batches": (
+        make_functional,
+        FLOATS,
+        CLASSES[:4],
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow)
+        if "masked" in case or "empty" in case
+        else case
+        for case in OTHERS
+    ],
+)
+def test_other_models_train_as_on_one_device(case, two):
+    make, *data, batch_size = OTHERS[case]
+    options = {"batch_size": batch_size}
+    # Of no rows TensorFlow's eager steps have no gradients for positions.
+    eager = case != "classes, an empty shard"
+    expected = fit(compiled(make, None), *data, **options)
+    model = compiled(make, two, run_eagerly=eager)
+    assert_same(fit(model, *data, **options), expected)
+
+
+@pytest.mark.parametrize(
+    "reduction", ["sum", pytest.param("mean", marks=pytest.mark.slow)]
+)
+def test_other_reductions_of_replicas(reduction, two):
+    found = []
+    for strategy in (None, two):
+        model = compiled(make_classifier, strategy)
+        loss = keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, reduction=reduction
+        )
+        model.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)
+        fit(model, MASKED, CLASSES, batch_size=3)
+        found.append(tiny.values(model))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_mask_of_none_of_other_models(two):
+    model = compiled(make_classifier, two)
+    inputs = {"token_ids": IDS, "padding_mask": None}
+    assert np.isfinite(fit(model, inputs, CLASSES)[0]["loss"])
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
+def test_xla_of_several_replicas_is_refused(call, two):
+    model = make_model(two, run_eagerly=False, jit_compile=True)
+    with pytest.raises(ValueError, match="Received: jit_compile=True, num_rep"):
+        getattr(model, call)(MASKED, verbose=0)
+
+
+@pytest.mark.slow
+def test_xla_of_one_replica():
+    expected = fit(make_model(), MASKED, batch_size=5)
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    model = make_model(strategy, run_eagerly=False, jit_compile=True)
+    assert_same(fit(model, MASKED, batch_size=5), expected)
 
 
 def test_unknown_tokens_are_refused(two):
