@@ -35,6 +35,7 @@ from keras_reformer.models import (
 
 if _typing.TYPE_CHECKING:
     from keras_reformer import convert as convert
+    from keras_reformer import distribute as distribute
     from keras_reformer.export import export_saved_model as export_saved_model
 
 __version__ = _metadata.version("keras-reformer")
@@ -61,13 +62,14 @@ __all__ = [
     "SinePositionEncoding",
     "__version__",
     "convert",
+    "distribute",
     "export_saved_model",
 ]
 
 
 def __getattr__(name):
     """Imports what few programs need when it is first asked for."""
-    if name in ("convert", "export"):
+    if name in ("convert", "distribute", "export"):
         return _import_module(f"keras_reformer.{name}")
     if name == "export_saved_model":
         return _import_module("keras_reformer.export").export_saved_model

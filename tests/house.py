@@ -28,6 +28,7 @@ RANKS = {
 # The same for the rooms and single files of `ops/`.
 OPS_RANKS = {
     "custom_vjp": 0,
+    "replicas": 0,
     "tracing": 0,
     "vocabulary": 0,
     "loops": 1,
@@ -47,7 +48,7 @@ TENSORFLOW_PLACES = (
     "keras_reformer/models/feeding.py",
     "keras_reformer/models/training.py",
     "keras_reformer/export/",
-    "keras_reformer/distribute.py",
+    "keras_reformer/distribute/",
 )
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 40
