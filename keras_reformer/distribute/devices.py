@@ -33,13 +33,46 @@ def put_everywhere(mesh, values):
 
 
 def put_batch(mesh, batch):
-    """A batch of arrays, in parts."""
-    return Batch(_put(mesh, PartitionSpec(AXIS), batch), None)
+    """A batch of arrays, in parts.
+
+    Args:
+        mesh: `jax.sharding.Mesh`.
+        batch: structure of arrays with as many rows each.
+
+    Raises:
+        ValueError: if rows of several processes do not divide among devices.
+    """
+    count = len(mesh.local_devices)
+    num_rows = jax.tree.leaves(batch)[0].shape[0]
+    own = num_rows - num_rows % count
+    if own < num_rows and mesh.is_multi_process:
+        raise ValueError(
+            "With several processes, each one's rows of a batch must divide "
+            "among its devices. Drop what is left at an epoch's end, with "
+            "`dataset.batch(size, drop_remainder=True)`. Received: "
+            f"{num_rows} rows for {count} devices"
+        )
+    parts = slice(0, own), slice(own, None)
+    own, rest = (
+        jax.tree.map(lambda x, part=part: x[part], batch)
+        if part.start != (part.stop or num_rows)
+        else None
+        for part in parts
+    )
+    return Batch(
+        _put(mesh, PartitionSpec(AXIS), own), _put(mesh, PartitionSpec(), rest)
+    )
 
 
 def _put(mesh, spec, values):
+    """Each process gives its own rows of arrays that are in parts."""
     sharding = NamedSharding(mesh, spec)
+
+    def put(x):
+        x = np.asarray(x)
+        if mesh.is_multi_process:
+            return jax.make_array_from_process_local_data(sharding, x)
+        return jax.device_put(x, sharding)
+
     with wide_integers():
-        return jax.tree.map(
-            lambda x: jax.device_put(np.asarray(x), sharding), values
-        )
+        return jax.tree.map(put, values)

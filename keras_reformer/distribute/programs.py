@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 
 from keras_reformer.distribute.devices import AXIS, Batch
 from keras_reformer.distribute.lowering import lower, shape_of, wide_integers
+from keras_reformer.distribute.steps import Rows
 
 # What parts add to seeds is a multiple of this odd number.
 _SEED_STEP = 0x9E3779B1
@@ -86,6 +87,7 @@ class Programs:
             outputs, changed = predict(
                 state.trainable, state.others, batch.own
             )
+            # Inference draws nothing that a part would draw apart.
             others = list(state.others)
             for index, value in zip(self._steps.changed, changed, strict=True):
                 others[index] = value
@@ -105,9 +107,10 @@ class Programs:
             if shape is None:
                 continue
             fraction = num_rows(shape) / rows
-            part, gradients = self._part(shapes, shape, fraction, training)
+            part, shape = self._part(shapes, shape, fraction, training)
             parts.append(part._replace(is_own=is_own))
-        return parts, gradients
+            gradients.append((shape, self._count if is_own else 1))
+        return parts, _joined(gradients)
 
     def _part(self, shapes, batch, fraction, training):
         state = shapes.trainable, shapes.others, shapes.metrics
@@ -126,22 +129,102 @@ class Programs:
         return _Program(totals, run, fraction, True), gradients
 
     def _run(self, parts, state, batch):
-        """Gradients (or an empty list) of a batch, and the state after it."""
-        if len(parts) == 1 and parts[0].fraction == 1:
-            batch = batch.own if parts[0].is_own else batch.rest
-            offset = jnp.zeros((), jnp.int64)
-            values = state.trainable, state.others, state.metrics
-            *found, changed, metrics = parts[0].run(*values, batch, [], offset)
-            others = self._others(state.others, [(1, changed, offset)])
-            gradients = found[0] if found else []
-            return gradients, state._replace(others=others, metrics=metrics)
-        raise NotImplementedError
+        """Gradients of a batch (or none), and the state after it."""
+        batches = [batch.own if part.is_own else batch.rest for part in parts]
+        offsets = [self._offset(part) for part in parts]
+        metrics = state.metrics
+        if parts[0].fraction < 1:
+            metrics = [jnp.zeros_like(x) for x in metrics]
+        inputs = [
+            (state.trainable, self._shifted(state.others, offset), metrics, x)
+            for offset, x in zip(offsets, batches, strict=True)
+        ]
+        totals = self._sum(
+            parts,
+            [
+                [] if part.totals is None else part.totals(*values, offset)
+                for part, values, offset in zip(
+                    parts, inputs, offsets, strict=True
+                )
+            ],
+        )
+        found = [
+            part.run(*values, totals, offset)
+            for part, values, offset in zip(parts, inputs, offsets, strict=True)
+        ]
+        *gradients, changed, metrics = zip(*found, strict=True)
+        gradients = self._sum(parts, *gradients) if gradients else []
+        metrics = self._sum(parts, metrics)
+        if parts[0].fraction < 1:
+            metrics = jax.tree.map(jnp.add, state.metrics, metrics)
+        others = self._others(parts, state.others, changed, offsets)
+        return gradients, state._replace(others=others, metrics=metrics)
 
-    def _others(self, others, found):
+    def _offset(self, part):
+        """What is added to a part's seeds, nothing for the first."""
+        if not part.is_own:
+            number = self._count if part.fraction < 1 else 0
+            return jnp.asarray(number * _SEED_STEP, jnp.int64)
+        if self._count == 1:
+            return jnp.zeros((), jnp.int64)
+        return jax.lax.axis_index(AXIS).astype(jnp.int64) * _SEED_STEP
+
+    def _shifted(self, others, offset):
         others = list(others)
-        [(_, changed, _)] = found
-        for index, value in zip(self._steps.changed, changed, strict=True):
-            others[index] = value
+        for index in self._seeds:
+            others[index] = others[index].at[0].add(
+                offset.astype(others[index].dtype)
+            )
+        return others
+
+    def _sum(self, parts, values):
+        """The sum of the parts' structures of values, `steps.Rows` joined."""
+        if len(parts) == 1 and parts[0].fraction == 1:
+            return values[0]
+        values = [
+            self._over_devices(value) if part.is_own else value
+            for part, value in zip(parts, values, strict=True)
+        ]
+        return jax.tree.map(
+            lambda *each: (
+                Rows(*map(jnp.concatenate, zip(*each, strict=True)))
+                if isinstance(each[0], Rows)
+                else sum(each[1:], each[0])
+            ),
+            *values,
+            is_leaf=lambda x: isinstance(x, Rows),
+        )
+
+    def _over_devices(self, values):
+        def join(x):
+            if isinstance(x, Rows):
+                return Rows(
+                    *(jax.lax.all_gather(y, AXIS, tiled=True) for y in x)
+                )
+            return jax.lax.psum(x, AXIS)
+
+        return jax.tree.map(
+            join, values, is_leaf=lambda x: isinstance(x, Rows)
+        )
+
+    def _others(self, parts, others, changed, offsets):
+        """The other variables after a step: means of the parts'.
+
+        Seeds and counters are equal in all parts but for their offsets.
+        """
+        others = list(others)
+        for index, *values in zip(self._steps.changed, *changed, strict=True):
+            if jnp.issubdtype(values[0].dtype, jnp.floating):
+                weighted = [
+                    (value * part.fraction).astype(value.dtype)
+                    for part, value in zip(parts, values, strict=True)
+                ]
+                others[index] = self._sum(parts, weighted)
+            elif index in self._seeds:
+                offset = offsets[0].astype(values[0].dtype)
+                others[index] = values[0].at[0].add(-offset)
+            else:
+                others[index] = values[0]
         return others
 
     # === Devices ===
@@ -183,3 +266,22 @@ def num_rows(batch):
     """Rows of a batch of arrays or shapes, 0 for None."""
     leaves = jax.tree.leaves(batch)
     return leaves[0].shape[0] if leaves else 0
+
+
+def _joined(gradients):
+    """Shapes of the sum of gradients, each on a number of devices."""
+    shapes, counts = zip(*gradients, strict=True)
+
+    def join(*each):
+        if not isinstance(each[0], Rows):
+            return each[0]
+        rows = sum(
+            x.indices.shape[0] * count
+            for x, count in zip(each, counts, strict=True)
+        )
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype),
+            each[0],
+        )
+
+    return jax.tree.map(join, *shapes, is_leaf=lambda x: isinstance(x, Rows))
