@@ -25,6 +25,7 @@ from keras_reformer.layers import ReversibleSequence as ReversibleSequence
 from keras_reformer.layers import RotaryEmbedding as RotaryEmbedding
 from keras_reformer.layers import SinePositionEncoding as SinePositionEncoding
 from keras_reformer.metrics import BitsPerByte as BitsPerByte
+from keras_reformer.models import Model as Model
 from keras_reformer.models import ReformerBackbone as ReformerBackbone
 from keras_reformer.models import ReformerCausalLM as ReformerCausalLM
 from keras_reformer.models import ReformerClassifier as ReformerClassifier
@@ -48,6 +49,7 @@ __all__ = [
     "FeedForward",
     "LSHSelfAttention",
     "LocalSelfAttention",
+    "Model",
     "MultiHeadAttention",
     "PreNormalization",
     "ReformerBackbone",

@@ -28,12 +28,6 @@ class FunctionalOptimizer:
     """
 
     def __init__(self, optimizer, variables):
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            raise ValueError(
-                "The engine does not scale losses: bfloat16 needs no scaling, "
-                "where float16 does. Expected the policy 'mixed_bfloat16'. "
-                f"Received: optimizer={optimizer.name}"
-            )
         self._optimizer = optimizer
         self._accumulators = _named(optimizer, _ACCUMULATOR)
         self._averages = _named(optimizer, _AVERAGE)

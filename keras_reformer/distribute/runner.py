@@ -1,6 +1,7 @@
 """What runs a model's steps on an engine's devices."""
 
 import contextlib
+import warnings
 import weakref
 
 import jax
@@ -25,6 +26,7 @@ class Runner:
     """
 
     def __init__(self, model, engine):
+        _check(model)
         # The model has the runner.
         self._model = weakref.proxy(model)
         self._engine = engine
@@ -62,6 +64,15 @@ class Runner:
         """Brings values back at the end, also where it is an error."""
         try:
             yield
+        except BaseException as error:
+            if self._is_lost():
+                self._state = None
+                error.add_note(
+                    "The devices lost the weights with the step that failed. "
+                    "The model has those from before: of the last epoch's "
+                    "end, or of the last save."
+                )
+            raise
         finally:
             self.bring_back()
 
@@ -69,11 +80,16 @@ class Runner:
         """Gives the model's variables the values that steps have made."""
         if self._state is None:
             return
-        state, self._state = self._state, None
-        groups = zip(self._variables(), jax.device_get(state), strict=True)
-        for variables, values in groups:
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
+        values = jax.device_get(self._state)
+        # Whoever asks may change them.
+        self._state = None
+        for group, arrays in zip(self._variables(), values, strict=True):
+            for variable, array in zip(group, arrays, strict=True):
+                variable.assign(array)
+
+    def _is_lost(self):
+        """Whether a step has failed that the state was given to."""
+        return any(x.is_deleted() for x in jax.tree.leaves(self._state))
 
     # === Steps ===
 
@@ -114,6 +130,8 @@ class Runner:
     def _build(self, batch):
         if not self._is_built:
             self._model.build_metrics(batch)
+            if self._engine.num_devices > 1:
+                _check_metrics(self._model)
             self._is_built = True
 
     def _step(self, make_program):
@@ -128,6 +146,7 @@ class Runner:
             batch = devices.put_batch(self._engine.mesh, batch)
             key = _shapes(batch)
             if key not in programs:
+                _warn_of_shapes(len(programs))
                 programs[key] = make_program(self._state, batch)
             logs, self._state = programs[key](self._state, batch)
             return logs
@@ -143,6 +162,64 @@ class Runner:
             [] if optimizer is None else optimizer.variables,
             model.metrics_variables,
         )
+
+
+def _check(model):
+    """Refuses a compiled model that the engine cannot train as Keras does."""
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            "A model runs on an engine or under a strategy of TensorFlow. "
+            "Make and compile it outside of `strategy.scope()`. Received: "
+            f"engine and {type(model.distribute_strategy).__name__}"
+        )
+    if model.run_eagerly:
+        raise ValueError(
+            "An engine runs compiled programs. Expected run_eagerly=False. "
+            "Received: run_eagerly=True"
+        )
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "An engine does not scale losses, which float16 needs and "
+            "bfloat16 does not. Expected a dtype policy other than "
+            f"'mixed_float16'. Received: {model.dtype_policy.name} and "
+            f"optimizer={model.optimizer.name}"
+        )
+    for name in ("train_step", "test_step"):
+        step = getattr(type(model), name)
+        if step.__module__.partition(".")[0] not in _KNOWN:
+            raise ValueError(
+                "An engine runs steps of its own. Expected a model that "
+                "overrides `compute_loss` or `compute_metrics` at most. "
+                f"Received: {step.__qualname__}"
+            )
+
+
+_KNOWN = ("keras", "keras_reformer")
+
+
+def _check_metrics(model):
+    """Refuses metrics that are not sums over the rows of batches."""
+    for variable in model.metrics_variables:
+        if variable.aggregation != "sum":
+            raise ValueError(
+                "Several devices add up what their rows change in a metric. "
+                "Expected metrics whose variables have aggregation='sum'. "
+                f"Received: aggregation={variable.aggregation!r} of "
+                f"{variable.path}"
+            )
+
+
+def _warn_of_shapes(count):
+    if count == _MANY_SHAPES:
+        warnings.warn(
+            "Batches have many shapes, and the devices' program is compiled "
+            f"for each: {count} so far. Pad the rows of all batches to the "
+            "same length, or to few lengths.",
+            stacklevel=2,
+        )
+
+
+_MANY_SHAPES = 8
 
 
 def _arrays(batch):

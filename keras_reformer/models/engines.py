@@ -1,5 +1,7 @@
 """Models whose steps something else than TensorFlow runs."""
 
+import inspect
+
 import keras
 import tensorflow as tf
 
@@ -118,7 +120,12 @@ class RunsOnEngine(ModelMixin):
     # === When variables get their values back ===
 
     def fit(self, *args, **kwargs):
-        return self._brought_back(super().fit, *args, **kwargs)
+        call = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
+        if self._runner is not None:
+            call.arguments["callbacks"] = with_values(
+                call.arguments.get("callbacks"), self._runner
+            )
+        return self._brought_back(super().fit, *call.args[1:], **call.kwargs)
 
     def evaluate(self, *args, **kwargs):
         return self._brought_back(super().evaluate, *args, **kwargs)
@@ -158,6 +165,51 @@ class RunsOnEngine(ModelMixin):
     def _bring_back(self):
         if self._runner is not None:
             self._runner.bring_back()
+
+
+class _BringsBack(keras.callbacks.Callback):
+    """Gives variables their values for the callbacks after it."""
+
+    def __init__(self, runner):
+        super().__init__()
+        self._runner = runner
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._runner.bring_back()
+
+
+def with_values(callbacks, runner):
+    """The callbacks of `fit`, those that look at batches after values.
+
+    Keras's own look at logs alone, or save the model.
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        if _look_at_batches(callbacks.callbacks):
+            callbacks.callbacks.insert(0, _BringsBack(runner))
+        return callbacks
+    given = keras.tree.flatten(callbacks or [])
+    if _look_at_batches(given):
+        return [_BringsBack(runner), *given]
+    return callbacks
+
+
+def _look_at_batches(callbacks):
+    hooks = [
+        getattr(callback, f"on_{name}")
+        for callback in callbacks
+        for name in _BATCH_HOOKS
+    ]
+    return any(
+        hook.__module__.partition(".")[0] != "keras" for hook in hooks
+    )
+
+
+_BATCH_HOOKS = (
+    "batch_begin",
+    "batch_end",
+    "train_batch_begin",
+    "train_batch_end",
+)
 
 
 def num_rows(x):
