@@ -1,5 +1,7 @@
 """Keras's optimizers as functions from values to values."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -29,6 +31,7 @@ class FunctionalOptimizer:
 
     def __init__(self, optimizer, variables):
         self._optimizer = optimizer
+        self._variables = variables
         self._accumulators = _named(optimizer, _ACCUMULATOR)
         self._averages = _named(optimizer, _AVERAGE)
         self._update = _functional(optimizer, variables)
@@ -49,7 +52,7 @@ class FunctionalOptimizer:
             updated = self._accumulate(state, gradients, trainable)
         else:
             updated = self._update.stateless_apply(state, gradients, trainable)
-        return self._with_averages(state, *updated)
+        return self._with_averages(state, gradients, *updated)
 
     def _accumulate(self, state, gradients, trainable):
         steps = self._optimizer.gradient_accumulation_steps
@@ -62,16 +65,22 @@ class FunctionalOptimizer:
             for g, total in zip(gradients, sums, strict=True)
         ]
         is_update = (state[0] + 1) % steps == 0
+        waited, counted = self._wait.stateless_apply(
+            state, gradients, trainable
+        )
+        waiting = list(state)
+        for index in (0, *self._averages):
+            waiting[index] = counted[index]
         chosen = keras.tree.map_structure(
             lambda new, old: tf.where(is_update, new, old),
             self._update.stateless_apply(state, means, trainable),
-            self._wait.stateless_apply(state, gradients, trainable),
+            (waited, waiting),
         )
         for index, total in zip(self._accumulators, sums, strict=True):
             chosen[1][index] = tf.where(is_update, tf.zeros_like(total), total)
         return chosen
 
-    def _with_averages(self, state, trainable, updated):
+    def _with_averages(self, state, gradients, trainable, updated):
         """What is left of `ema_overwrite_frequency`."""
         frequency = self._optimizer.ema_overwrite_frequency
         if not self._averages or not frequency:
@@ -79,6 +88,11 @@ class FunctionalOptimizer:
         steps = self._optimizer.gradient_accumulation_steps or 1
         overwrites = (state[0] // steps + 1) % frequency == 0
         averages = [updated[index] for index in self._averages]
+        for index, (variable, gradient) in enumerate(
+            zip(self._variables, gradients, strict=True)
+        ):
+            if gradient is not None and variable.constraint is not None:
+                averages[index] = variable.constraint(averages[index])
         trainable = [
             tf.where(overwrites, average, value)
             for average, value in zip(averages, trainable, strict=True)
@@ -103,20 +117,15 @@ def _functional(optimizer, variables, update_step=None, weight_decay=...):
     It neither accumulates gradients nor overwrites weights: Keras does both
     in branches of a condition, from which a scope gets no values.
     """
-    base = next(
-        each
-        for each in type(optimizer).__mro__
-        if each.__name__ == "BaseOptimizer"
-    )
-    methods = {name: getattr(base, name) for name in _OF_ANY_BACKEND}
-    if update_step is not None:
-        methods["update_step"] = update_step
+    methods = {} if update_step is None else {"update_step": update_step}
     steps = optimizer.gradient_accumulation_steps or 1
     if steps > 1:
         methods["iterations"] = property(
             lambda self: keras.ops.floor_divide(self.variables[0], steps)
         )
-    made = object.__new__(type("Functional", (type(optimizer),), methods))
+    # Methods of the optimizer's own class come before those of any backend.
+    bases = type(optimizer), _of_any_backend()
+    made = object.__new__(type("Functional", bases, methods))
     vars(made).update(
         vars(optimizer),
         gradient_accumulation_steps=None,
@@ -128,6 +137,17 @@ def _functional(optimizer, variables, update_step=None, weight_decay=...):
     if weight_decay is not ...:
         vars(made)["weight_decay"] = weight_decay
     return made
+
+
+@functools.cache
+def _of_any_backend():
+    base = next(
+        each
+        for each in keras.optimizers.Optimizer.__mro__
+        if each.__name__ == "BaseOptimizer"
+    )
+    methods = {name: getattr(base, name) for name in _OF_ANY_BACKEND}
+    return type("OfAnyBackend", (keras.optimizers.Optimizer,), methods)
 
 
 def _no_step(self, gradient, variable, learning_rate):
