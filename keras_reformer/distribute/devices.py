@@ -52,15 +52,15 @@ def put_batch(mesh, batch):
             "`dataset.batch(size, drop_remainder=True)`. Received: "
             f"{num_rows} rows for {count} devices"
         )
-    parts = slice(0, own), slice(own, None)
-    own, rest = (
-        jax.tree.map(lambda x, part=part: x[part], batch)
-        if part.start != (part.stop or num_rows)
-        else None
-        for part in parts
-    )
+
+    def part(start, stop):
+        if start == stop:
+            return None
+        return jax.tree.map(lambda x: x[start:stop], batch)
+
     return Batch(
-        _put(mesh, PartitionSpec(AXIS), own), _put(mesh, PartitionSpec(), rest)
+        _put(mesh, PartitionSpec(AXIS), part(0, own)),
+        _put(mesh, PartitionSpec(), part(own, num_rows)),
     )
 
 
