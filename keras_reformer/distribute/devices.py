@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from keras_reformer.distribute.lowering import wide_integers
@@ -28,7 +29,12 @@ class Batch(NamedTuple):
 
 
 def put_everywhere(mesh, values):
-    """Arrays or variables, the same on every device."""
+    """Arrays or variables, the first process's on every device."""
+    if mesh.is_multi_process:
+        with wide_integers():
+            values = multihost_utils.broadcast_one_to_all(
+                jax.tree.map(np.asarray, values)
+            )
     return _put(mesh, PartitionSpec(), values)
 
 

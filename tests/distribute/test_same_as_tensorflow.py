@@ -94,14 +94,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        name if name == "functional" else pytest.param(name, marks=[slow])
-        for slow in [pytest.mark.slow]
-        for name in CASES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_other_models_and_optimizers(case, two):
     make, data, tolerance = CASES[case]
     ids, labels, weights = engines.classes()
