@@ -45,6 +45,7 @@ ONLY_FOR = {"data": {"data", "commands", "cli"}, "_requirements": set()}
 TENSORFLOW_PLACES = (
     "keras_reformer/ops/",
     "keras_reformer/data/",
+    "keras_reformer/models/engines.py",
     "keras_reformer/models/feeding.py",
     "keras_reformer/models/training.py",
     "keras_reformer/export/",

@@ -1,8 +1,8 @@
 """Steps of `fit`, `evaluate` and `predict` on devices that jax has.
 
-    >>> engine = keras_reformer.distribute.JaxEngine()
-    >>> engine.num_devices >= 1
-    True
+>>> engine = keras_reformer.distribute.JaxEngine()
+>>> engine.num_devices >= 1
+True
 """
 
 from keras_reformer.distribute.jax_engine import JaxEngine as JaxEngine

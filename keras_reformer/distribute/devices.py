@@ -70,6 +70,14 @@ def put_batch(mesh, batch):
     )
 
 
+def local_rows(array):
+    """The rows of an array in parts that this process's devices have."""
+    shards = sorted(
+        array.addressable_shards, key=lambda shard: shard.index[0].start or 0
+    )
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+
 def _put(mesh, spec, values):
     """Each process gives its own rows of arrays that are in parts."""
     sharding = NamedSharding(mesh, spec)

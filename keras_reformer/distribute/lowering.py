@@ -49,4 +49,3 @@ def wide_integers():
 def shape_of(x):
     """The `jax.ShapeDtypeStruct` of an array or a variable."""
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
-

@@ -17,6 +17,8 @@ from keras_reformer.distribute.steps import Rows
 # What parts add to seeds is a multiple of this odd number.
 _SEED_STEP = 0x9E3779B1
 
+_EVERYWHERE, _BY_ROWS = PartitionSpec(), PartitionSpec(AXIS)
+
 
 class _Program(NamedTuple):
     """A part's step."""
@@ -59,7 +61,7 @@ class Programs:
             state = state._replace(trainable=trainable, optimizer=optimizer)
             return results(state.metrics), state
 
-        return self._compiled(step, donate=True)
+        return self._compiled(step)
 
     def test(self, state, batch):
         """Compiles `(state, batch) -> logs, state` that trains nothing."""
@@ -71,7 +73,7 @@ class Programs:
             _, state = self._run(parts, state, batch)
             return results(state.metrics), state
 
-        return self._compiled(step, donate=True)
+        return self._compiled(step)
 
     def predict(self, state, batch):
         """Compiles `(state, batch) -> outputs, state`; rows must divide."""
@@ -84,16 +86,14 @@ class Programs:
         )
 
         def step(state, batch):
-            outputs, changed = predict(
-                state.trainable, state.others, batch.own
-            )
+            outputs, changed = predict(state.trainable, state.others, batch.own)
             # Inference draws nothing that a part would draw apart.
             others = list(state.others)
             for index, value in zip(self._steps.changed, changed, strict=True):
                 others[index] = value
             return outputs, state._replace(others=others)
 
-        return self._compiled(step, donate=True, outputs=PartitionSpec(AXIS))
+        return self._compiled(step, outputs=_BY_ROWS)
 
     # === Parts ===
 
@@ -172,8 +172,8 @@ class Programs:
     def _shifted(self, others, offset):
         others = list(others)
         for index in self._seeds:
-            others[index] = others[index].at[0].add(
-                offset.astype(others[index].dtype)
+            others[index] = (
+                others[index].at[0].add(offset.astype(others[index].dtype))
             )
         return others
 
@@ -203,9 +203,7 @@ class Programs:
                 )
             return jax.lax.psum(x, AXIS)
 
-        return jax.tree.map(
-            join, values, is_leaf=lambda x: isinstance(x, Rows)
-        )
+        return jax.tree.map(join, values, is_leaf=lambda x: isinstance(x, Rows))
 
     def _others(self, parts, others, changed, offsets):
         """The other variables after a step: means of the parts'.
@@ -241,19 +239,19 @@ class Programs:
     def _lower(self, function, *arguments):
         return lower(function, arguments, self._engine.platform)
 
-    def _compiled(self, step, donate, outputs=PartitionSpec()):
+    def _compiled(self, step, outputs=_EVERYWHERE):
         if self._count > 1:
             step = jax.shard_map(
                 step,
                 mesh=self._engine.mesh,
                 in_specs=(
-                    PartitionSpec(),
-                    Batch(PartitionSpec(AXIS), PartitionSpec()),
+                    _EVERYWHERE,
+                    Batch(_BY_ROWS, _EVERYWHERE),
                 ),
-                out_specs=(outputs, PartitionSpec()),
+                out_specs=(outputs, _EVERYWHERE),
                 check_vma=False,
             )
-        compiled = jax.jit(step, donate_argnums=0 if donate else ())
+        compiled = jax.jit(step, donate_argnums=0)
 
         def run(state, batch):
             with wide_integers():

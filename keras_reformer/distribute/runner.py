@@ -45,14 +45,15 @@ class Runner:
         """A function of a list of batches that Keras calls to predict."""
         step = self._step(self._make_programs().predict)
 
+        def predict_batch(batch):
+            batch = _arrays(batch)
+            rows = _num_rows(batch)
+            spare = -rows % len(self._engine.mesh.local_devices)
+            outputs = step(_map(lambda x: _longer(x, spare), batch))
+            return _map(lambda x: devices.local_rows(x)[:rows], outputs)
+
         def predict(data):
-            found = []
-            for batch in data:
-                batch = _arrays(batch)
-                rows = _num_rows(batch)
-                spare = -rows % self._engine.num_devices
-                outputs = step(_map(lambda x: _longer(x, spare), batch))
-                found.append(_map(lambda x: np.asarray(x)[:rows], outputs))
+            found = [predict_batch(batch) for batch in data]
             return keras.tree.map_structure(
                 lambda *x: tf.convert_to_tensor(np.concatenate(x)), *found
             )

@@ -199,9 +199,7 @@ def _look_at_batches(callbacks):
         for callback in callbacks
         for name in _BATCH_HOOKS
     ]
-    return any(
-        hook.__module__.partition(".")[0] != "keras" for hook in hooks
-    )
+    return any(hook.__module__.partition(".")[0] != "keras" for hook in hooks)
 
 
 _BATCH_HOOKS = (

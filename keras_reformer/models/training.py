@@ -129,9 +129,7 @@ class ChunkedCrossEntropy(ModelMixin):
         x, labels, weights = self._unpack(data)
         if self._results is None:
             return super().replica_loss((x, labels, weights), training)
-        return self._share(
-            *self._position_losses(x, labels, weights, training)
-        )
+        return self._share(*self._position_losses(x, labels, weights, training))
 
     def build_metrics(self, data):
         if self._results is None:

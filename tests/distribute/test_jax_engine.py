@@ -55,7 +55,9 @@ def test_callbacks_see_and_set_what_they_do_without_an_engine(two):
     found = []
     for engine in (None, two):
         watch = Watches()
-        schedule = keras.callbacks.LearningRateScheduler(lambda n: 0.1 / (n + 1))
+        schedule = keras.callbacks.LearningRateScheduler(
+            lambda n: 0.1 / (n + 1)
+        )
         model = compiled(engine, metrics=["mae"])
         history = fit(
             model,
@@ -70,9 +72,7 @@ def test_callbacks_see_and_set_what_they_do_without_an_engine(two):
     engines.assert_same(found[1][1:], found[0][1:])
 
 
-def test_weights_come_back_when_they_are_needed_and_only_then(
-    two, monkeypatch
-):
+def test_weights_come_back_when_they_are_needed_and_only_then(two, monkeypatch):
     moved = []
     plain_assign = keras.Variable.assign
 

@@ -4,38 +4,44 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import optimizers
 
 from keras_reformer.distribute.optimizers import FunctionalOptimizer
 
-O = keras.optimizers
-SCHEDULE = O.schedules.PolynomialDecay(0.1, 5)
+SCHEDULE = optimizers.schedules.PolynomialDecay(0.1, 5)
 AVERAGED = {"use_ema": True, "ema_momentum": 0.5}
 CASES = {
-    "sgd": lambda: O.SGD(0.1, momentum=0.9, nesterov=True),
-    "adamw, clipped": lambda: O.AdamW(SCHEDULE, clipnorm=0.1),
-    "adam, clipped": lambda: O.Adam(0.1, global_clipnorm=0.1, amsgrad=True),
-    "averages": lambda: O.SGD(0.1, **AVERAGED, ema_overwrite_frequency=2),
-    "accumulation": lambda: O.AdamW(
+    "sgd": lambda: optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+    "adamw, clipped": lambda: optimizers.AdamW(SCHEDULE, clipnorm=0.1),
+    "adam, clipped": lambda: optimizers.Adam(
+        0.1, global_clipnorm=0.1, amsgrad=True
+    ),
+    "averages": lambda: optimizers.SGD(
+        0.1, **AVERAGED, ema_overwrite_frequency=2
+    ),
+    "accumulation": lambda: optimizers.AdamW(
         SCHEDULE, gradient_accumulation_steps=3, clipvalue=0.1
     ),
-    "accumulated averages": lambda: O.Adam(
+    "accumulated averages": lambda: optimizers.Adam(
         0.1,
         gradient_accumulation_steps=2,
         **AVERAGED,
         ema_overwrite_frequency=2,
     ),
-    "scaled": lambda: O.SGD(0.1, loss_scale_factor=4.0),
-    "accumulated nadam": lambda: O.Nadam(0.1, gradient_accumulation_steps=2),
-    "adadelta": lambda: O.Adadelta(0.1),
-    "adafactor": lambda: O.Adafactor(0.1),
-    "adagrad": lambda: O.Adagrad(0.1),
-    "adamax": lambda: O.Adamax(0.1),
-    "ftrl": lambda: O.Ftrl(0.1),
-    "lamb": lambda: O.Lamb(0.1),
-    "lion": lambda: O.Lion(0.1),
-    "muon": lambda: O.Muon(0.1),
-    "nadam": lambda: O.Nadam(0.1),
-    "rmsprop": lambda: O.RMSprop(0.1, centered=True, momentum=0.5),
+    "scaled": lambda: optimizers.SGD(0.1, loss_scale_factor=4.0),
+    "accumulated nadam": lambda: optimizers.Nadam(
+        0.1, gradient_accumulation_steps=2
+    ),
+    "adadelta": lambda: optimizers.Adadelta(0.1),
+    "adafactor": lambda: optimizers.Adafactor(0.1),
+    "adagrad": lambda: optimizers.Adagrad(0.1),
+    "adamax": lambda: optimizers.Adamax(0.1),
+    "ftrl": lambda: optimizers.Ftrl(0.1),
+    "lamb": lambda: optimizers.Lamb(0.1),
+    "lion": lambda: optimizers.Lion(0.1),
+    "muon": lambda: optimizers.Muon(0.1),
+    "nadam": lambda: optimizers.Nadam(0.1),
+    "rmsprop": lambda: optimizers.RMSprop(0.1, centered=True, momentum=0.5),
 }
 
 
@@ -83,7 +89,9 @@ def test_equals_keras(case):
     state = [tf.convert_to_tensor(v) for v in template.variables]
     for step in range(5):
         optimizer.apply(gradients(step, case), expected)
-        trainable, state = functional.apply(state, gradients(step, case), trainable)
+        trainable, state = functional.apply(
+            state, gradients(step, case), trainable
+        )
     for value, variable in zip(
         [*trainable, *state], [*expected, *optimizer.variables], strict=True
     ):

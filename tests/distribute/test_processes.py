@@ -49,9 +49,7 @@ def test_two_processes_end_with_equal_weights(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    finish(
-        *(start(tmp_path, "--process", index, address) for index in (0, 1))
-    )
+    finish(*(start(tmp_path, "--process", index, address) for index in (0, 1)))
     first, second = weights(tmp_path, 0), weights(tmp_path, 1)
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -59,4 +57,3 @@ def test_two_processes_end_with_equal_weights(tmp_path):
     finish(start(tmp_path / "one"))
     for a, b in zip(weights(tmp_path / "one"), first, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-
