@@ -40,6 +40,7 @@ GRADIENTS = "tests/layers/test_reversible_gradients.py"
 TESTS = {
     "attention": (LSH, LAYER),
     "decoding": ("tests/generation/test_loop.py",),
+    "engine": ("tests/distribute/test_optimizers.py",),
     "exactness": (GRADIENTS,),
     "half_million": ("tests/models/test_reformer_causal_lm.py",),
     "kills": ("tests/commands/test_checkpoints.py",),
@@ -54,7 +55,11 @@ TESTS = {
     "tpu": ("tests/ops/loops", "tests/ops/test_tracing.py"),
 }
 # What a benchmark cannot do without.
-REQUIRES = {"published": ("torch", "transformers"), "tpu": ("jax", "libtpu")}
+REQUIRES = {
+    "engine": ("jax",),
+    "published": ("torch", "transformers"),
+    "tpu": ("jax", "libtpu"),
+}
 
 
 # === Options ===

@@ -25,6 +25,7 @@ from keras_reformer.layers import ReversibleSequence as ReversibleSequence
 from keras_reformer.layers import RotaryEmbedding as RotaryEmbedding
 from keras_reformer.layers import SinePositionEncoding as SinePositionEncoding
 from keras_reformer.metrics import BitsPerByte as BitsPerByte
+from keras_reformer.models import Model as Model
 from keras_reformer.models import ReformerBackbone as ReformerBackbone
 from keras_reformer.models import ReformerCausalLM as ReformerCausalLM
 from keras_reformer.models import ReformerClassifier as ReformerClassifier
@@ -35,6 +36,7 @@ from keras_reformer.models import (
 
 if _typing.TYPE_CHECKING:
     from keras_reformer import convert as convert
+    from keras_reformer import distribute as distribute
     from keras_reformer import planning as planning
     from keras_reformer.export import export_saved_model as export_saved_model
 
@@ -48,6 +50,7 @@ __all__ = [
     "FeedForward",
     "LSHSelfAttention",
     "LocalSelfAttention",
+    "Model",
     "MultiHeadAttention",
     "PreNormalization",
     "ReformerBackbone",
@@ -62,6 +65,7 @@ __all__ = [
     "SinePositionEncoding",
     "__version__",
     "convert",
+    "distribute",
     "export_saved_model",
     "planning",
 ]
@@ -69,7 +73,7 @@ __all__ = [
 
 def __getattr__(name):
     """Imports what few programs need when it is first asked for."""
-    if name in ("convert", "export", "planning"):
+    if name in ("convert", "distribute", "export", "planning"):
         return _import_module(f"keras_reformer.{name}")
     if name == "export_saved_model":
         return _import_module("keras_reformer.export").export_saved_model

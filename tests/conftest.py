@@ -6,6 +6,10 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["MPLBACKEND"] = "Agg"
+# Two devices for jax too, in tests of engines.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_two_devices = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_two_devices}"
 
 import keras  # noqa: E402
 import pytest  # noqa: E402

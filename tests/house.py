@@ -29,6 +29,7 @@ RANKS = {
 # The same for the rooms and single files of `ops/`.
 OPS_RANKS = {
     "custom_vjp": 0,
+    "replicas": 0,
     "tracing": 0,
     "vocabulary": 0,
     "loops": 1,
@@ -45,12 +46,13 @@ ONLY_FOR = {"data": {"data", "commands", "cli"}, "_requirements": set()}
 TENSORFLOW_PLACES = (
     "keras_reformer/ops/",
     "keras_reformer/data/",
+    "keras_reformer/models/engines.py",
     "keras_reformer/models/feeding.py",
     "keras_reformer/models/replicas.py",
     "keras_reformer/models/training.py",
     "keras_reformer/models/workers.py",
     "keras_reformer/export/",
-    "keras_reformer/distribute.py",
+    "keras_reformer/distribute/",
 )
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 40

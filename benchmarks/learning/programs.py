@@ -35,6 +35,7 @@ import tensorflow as tf
 from jax import export
 from jax.experimental import jax2tf
 
+from keras_reformer.distribute.optimizers import FunctionalOptimizer
 from keras_reformer.ops.loops import tiling
 
 # Small steps of a loop suit a processor's cache, large ones a GPU.
@@ -168,7 +169,7 @@ def _store(folder, kind, content, suffix, key=None):
 def _training_step(model):
     """From trainable, state, batch and optimizer to the loss and the first,
     second and last anew."""
-    optimizer = _functional(model.optimizer)
+    optimizer = FunctionalOptimizer(model.optimizer, model.trainable_variables)
 
     def step(trainable, state, batch, optimizer_state):
         mapping = _mapping(model, trainable, state)
@@ -184,7 +185,7 @@ def _training_step(model):
         ]
         gradients = tape.gradient(loss, trainable)
         gradients = [tf.convert_to_tensor(each) for each in gradients]
-        trainable, optimizer_state = optimizer.stateless_apply(
+        trainable, optimizer_state = optimizer.apply(
             optimizer_state, gradients, trainable
         )
         return loss, trainable, state, optimizer_state
@@ -197,37 +198,6 @@ def _loss(model, x, y, weights=None):
         return model.training_loss(x, y, weights)
     outputs = model(x, training=True)
     return model.compute_loss(x, y, outputs, weights)
-
-
-def _functional(optimizer):
-    """The optimizer with Keras's updates for any backend.
-
-    Those for TensorFlow assign to its variables, which a scope of values does
-    not see. The class below has public methods for that, and these names of
-    its own, found in Keras 3.13 to 3.15.
-    """
-    base = next(
-        each
-        for each in type(optimizer).__mro__
-        if each.__name__ == "BaseOptimizer"
-    )
-    names = (
-        "assign",
-        "assign_add",
-        "assign_sub",
-        "_var_key",
-        "_apply_weight_decay",
-        "_backend_update_step",
-        "stateless_apply",
-    )
-    methods = {name: getattr(base, name) for name in names}
-    made = object.__new__(type("Functional", (type(optimizer),), methods))
-    made.__dict__.update(optimizer.__dict__)
-    made._trainable_variables_indices = {
-        made._var_key(variable): number
-        for number, variable in enumerate(optimizer._trainable_variables)
-    }
-    return made
 
 
 def _test_step(model, batch):

@@ -8,6 +8,7 @@ from keras_reformer.layers.short_convolution import ShortConvolution
 from keras_reformer.ops.attention.kernel import AttentionDropout
 from keras_reformer.ops.attention.window import Window
 from keras_reformer.ops.random import split_seed
+from keras_reformer.ops.replicas import common_seed
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -267,7 +268,10 @@ class LSHSelfAttention(HashedSelfAttention):
         """The call's randomness: a seed of rotations, and dropout."""
         if not training:
             return None, None
-        rotation_seed, dropout_seed = split_seed(self.seed_generator.next(), 2)
+        drawn = self.seed_generator.next()
+        _, dropout_seed = split_seed(drawn, 2)
+        # A batch has the same rotations whoever computes its rows.
+        rotation_seed, _ = split_seed(common_seed(drawn), 2)
         if not self.dropout:
             return rotation_seed, None
         options = self.dropout, dropout_seed, self.shared_dropout

@@ -1,5 +1,6 @@
 """Functional models made of the layers."""
 
+from keras_reformer.models.functional_model import Model as Model
 from keras_reformer.models.reformer_backbone import (
     ReformerBackbone as ReformerBackbone,
 )
@@ -20,6 +21,7 @@ from keras_reformer.models.workers import (
 )
 
 __all__ = [
+    "Model",
     "ReformerBackbone",
     "ReformerCausalLM",
     "ReformerClassifier",

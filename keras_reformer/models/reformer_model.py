@@ -3,6 +3,7 @@
 import keras
 
 from keras_reformer.layers.rematerialization import RefusesRematerialization
+from keras_reformer.models.engines import RunsOnEngine
 from keras_reformer.models.feeding import ChecksData
 from keras_reformer.models.inputs import TokenInputs
 from keras_reformer.models.retracing import RetracesSteps
@@ -15,6 +16,7 @@ class ReformerModel(
     TokenInputs,
     ChecksData,
     TrainsOnWorkers,
+    RunsOnEngine,
     keras.Model,
 ):
     """A Functional model of token ids, whose traces follow its settings."""

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_reformer.layers.mixins import ModelMixin
+from keras_reformer.ops.replicas import fraction, sum_over_replicas
 
 _MEANS = ("sum_over_batch_size", "mean")
 
@@ -47,18 +48,8 @@ class WeighsReplicas(ModelMixin):
             return loss
         rows = tf.shape(keras.tree.flatten(y_pred)[0])[0]
         rows = tf.cast(rows, loss.dtype)
-        total, replicas = over_replicas(rows)
-        weight = rows * replicas / total
+        weight = rows / fraction() / sum_over_replicas(rows)
         return loss * weight + tf.stop_gradient(loss * (1 - weight))
-
-
-def over_replicas(total):
-    """The sum over replicas, and their number."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    context = tf.distribute.get_replica_context()
-    if replicas > 1 and context is not None:
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, total)
-    return total, replicas
 
 
 def _are_means(config):

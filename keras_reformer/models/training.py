@@ -16,9 +16,13 @@ from keras_reformer.layers.mixins import ModelMixin
 from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.metrics import BitsPerByte
 from keras_reformer.models.inputs import complete
-from keras_reformer.models.replicas import over_replicas
 from keras_reformer.models.targets import targets
 from keras_reformer.ops.losses import chunked_cross_entropy
+from keras_reformer.ops.replicas import (
+    fraction,
+    loss_for_keras,
+    sum_over_replicas,
+)
 
 
 class ChunkedCrossEntropy(ModelMixin):
@@ -92,12 +96,6 @@ class ChunkedCrossEntropy(ModelMixin):
             return config
         return {**config, "label_smoothing": self._label_smoothing}
 
-    def compile_from_config(self, config):
-        config = keras.saving.deserialize_keras_object(config)
-        self.compile(**config)
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
-
     @property
     def metrics(self):
         """The loss and the metrics of `compile`."""
@@ -109,10 +107,9 @@ class ChunkedCrossEntropy(ModelMixin):
         if self._results is None:
             return super().train_step((x, labels, weights))
         with tf.GradientTape() as tape:
-            losses, weights = self._position_losses(
-                x, labels, weights, training=True
+            share = self._share(
+                *self._position_losses(x, labels, weights, training=True)
             )
-            share = self._share(losses, weights)
             scaled = self.optimizer.scale_loss(share)
         variables = self.trainable_weights
         if variables:
@@ -128,6 +125,16 @@ class ChunkedCrossEntropy(ModelMixin):
         self._position_losses(x, labels, weights, training=False)
         return self.get_metrics_result()
 
+    def replica_loss(self, data, training):
+        x, labels, weights = self._unpack(data)
+        if self._results is None:
+            return super().replica_loss((x, labels, weights), training)
+        return self._share(*self._position_losses(x, labels, weights, training))
+
+    def build_metrics(self, data):
+        if self._results is None:
+            super().build_metrics(self._unpack(data))
+
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
@@ -138,7 +145,8 @@ class ChunkedCrossEntropy(ModelMixin):
         losses = keras.ops.sparse_categorical_crossentropy(
             y, y_pred, from_logits=True
         )
-        return self._share(losses, tf.cast(sample_weight, losses.dtype))
+        share = self._share(losses, tf.cast(sample_weight, losses.dtype))
+        return loss_for_keras(share)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Metrics that need logits. See `keras.Model.compute_metrics`."""
@@ -226,9 +234,9 @@ class ChunkedCrossEntropy(ModelMixin):
 
     def _share(self, losses, weights):
         """A replica's share of the loss; gradients of replicas are summed."""
-        total, replicas = over_replicas(tf.reduce_sum(weights))
+        total = sum_over_replicas(tf.reduce_sum(weights))
         share = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
-        return share + self._added_loss(losses.dtype) / replicas
+        return share + self._added_loss(losses.dtype) * fraction()
 
     def _added_loss(self, dtype):
         """The sum of losses that layers add."""

@@ -1,0 +1,10 @@
+"""Steps of `fit`, `evaluate` and `predict` on devices that jax has.
+
+>>> engine = keras_reformer.distribute.JaxEngine()
+>>> engine.num_devices >= 1
+True
+"""
+
+from keras_reformer.distribute.jax_engine import JaxEngine as JaxEngine
+
+__all__ = ["JaxEngine"]
