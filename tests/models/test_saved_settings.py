@@ -314,7 +314,8 @@ def lsh_layers(model):
 @pytest.fixture(scope="module")
 def expected():
     """What the models of the files answered when they were saved."""
-    return np.load(FILES / "expected.npz")
+    with np.load(FILES / "expected.npz") as arrays:
+        return dict(arrays)
 
 
 def skip_if_older_than(path):
