@@ -7,7 +7,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from packaging.version import Version
 
 from keras_reformer.layers import (
     FeedForward,
@@ -25,7 +24,7 @@ from keras_reformer.models import (
     ReformerMaskedLM,
     ReformerQuestionAnswering,
 )
-from tests.support import tiny
+from tests.support import earlier, tiny
 from tests.support.layer_checks import sublayers
 
 FILES = Path(__file__).parent / "files"
@@ -318,18 +317,9 @@ def expected():
         return dict(arrays)
 
 
-def skip_if_older_than(path):
-    """Keras reads what it wrote itself and what older versions wrote."""
-    with zipfile.ZipFile(path) as archive:
-        writer = json.loads(archive.read("metadata.json"))["keras_version"]
-    if Version(keras.__version__) < Version(writer):
-        pytest.skip(f"written by Keras {writer}")
-
-
 def test_earlier_model(expected, tmp_path):
     """Its config has no settings of single layers, its seeds were weights."""
-    skip_if_older_than(FILES / "causal_lm.keras")
-    loaded = keras.models.load_model(FILES / "causal_lm.keras")
+    loaded = earlier.load(FILES / "causal_lm.keras")
     config = loaded.backbone.get_config()
     options = {k: v for k, v in config.items() if k != "sublayers"}
     other = ReformerCausalLM(backbone=ReformerBackbone.from_config(options))
@@ -357,7 +347,6 @@ def seeds_of(model):
 
 
 def test_earlier_users_model(expected):
-    skip_if_older_than(FILES / "attention.keras")
-    loaded = keras.models.load_model(FILES / "attention.keras")
+    loaded = earlier.load(FILES / "attention.keras")
     outputs = loaded(expected["inputs"])
     np.testing.assert_allclose(outputs, expected["outputs"], atol=1e-5)
