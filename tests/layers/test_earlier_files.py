@@ -17,6 +17,7 @@ import pytest
 
 from keras_reformer.layers import LSHSelfAttention
 from keras_reformer.models import ReformerBackbone, ReformerCausalLM
+from tests.support import earlier
 
 FILES = Path(__file__).parents[1] / "fixtures"
 
@@ -24,7 +25,8 @@ FILES = Path(__file__).parents[1] / "fixtures"
 @pytest.fixture(scope="module")
 def expected():
     """What the models answered when they were saved."""
-    return np.load(FILES / "expected.npz")
+    with np.load(FILES / "expected.npz") as arrays:
+        return dict(arrays)
 
 
 def lsh_layers(model):
@@ -48,7 +50,7 @@ def numberless(paths):
 
 
 def test_drawn_rotations(expected):
-    model = keras.models.load_model(FILES / "drawn.keras")
+    model = earlier.load(FILES / "drawn.keras")
     ids = expected["token_ids"]
     np.testing.assert_allclose(model(ids), expected["drawn"], atol=1e-5)
     generated = model.generate(ids[:, :9], 20, sampler="greedy")
@@ -74,13 +76,13 @@ def assert_settings(model, expected):
 
 
 def test_settings(expected):
-    model = keras.models.load_model(FILES / "set.keras")
+    model = earlier.load(FILES / "set.keras")
     assert_settings(model, expected)
     assert paths_of(model) == numberless(expected["weight_paths"])
 
 
 def test_settings_in_weights_win(expected, tmp_path):
-    config = keras.models.load_model(FILES / "set.keras").backbone.get_config()
+    config = earlier.load(FILES / "set.keras").backbone.get_config()
     del config["sublayers"]
     model = ReformerCausalLM(backbone=ReformerBackbone.from_config(config))
     for layer in lsh_layers(model):
@@ -90,7 +92,7 @@ def test_settings_in_weights_win(expected, tmp_path):
 
 
 def test_settings_in_weights_win_over_the_config(expected, tmp_path):
-    model = keras.models.load_model(FILES / "drawn.keras")
+    model = earlier.load(FILES / "drawn.keras")
     model.load_weights(weights_file("set.keras", tmp_path))
     assert_settings(model, expected)
     model.save(tmp_path / "again.keras")
@@ -99,7 +101,7 @@ def test_settings_in_weights_win_over_the_config(expected, tmp_path):
 
 
 def test_users_layer(expected):
-    model = keras.models.load_model(FILES / "layer.keras")
+    model = earlier.load(FILES / "layer.keras")
     layer = model.get_layer("lsh")
     assert type(layer) is LSHSelfAttention
     assert layer.num_hashes == 2

@@ -24,7 +24,7 @@ from keras_reformer.models import (
     ReformerMaskedLM,
     ReformerQuestionAnswering,
 )
-from tests.support import tiny
+from tests.support import earlier, tiny
 from tests.support.layer_checks import sublayers
 
 FILES = Path(__file__).parent / "files"
@@ -313,12 +313,13 @@ def lsh_layers(model):
 @pytest.fixture(scope="module")
 def expected():
     """What the models of the files answered when they were saved."""
-    return np.load(FILES / "expected.npz")
+    with np.load(FILES / "expected.npz") as arrays:
+        return dict(arrays)
 
 
 def test_earlier_model(expected, tmp_path):
     """Its config has no settings of single layers, its seeds were weights."""
-    loaded = keras.models.load_model(FILES / "causal_lm.keras")
+    loaded = earlier.load(FILES / "causal_lm.keras")
     config = loaded.backbone.get_config()
     options = {k: v for k, v in config.items() if k != "sublayers"}
     other = ReformerCausalLM(backbone=ReformerBackbone.from_config(options))
@@ -346,6 +347,6 @@ def seeds_of(model):
 
 
 def test_earlier_users_model(expected):
-    loaded = keras.models.load_model(FILES / "attention.keras")
+    loaded = earlier.load(FILES / "attention.keras")
     outputs = loaded(expected["inputs"])
     np.testing.assert_allclose(outputs, expected["outputs"], atol=1e-5)
