@@ -27,6 +27,7 @@ from keras_reformer.ops.attention.kernel import (
     OutputGradient,
     PairMask,
 )
+from keras_reformer.ops.attention.lanes import Lanes
 from keras_reformer.ops.attention.layouts import (
     Chunks,
     Layout,
@@ -40,6 +41,7 @@ from keras_reformer.ops.attention.window import (
     by_key,
     by_query,
     crop_chunks,
+    slice_chunk,
     sum_over_windows,
     visible_pairs,
     windows,
@@ -77,6 +79,8 @@ class WindowedAttention(NamedTuple):
             weights, or None.
         probability: function of scores, the queries' inverse lengths and
             numbers of rows that divides the weights too, or None.
+        lanes: where queries and values share rows, what lies where in them,
+            or None.
     """
 
     window: Window
@@ -85,6 +89,7 @@ class WindowedAttention(NamedTuple):
     bias: PositionBias | None = None
     count: Callable[[TokenInfo, TokenInfo], tf.Tensor] | None = None
     probability: Callable[..., tf.Tensor] | None = None
+    lanes: Lanes | None = None
 
     def forward(
         self, layout: Layout, vectors: Vectors
@@ -95,7 +100,7 @@ class WindowedAttention(NamedTuple):
             layout,
             functools.partial(self._tile_forward, layout, vectors),
             halo=(self.window.before, self.window.after),
-            shapes=[vectors.value.shape[-1:], []],
+            shapes=[vectors.value.shape[-1:], []][: 1 if self.lanes else 2],
             after=vectors.value,
         )
 
@@ -108,10 +113,9 @@ class WindowedAttention(NamedTuple):
         key_slots = windows(slots, window)
         num_chunks = size(key_slots.token, 1)
         query_slots = crop_chunks(slots, window.before, num_chunks)
-        # Apart from the keys, among which they lie: with another reader of
-        # these the gather would be a slow loop of its own.
-        (queries,) = layout.gather((vectors.query,), query_slots, tile)
-        keys, values, _ = _gather_keys(layout, vectors, key_slots, tile)
+        queries, keys, values = self._gather_by_query(
+            layout, vectors, query_slots, key_slots, tile
+        )
         info = layout.token_info(chunks)
         mask = self._mask(
             by_query(window),
@@ -124,7 +128,10 @@ class WindowedAttention(NamedTuple):
                 layout, vectors, query_slots, tile, axis=-1
             ),
         )
-        return kernel.attend(queries, keys, values, mask)
+        output, log_sum_exp = kernel.attend(queries, keys, values, mask)
+        if self.lanes is not None:
+            return (self.lanes.output_rows(output, log_sum_exp),)
+        return output, log_sum_exp
 
     def backward(
         self, layout: Layout, vectors: Vectors, d_output: OutputGradient
@@ -136,6 +143,8 @@ class WindowedAttention(NamedTuple):
         """
         vectors, d_output = layout.prepare(vectors), layout.prepare(d_output)
         with_gradient = (vectors.query, vectors.key, vectors.value)
+        if self.lanes is not None:
+            with_gradient = (vectors.query,)
         return self._map_tiles(
             layout,
             functools.partial(self._tile_backward, layout, vectors, d_output),
@@ -163,11 +172,9 @@ class WindowedAttention(NamedTuple):
         query_slots = windows(slots, window)
         num_chunks = size(query_slots.token, 1)
         key_slots = crop_chunks(slots, window.after, num_chunks)
-        queries, *d_outputs = layout.gather(
-            (vectors.query, *d_output), query_slots, tile
+        queries, d_outputs, keys, values, norms = self._gather_by_key(
+            layout, vectors, d_output, query_slots, key_slots, tile
         )
-        d_outputs = OutputGradient(*d_outputs).where(query_slots.token >= 0)
-        keys, values, norms = _gather_keys(layout, vectors, key_slots, tile)
         info = layout.token_info(chunks)
         query = windows(info, window).along(-1)
         key = crop_chunks(info, window.after, num_chunks).along(-2)
@@ -196,8 +203,11 @@ class WindowedAttention(NamedTuple):
         d_bias = self._bias_gradient(query, key, d_scores, tile)
         if norms is None:
             return d_queries, d_keys, d_values, *d_bias
-        d_queries += kernel.unit_length_gradient(keys, norms, d_keys)
-        return d_queries, d_values, *d_bias
+        if self.lanes is None:
+            d_queries += kernel.unit_length_gradient(keys, norms, d_keys)
+            return d_queries, d_values, *d_bias
+        d_queries += self.lanes.unit_length_gradient(keys, norms, d_keys)
+        return self.lanes.join(d_queries, d_values), *d_bias
 
     def _map_tiles(
         self,
@@ -291,8 +301,58 @@ class WindowedAttention(NamedTuple):
         if self.probability is None:
             return None
         norms: Any = vectors.norms
-        (inverse,) = layout.gather((1 / norms,), query_slots, tile)
+        if norms is None:
+            (rows,) = layout.gather((vectors.query,), query_slots, tile)
+            inverse = 1 / self.lanes.unit_keys(rows)[1][..., 0]
+        else:
+            (inverse,) = layout.gather((1 / norms,), query_slots, tile)
         return tf.expand_dims(inverse, axis)
+
+    def _gather_by_query(
+        self,
+        layout: Layout,
+        vectors: Vectors,
+        query_slots: Slots,
+        key_slots: Slots,
+        tile: Tile,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Queries, and the keys and values in their windows."""
+        if self.lanes is not None:
+            (rows,) = layout.gather((vectors.query,), key_slots, tile)
+            keys, _ = self.lanes.unit_keys(rows)
+            return slice_chunk(rows, self.window.before, self.window), keys, rows
+        # Apart from the keys, among which they lie: with another reader of
+        # these the gather would be a slow loop of its own.
+        (queries,) = layout.gather((vectors.query,), query_slots, tile)
+        keys, values, _ = _gather_keys(layout, vectors, key_slots, tile)
+        return queries, keys, values
+
+    def _gather_by_key(
+        self,
+        layout: Layout,
+        vectors: Vectors,
+        d_output: OutputGradient,
+        query_slots: Slots,
+        key_slots: Slots,
+        tile: Tile,
+    ) -> tuple:
+        """Queries and gradients of outputs that see the keys; keys, values,
+        and what shared queries were divided by."""
+        exists = query_slots.token >= 0
+        if self.lanes is not None:
+            rows, d_rows = layout.gather(
+                (vectors.query, d_output.output), query_slots, tile
+            )
+            d_outputs = self.lanes.output_gradient(d_rows).where(exists)
+            own = slice_chunk(rows, self.window.after, self.window)
+            keys, norms = self.lanes.unit_keys(own)
+            return rows, d_outputs, keys, self.lanes.only_value(own), norms
+        queries, *d_outputs = layout.gather(
+            (vectors.query, *d_output), query_slots, tile
+        )
+        d_outputs = OutputGradient(*d_outputs).where(exists)
+        keys = _gather_keys(layout, vectors, key_slots, tile)
+        return queries, d_outputs, *keys
 
     def _bias_gradient(
         self, query: TokenInfo, key: TokenInfo, d_scores: tf.Tensor, tile: Tile
