@@ -7,7 +7,7 @@ from keras_reformer.ops import tracing
 
 LAYERS = {
     "local": lambda: LocalSelfAttention(2, 8, chunk_length=8, seed=0),
-    "lsh": lambda: LSHSelfAttention(2, 8, chunk_length=8, seed=0),
+    "lsh": lambda: LSHSelfAttention(2, 12, chunk_length=8, seed=0),
 }
 
 

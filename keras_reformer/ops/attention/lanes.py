@@ -7,7 +7,7 @@ a row,
 
     row       | query-key          | value  |
     output    | lse, ...           | output |
-    gradient  | lse, row sum, 0... | do     |
+    gradient  | lse, row sum, 1 / norm, 0... | do |
 
 that is gathered once. Nothing is cut out of it: lanes that a product must not
 see are zeroed in one of its factors, which costs a matrix unit of 128 x 128
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_reformer.ops import tracing
-from keras_reformer.ops.attention.kernel import OutputGradient
+from keras_reformer.ops.attention.kernel import OutputGradient, norms_of
 
 TPU_LANES = 128
 # Of 8 bits each, as many as a float32 has.
@@ -70,11 +70,11 @@ class Lanes(NamedTuple):
         return query_keys / norms, norms
 
     def unit_length_gradient(
-        self, keys: tf.Tensor, norms: tf.Tensor, d_keys: tf.Tensor
+        self, keys: tf.Tensor, inverse_norms: tf.Tensor, d_keys: tf.Tensor
     ) -> tf.Tensor:
-        """Gradient with respect to the query-keys of `unit_keys`."""
+        """Gradient with respect to the query-keys of `keys_by_gradient`."""
         along = sum_lanes(d_keys * keys, 1)
-        return (d_keys - keys * along) / norms
+        return (d_keys - keys * along) * inverse_norms
 
     def output_rows(
         self, output: tf.Tensor, log_sum_exp: tf.Tensor
@@ -88,30 +88,42 @@ class Lanes(NamedTuple):
         first = tf.range(output.shape[-1]) == 0
         return tf.where(first, log_sum_exp[..., None], output)
 
-    def gradient_rows(self, d_output: OutputGradient) -> tf.Tensor:
-        """Rows of what the backward pass reads of each query."""
-        parts = [
-            *_bfloat16_parts(d_output.log_sum_exp),
-            *_bfloat16_parts(d_output.row_sum),
-        ]
-        numbers = tf.stack(parts, axis=-1)
-        padding = [[0, 0]] * (numbers.shape.rank - 1)
-        padding.append([0, self.key_dim - 2 * NUM_PARTS])
-        return self.rows(tf.pad(numbers, padding), d_output.output)
+    def gradient_rows(
+        self, d_output: OutputGradient, query_key: tf.Tensor
+    ) -> tf.Tensor:
+        """Rows of what the backward pass reads of each token."""
+        inverse = 1 / norms_of(tf.cast(query_key, d_output.output.dtype))
+        numbers = d_output.log_sum_exp, d_output.row_sum, inverse
+        parts = [part for x in numbers for part in _bfloat16_parts(x)]
+        lanes = tf.stack(parts, axis=-1)
+        padding = [[0, 0]] * (lanes.shape.rank - 1)
+        padding.append([0, self.key_dim - len(parts)])
+        return self.rows(tf.pad(lanes, padding), d_output.output)
 
-    def output_gradient(self, rows: tf.Tensor) -> OutputGradient:
+    def output_gradient(self, d_rows: tf.Tensor) -> OutputGradient:
         """The same again, the output's in the lanes of values.
 
         A product takes the numbers out of their lanes: they are needed along
         a row, and so it comes without a transposition.
         """
-        lane = tf.range(rows.shape[-1]) // NUM_PARTS
-        which = tf.cast(lane == tf.range(2)[:, None], rows.dtype)
-        which = tf.broadcast_to(which, [*rows.shape[:-2], *which.shape])
+        which = tf.cast(_number_of_lane(d_rows) == [[0], [1]], d_rows.dtype)
+        which = tf.broadcast_to(which, [*d_rows.shape[:-2], *which.shape])
         log_sum_exp, row_sum = tf.unstack(
-            tf.matmul(which, rows, transpose_b=True), axis=-2
+            tf.matmul(which, d_rows, transpose_b=True), axis=-2
         )
-        return OutputGradient(rows, log_sum_exp, row_sum)
+        return OutputGradient(d_rows, log_sum_exp, row_sum)
+
+    def keys_by_gradient(
+        self, rows: tf.Tensor, d_rows: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Query-keys at unit length, zero in the lanes of values, and one
+        over their norms, in each lane: a product spreads it."""
+        dim = d_rows.shape[-1]
+        which = tf.cast(_number_of_lane(d_rows) == 2, d_rows.dtype)
+        which = tf.broadcast_to(which[:, None], [dim, dim])
+        inverse = tf.matmul(tf.reshape(d_rows, [-1, dim]), which)
+        inverse = tf.reshape(inverse, tf.shape(rows))
+        return self.only_key(rows) * inverse, inverse
 
     def _is_key(self, rows: tf.Tensor) -> tf.Tensor:
         return tf.range(rows.shape[-1]) < self.key_dim
@@ -127,10 +139,15 @@ def shared_lanes(
         value_dim: int.
         dtype: of scores and sums.
     """
-    fits = key_dim >= 2 * NUM_PARTS and key_dim + value_dim <= TPU_LANES
+    fits = key_dim >= 3 * NUM_PARTS and key_dim + value_dim <= TPU_LANES
     if not fits or dtype != tf.float32 or not tracing.for_tpu():
         return None
     return Lanes(key_dim, value_dim)
+
+
+def _number_of_lane(d_rows: tf.Tensor) -> tf.Tensor:
+    """Of the numbers that `gradient_rows` puts first."""
+    return tf.range(d_rows.shape[-1]) // NUM_PARTS
 
 
 def sum_lanes(x: tf.Tensor, parts: int) -> tf.Tensor:

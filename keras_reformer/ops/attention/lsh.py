@@ -202,7 +202,7 @@ def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
     totals = d_query_key, d_value
     if lanes is not None:
         totals = (lanes.rows(*totals),)
-        d_output = OutputGradient(lanes.gradient_rows(d_output), None, None)
+        d_output = OutputGradient(lanes.gradient_rows(d_output, query_key), None, None)
 
     def add_round(index, *totals):
         parts = engine.backward(layout_of(index), vectors, d_output)

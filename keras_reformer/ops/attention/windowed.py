@@ -344,9 +344,13 @@ class WindowedAttention(NamedTuple):
                 (vectors.query, d_output.output), query_slots, tile
             )
             d_outputs = self.lanes.output_gradient(d_rows).where(exists)
-            own = slice_chunk(rows, self.window.after, self.window)
-            keys, norms = self.lanes.unit_keys(own)
-            return rows, d_outputs, keys, self.lanes.only_value(own), norms
+            rows_of_keys, d_rows = (
+                slice_chunk(x, self.window.after, self.window)
+                for x in (rows, d_rows)
+            )
+            keys, inverse = self.lanes.keys_by_gradient(rows_of_keys, d_rows)
+            values = self.lanes.only_value(rows_of_keys)
+            return rows, d_outputs, keys, values, inverse
         queries, *d_outputs = layout.gather(
             (vectors.query, *d_output), query_slots, tile
         )
