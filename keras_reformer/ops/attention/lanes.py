@@ -19,7 +19,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_reformer.ops import tracing
-from keras_reformer.ops.attention.kernel import OutputGradient, norms_of
+from keras_reformer.ops.attention.kernel import OutputGradient
+from keras_reformer.ops.loops.shapes import size
 
 TPU_LANES = 128
 # Of 8 bits each, as many as a float32 has.
@@ -65,7 +66,7 @@ class Lanes(NamedTuple):
             query-keys, and in each lane what they were divided by.
         """
         query_keys = self.only_key(rows)
-        square = sum_lanes(query_keys**2, NUM_PARTS)
+        square = spread_sum(query_keys**2, rows.shape[-1], NUM_PARTS)
         norms = tf.sqrt(square + 1e-6 * self.key_dim)
         return query_keys / norms, norms
 
@@ -73,7 +74,7 @@ class Lanes(NamedTuple):
         self, keys: tf.Tensor, inverse_norms: tf.Tensor, d_keys: tf.Tensor
     ) -> tf.Tensor:
         """Gradient with respect to the query-keys of `keys_by_gradient`."""
-        along = sum_lanes(d_keys * keys, 1)
+        along = spread_sum(d_keys * keys, keys.shape[-1])
         return (d_keys - keys * along) * inverse_norms
 
     def output_rows(
@@ -83,16 +84,18 @@ class Lanes(NamedTuple):
 
         Args:
             output: Tensor `(..., key_dim + value_dim)`.
-            log_sum_exp: Tensor `(...)`.
+            log_sum_exp: Tensor that broadcasts to it.
         """
         first = tf.range(output.shape[-1]) == 0
-        return tf.where(first, log_sum_exp[..., None], output)
+        return tf.where(first, log_sum_exp, output)
 
     def gradient_rows(
-        self, d_output: OutputGradient, query_key: tf.Tensor
+        self, d_output: OutputGradient, rows: tf.Tensor
     ) -> tf.Tensor:
         """Rows of what the backward pass reads of each token."""
-        inverse = 1 / norms_of(tf.cast(query_key, d_output.output.dtype))
+        query_keys = self.only_key(tf.cast(rows, d_output.output.dtype))
+        square = tf.reduce_sum(query_keys**2, axis=-1)
+        inverse = 1 / tf.sqrt(square + 1e-6 * self.key_dim)
         numbers = d_output.log_sum_exp, d_output.row_sum, inverse
         parts = [part for x in numbers for part in _bfloat16_parts(x)]
         lanes = tf.stack(parts, axis=-1)
@@ -120,18 +123,14 @@ class Lanes(NamedTuple):
         over their norms, in each lane: a product spreads it."""
         dim = d_rows.shape[-1]
         which = tf.cast(_number_of_lane(d_rows) == 2, d_rows.dtype)
-        which = tf.broadcast_to(which[:, None], [dim, dim])
-        inverse = tf.matmul(tf.reshape(d_rows, [-1, dim]), which)
-        inverse = tf.reshape(inverse, tf.shape(rows))
+        inverse = _times(d_rows, tf.broadcast_to(which[:, None], [dim, dim]))
         return self.only_key(rows) * inverse, inverse
 
     def _is_key(self, rows: tf.Tensor) -> tf.Tensor:
         return tf.range(rows.shape[-1]) < self.key_dim
 
 
-def shared_lanes(
-    key_dim: int, value_dim: int, dtype: tf.DType
-) -> Lanes | None:
+def shared_lanes(key_dim: int, value_dim: int, dtype: tf.DType) -> Lanes | None:
     """The lanes where this is traced for a TPU, whose rows hold both.
 
     Args:
@@ -150,21 +149,27 @@ def _number_of_lane(d_rows: tf.Tensor) -> tf.Tensor:
     return tf.range(d_rows.shape[-1]) // NUM_PARTS
 
 
-def sum_lanes(x: tf.Tensor, parts: int) -> tf.Tensor:
-    """Sums over the last axis, in each place of that axis.
+def spread_sum(x: tf.Tensor, width: int, parts: int = 1) -> tf.Tensor:
+    """Sums over the last axis, which becomes `width` equal sums.
 
     A TPU's matrix unit sums and spreads at once, by a product with ones, in
     a fraction of the time that its vector unit takes to do both.
 
     Args:
         x: Tensor of shape `(..., dim)`.
+        width: int.
         parts: int. As how many numbers of 8 bits a TPU takes an addend.
     """
-    dim = x.shape[-1]
-    rows = tf.reshape(x, [-1, dim])
-    addends = _bfloat16_parts(rows)[:parts] if parts > 1 else [rows]
-    total = sum(tf.matmul(part, tf.ones([dim, dim], x.dtype)) for part in addends)
-    return tf.reshape(total, tf.shape(x))
+    addends = [x] if parts == 1 else _bfloat16_parts(x)
+    ones = tf.ones([x.shape[-1], width], x.dtype)
+    return sum(_times(part, ones) for part in addends)
+
+
+def _times(x: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    """A product over the last axis, whatever lies before it."""
+    rest = [size(x, axis) for axis in range(x.shape.rank - 1)]
+    product = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), matrix)
+    return tf.reshape(product, [*rest, matrix.shape[-1]])
 
 
 def _bfloat16_parts(x: tf.Tensor) -> list[tf.Tensor]:

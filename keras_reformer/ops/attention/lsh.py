@@ -159,7 +159,7 @@ def _forward(query_key, value, bias, rounds, options) -> tuple:
     log_sum_exp = output[..., 0] + kernel.log_of_zero(dtype)
     total = output, log_sum_exp
     if lanes is not None:
-        total = (lanes.output_rows(output, log_sum_exp),)
+        total = (lanes.output_rows(output, log_sum_exp[..., None]),)
     total = _fold(merge_round, total, rounds.num_hashes)
     output, log_sum_exp = total if lanes is None else _split(total[0], lanes)
     filled = kernel.fill_fully_masked_rows(
@@ -178,7 +178,7 @@ def _merge(total: tuple, part: tuple, lanes: Lanes | None) -> tuple:
     output, log_sum_exp = kernel.merge(
         (rows, rows[..., 0]), (part_rows, part_rows[..., 0])
     )
-    return (lanes.output_rows(output, log_sum_exp),)
+    return (lanes.output_rows(output, log_sum_exp[..., None]),)
 
 
 def _split(rows: tf.Tensor, lanes: Lanes) -> tuple[tf.Tensor, tf.Tensor]:
@@ -202,7 +202,9 @@ def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
     totals = d_query_key, d_value
     if lanes is not None:
         totals = (lanes.rows(*totals),)
-        d_output = OutputGradient(lanes.gradient_rows(d_output, query_key), None, None)
+        d_output = OutputGradient(
+            lanes.gradient_rows(d_output, vectors.query), None, None
+        )
 
     def add_round(index, *totals):
         parts = engine.backward(layout_of(index), vectors, d_output)

@@ -27,7 +27,7 @@ from keras_reformer.ops.attention.kernel import (
     OutputGradient,
     PairMask,
 )
-from keras_reformer.ops.attention.lanes import Lanes
+from keras_reformer.ops.attention.lanes import Lanes, spread_sum
 from keras_reformer.ops.attention.layouts import (
     Chunks,
     Layout,
@@ -128,10 +128,10 @@ class WindowedAttention(NamedTuple):
                 layout, vectors, query_slots, tile, axis=-1
             ),
         )
-        output, log_sum_exp = kernel.attend(queries, keys, values, mask)
-        if self.lanes is not None:
-            return (self.lanes.output_rows(output, log_sum_exp),)
-        return output, log_sum_exp
+        if self.lanes is None:
+            return kernel.attend(queries, keys, values, mask)
+        attended = kernel.attend_wide(queries, keys, values, mask, spread_sum)
+        return (self.lanes.output_rows(*attended),)
 
     def backward(
         self, layout: Layout, vectors: Vectors, d_output: OutputGradient
@@ -320,7 +320,11 @@ class WindowedAttention(NamedTuple):
         if self.lanes is not None:
             (rows,) = layout.gather((vectors.query,), key_slots, tile)
             keys, _ = self.lanes.unit_keys(rows)
-            return slice_chunk(rows, self.window.before, self.window), keys, rows
+            return (
+                slice_chunk(rows, self.window.before, self.window),
+                keys,
+                rows,
+            )
         # Apart from the keys, among which they lie: with another reader of
         # these the gather would be a slow loop of its own.
         (queries,) = layout.gather((vectors.query,), query_slots, tile)
