@@ -32,6 +32,10 @@ from keras_reformer.models import ReformerMaskedLM as ReformerMaskedLM
 from keras_reformer.models import (
     ReformerQuestionAnswering as ReformerQuestionAnswering,
 )
+from keras_reformer.ops.loops.tiling import (
+    set_tokens_in_tile as set_tokens_in_tile,
+)
+from keras_reformer.ops.loops.tiling import tokens_in_tile as tokens_in_tile
 
 if _typing.TYPE_CHECKING:
     from keras_reformer import convert as convert
@@ -62,6 +66,8 @@ __all__ = [
     "__version__",
     "convert",
     "export_saved_model",
+    "set_tokens_in_tile",
+    "tokens_in_tile",
 ]
 
 

@@ -33,6 +33,7 @@ from keras_reformer.ops.attention.kernel import (
 )
 from keras_reformer.ops.attention.lanes import Lanes, shared_lanes
 from keras_reformer.ops.attention.layouts import HashLayout, HashRounds
+from keras_reformer.ops.attention.row_attention import RowAttention
 from keras_reformer.ops.attention.tokens import (
     TokenInfo,
     merge_heads_into_batch,
@@ -231,7 +232,8 @@ def _round_attention(
     def count(query: TokenInfo, key: TokenInfo) -> tf.Tensor:
         return tf.maximum(count_duplicates(window, query, key, length, wrap), 1)
 
-    engine = WindowedAttention(
+    engine_class = WindowedAttention if lanes is None else RowAttention
+    engine = engine_class(
         window,
         dtype,
         dropout,

@@ -27,7 +27,6 @@ from keras_reformer.ops.attention.kernel import (
     OutputGradient,
     PairMask,
 )
-from keras_reformer.ops.attention.lanes import Lanes, spread_sum
 from keras_reformer.ops.attention.layouts import (
     Chunks,
     Layout,
@@ -41,7 +40,6 @@ from keras_reformer.ops.attention.window import (
     by_key,
     by_query,
     crop_chunks,
-    slice_chunk,
     sum_over_windows,
     visible_pairs,
     windows,
@@ -79,8 +77,7 @@ class WindowedAttention(NamedTuple):
             weights, or None.
         probability: function of scores, the queries' inverse lengths and
             numbers of rows that divides the weights too, or None.
-        lanes: where queries and values share rows, what lies where in them,
-            or None.
+        lanes: of `RowAttention`.
     """
 
     window: Window
@@ -89,7 +86,7 @@ class WindowedAttention(NamedTuple):
     bias: PositionBias | None = None
     count: Callable[[TokenInfo, TokenInfo], tf.Tensor] | None = None
     probability: Callable[..., tf.Tensor] | None = None
-    lanes: Lanes | None = None
+    lanes: Any = None
 
     def forward(
         self, layout: Layout, vectors: Vectors
@@ -100,7 +97,7 @@ class WindowedAttention(NamedTuple):
             layout,
             functools.partial(self._tile_forward, layout, vectors),
             halo=(self.window.before, self.window.after),
-            shapes=[vectors.value.shape[-1:], []][: 1 if self.lanes else 2],
+            shapes=self._output_shapes(vectors),
             after=vectors.value,
         )
 
@@ -128,10 +125,7 @@ class WindowedAttention(NamedTuple):
                 layout, vectors, query_slots, tile, axis=-1
             ),
         )
-        if self.lanes is None:
-            return kernel.attend(queries, keys, values, mask)
-        attended = kernel.attend_wide(queries, keys, values, mask, spread_sum)
-        return (self.lanes.output_rows(*attended),)
+        return self._attend(queries, keys, values, mask)
 
     def backward(
         self, layout: Layout, vectors: Vectors, d_output: OutputGradient
@@ -142,14 +136,11 @@ class WindowedAttention(NamedTuple):
         each of its values.
         """
         vectors, d_output = layout.prepare(vectors), layout.prepare(d_output)
-        with_gradient = (vectors.query, vectors.key, vectors.value)
-        if self.lanes is not None:
-            with_gradient = (vectors.query,)
         return self._map_tiles(
             layout,
             functools.partial(self._tile_backward, layout, vectors, d_output),
             halo=(self.window.reach, self.window.reach),
-            shapes=[x.shape[-1:] for x in with_gradient if x is not None],
+            shapes=self._gradient_shapes(vectors),
             after=d_output.output,
             sums=gradient_specs(self.bias),
         )
@@ -201,13 +192,42 @@ class WindowedAttention(NamedTuple):
             num_chunks - window.reach,
         )
         d_bias = self._bias_gradient(query, key, d_scores, tile)
+        d_vectors = self._own_gradients(
+            d_queries, d_keys, d_values, keys, norms
+        )
+        return *d_vectors, *d_bias
+
+    def _output_shapes(self, vectors: Vectors) -> Sequence:
+        """Of what `_attend` returns, for a token."""
+        return [vectors.value.shape[-1:], []]
+
+    def _gradient_shapes(self, vectors: Vectors) -> Sequence:
+        """Of what `_own_gradients` returns, for a token."""
+        with_gradient = (vectors.query, vectors.key, vectors.value)
+        return [x.shape[-1:] for x in with_gradient if x is not None]
+
+    def _attend(
+        self,
+        queries: tf.Tensor,
+        keys: tf.Tensor,
+        values: tf.Tensor,
+        mask: PairMask,
+    ) -> tuple[tf.Tensor, ...]:
+        return kernel.attend(queries, keys, values, mask)
+
+    def _own_gradients(
+        self,
+        d_queries: tf.Tensor,
+        d_keys: tf.Tensor,
+        d_values: tf.Tensor,
+        keys: tf.Tensor,
+        norms: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, ...]:
+        """Gradients with respect to what the vectors hold."""
         if norms is None:
-            return d_queries, d_keys, d_values, *d_bias
-        if self.lanes is None:
-            d_queries += kernel.unit_length_gradient(keys, norms, d_keys)
-            return d_queries, d_values, *d_bias
-        d_queries += self.lanes.unit_length_gradient(keys, norms, d_keys)
-        return self.lanes.join(d_queries, d_values), *d_bias
+            return d_queries, d_keys, d_values
+        d_queries += kernel.unit_length_gradient(keys, norms, d_keys)
+        return d_queries, d_values
 
     def _map_tiles(
         self,
@@ -301,11 +321,7 @@ class WindowedAttention(NamedTuple):
         if self.probability is None:
             return None
         norms: Any = vectors.norms
-        if norms is None:
-            (rows,) = layout.gather((vectors.query,), query_slots, tile)
-            inverse = 1 / self.lanes.unit_keys(rows)[1][..., 0]
-        else:
-            (inverse,) = layout.gather((1 / norms,), query_slots, tile)
+        (inverse,) = layout.gather((1 / norms,), query_slots, tile)
         return tf.expand_dims(inverse, axis)
 
     def _gather_by_query(
@@ -317,14 +333,6 @@ class WindowedAttention(NamedTuple):
         tile: Tile,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Queries, and the keys and values in their windows."""
-        if self.lanes is not None:
-            (rows,) = layout.gather((vectors.query,), key_slots, tile)
-            keys, _ = self.lanes.unit_keys(rows)
-            return (
-                slice_chunk(rows, self.window.before, self.window),
-                keys,
-                rows,
-            )
         # Apart from the keys, among which they lie: with another reader of
         # these the gather would be a slow loop of its own.
         (queries,) = layout.gather((vectors.query,), query_slots, tile)
@@ -343,18 +351,6 @@ class WindowedAttention(NamedTuple):
         """Queries and gradients of outputs that see the keys; keys, values,
         and what shared queries were divided by."""
         exists = query_slots.token >= 0
-        if self.lanes is not None:
-            rows, d_rows = layout.gather(
-                (vectors.query, d_output.output), query_slots, tile
-            )
-            d_outputs = self.lanes.output_gradient(d_rows).where(exists)
-            rows_of_keys, d_rows = (
-                slice_chunk(x, self.window.after, self.window)
-                for x in (rows, d_rows)
-            )
-            keys, inverse = self.lanes.keys_by_gradient(rows_of_keys, d_rows)
-            values = self.lanes.only_value(rows_of_keys)
-            return rows, d_outputs, keys, values, inverse
         queries, *d_outputs = layout.gather(
             (vectors.query, *d_output), query_slots, tile
         )

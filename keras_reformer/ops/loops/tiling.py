@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_reformer.ops import tracing
 from keras_reformer.ops.loops.barrier import zeros_after
 from keras_reformer.ops.loops.scan import ArraySpec, scan
 from keras_reformer.ops.loops.shapes import (
@@ -23,9 +24,60 @@ from keras_reformer.ops.loops.shapes import (
     size,
 )
 
-# Tokens in a tile, over all of its rows: its scores and vectors then take a
-# few MiB at the usual widths, near a core's share of the cache.
-TOKENS_IN_TILE = 4096
+# Tokens in a tile, over all of its rows, by where a trace will run. Scores and
+# vectors of 4,096 take a few MiB at the usual widths: a share of a CPU's
+# cache, or what a TPU holds on its chip. A GPU starts every operation of a
+# tile anew, and wants few tiles.
+TOKENS_IN_TILE = {"cpu": 4096, "gpu": 2**18, "tpu": 4096}
+_chosen: list[int] = []
+
+
+def set_tokens_in_tile(tokens: int | None) -> None:
+    """Sets how many tokens attention takes at a time.
+
+    Local and LSH attention loop over tiles: groups of so many tokens, over
+    all heads and examples. A loop's memory follows their number, results and
+    gradients do not. Small tiles stay in a processor's cache, large ones keep
+    a GPU busy.
+
+    What is traced from now on follows, so set it before a model is called or
+    compiled for the first time.
+
+    Args:
+        tokens: int. Tokens in a tile, rounded to whole chunks. `None` means
+            the default of the platform: 4,096 on a CPU or TPU, 262,144 on a
+            GPU.
+
+    Raises:
+        ValueError: if `tokens` is neither a positive int nor None.
+
+    Example:
+
+    >>> keras_reformer.set_tokens_in_tile(65536)
+    >>> keras_reformer.tokens_in_tile()
+    65536
+    >>> keras_reformer.set_tokens_in_tile(None)
+    >>> keras_reformer.tokens_in_tile()
+    4096
+    """
+    is_number = isinstance(tokens, int) and not isinstance(tokens, bool)
+    if tokens is not None and not (is_number and tokens > 0):
+        raise ValueError(
+            "`tokens` must be a positive int or None. Received: "
+            f"tokens={tokens!r}"
+        )
+    _chosen[:] = [] if tokens is None else [tokens]
+
+
+def tokens_in_tile() -> int:
+    """How many tokens attention takes at a time, where it is traced now.
+
+    See `set_tokens_in_tile`.
+
+    >>> keras_reformer.tokens_in_tile()
+    4096
+    """
+    return _chosen[0] if _chosen else TOKENS_IN_TILE[tracing.platform()]
 
 
 class Tile(NamedTuple):
@@ -76,7 +128,7 @@ class TilePlan(NamedTuple):
 def plan_tiles(
     rows: Length, chunks: Length, chunk_length: int, halo: int
 ) -> TilePlan:
-    """Tiles of about `TOKENS_IN_TILE` tokens, as equal as can be.
+    """Tiles of about `tokens_in_tile()` tokens, as equal as can be.
 
     Args:
         rows: Number of rows.
@@ -86,7 +138,8 @@ def plan_tiles(
             side. A tile has at least so many, or most of a step would be
             halo.
     """
-    most = max(TOKENS_IN_TILE // chunk_length, halo, 1)
+    tokens = tokens_in_tile()
+    most = max(tokens // chunk_length, halo, 1)
     in_tile = ceil_div(chunks, at_least(1, ceil_div(chunks, most)))
     in_tile = at_least(1, in_tile)
     tiles_in_row = ceil_div(chunks, in_tile)
@@ -97,7 +150,7 @@ def plan_tiles(
         and isinstance(rows, int)
     ):
         rows_in_tile = _largest_divisor(
-            rows, TOKENS_IN_TILE // (in_tile * chunk_length)
+            rows, tokens // (in_tile * chunk_length)
         )
     return TilePlan(rows, chunks, rows_in_tile, in_tile, tiles_in_row)
 
