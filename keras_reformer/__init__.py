@@ -35,7 +35,6 @@ from keras_reformer.models import (
 from keras_reformer.ops.loops.tiling import (
     set_tokens_in_tile as set_tokens_in_tile,
 )
-from keras_reformer.ops.loops.tiling import tokens_in_tile as tokens_in_tile
 
 if _typing.TYPE_CHECKING:
     from keras_reformer import convert as convert
@@ -67,7 +66,6 @@ __all__ = [
     "convert",
     "export_saved_model",
     "set_tokens_in_tile",
-    "tokens_in_tile",
 ]
 
 

@@ -2,7 +2,7 @@ import pytest
 
 import keras_reformer
 from keras_reformer.ops import tracing
-from keras_reformer.ops.loops.tiling import plan_tiles
+from keras_reformer.ops.loops.tiling import plan_tiles, tokens_in_tile
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def test_tiles_that_are_asked_for(default_tiles):
     keras_reformer.set_tokens_in_tile(16384)
     for platform in tracing.PLATFORMS:
         with tracing.lowering_for(platform):
-            assert keras_reformer.tokens_in_tile() == 16384
+            assert tokens_in_tile() == 16384
             plan = plan_tiles(rows=8, chunks=256, chunk_length=64, halo=1)
             assert plan.num_tiles == 8
     keras_reformer.set_tokens_in_tile(None)
-    assert keras_reformer.tokens_in_tile() == 4096
+    assert tokens_in_tile() == 4096
 
 
 @pytest.mark.parametrize("tokens", [0, -1, 2.5, True, "many"])
