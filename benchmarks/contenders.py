@@ -76,7 +76,8 @@ def _shape(case):
 # === TensorFlow ===
 
 
-def _ours(case, jit_compile=True, **options):
+def make_layer(shape, **options):
+    """Our LSH layer, built for a shape."""
     import keras_reformer
 
     layer = keras_reformer.LSHSelfAttention(
@@ -88,7 +89,12 @@ def _ours(case, jit_compile=True, **options):
         seed=1,
         **options,
     )
-    layer.build(_shape(case))
+    layer.build(shape)
+    return layer
+
+
+def _ours(case, jit_compile=True, **options):
+    layer = make_layer(_shape(case), **options)
     backward = case["mode"] != "forward"
     return steps.layer(layer, _shape(case), jit_compile, backward)
 
