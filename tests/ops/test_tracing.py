@@ -10,6 +10,7 @@ from keras_reformer.layers import (
 )
 from keras_reformer.ops import tracing
 from keras_reformer.ops.attention.lanes import shared_lanes
+from keras_reformer.ops.loops import tiling
 
 
 def test_a_tpu_is_known_by_its_strategy(monkeypatch):
@@ -55,8 +56,10 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_what_is_traced_for_a_tpu_computes_the_same(name):
-    """Also where chunks have holes and tokens are masked."""
+def test_what_is_traced_for_a_tpu_computes_the_same(name, monkeypatch):
+    """Also in several tiles, the last one not full, where chunks have holes
+    and tokens are masked."""
+    monkeypatch.setitem(tiling.TOKENS_IN_TILE, "tpu", 32)
     layer = LAYERS[name]()
     rng = np.random.default_rng(0)
     x = tf.constant(rng.normal(size=(2, 43, 16)), layer.compute_dtype)

@@ -21,8 +21,8 @@ import tensorflow as tf
 from keras_reformer.ops import tracing
 from keras_reformer.ops.attention.kernel import OutputGradient
 from keras_reformer.ops.loops.shapes import size
+from keras_reformer.ops.loops.tiling import TPU_LANES
 
-TPU_LANES = 128
 # Of 8 bits each, as many as a float32 has.
 NUM_PARTS = 3
 

@@ -92,12 +92,12 @@ class WindowedAttention(NamedTuple):
         self, layout: Layout, vectors: Vectors
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Output `(g, t, value_dim)` and log-sum-exp `(g, t)`."""
-        vectors = layout.prepare(vectors)
+        shapes, vectors = self._output_shapes(vectors), layout.prepare(vectors)
         return self._map_tiles(
             layout,
             functools.partial(self._tile_forward, layout, vectors),
             halo=(self.window.before, self.window.after),
-            shapes=self._output_shapes(vectors),
+            shapes=shapes,
             after=vectors.value,
         )
 
@@ -135,12 +135,13 @@ class WindowedAttention(NamedTuple):
         Shared queries and keys have one gradient. That of the bias is one for
         each of its values.
         """
+        shapes = self._gradient_shapes(vectors)
         vectors, d_output = layout.prepare(vectors), layout.prepare(d_output)
         return self._map_tiles(
             layout,
             functools.partial(self._tile_backward, layout, vectors, d_output),
             halo=(self.window.reach, self.window.reach),
-            shapes=self._gradient_shapes(vectors),
+            shapes=shapes,
             after=d_output.output,
             sums=gradient_specs(self.bias),
         )

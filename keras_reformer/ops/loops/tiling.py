@@ -29,6 +29,7 @@ from keras_reformer.ops.loops.shapes import (
 # cache, or what a TPU holds on its chip. A GPU starts every operation of a
 # tile anew, and wants few tiles.
 TOKENS_IN_TILE = {"cpu": 4096, "gpu": 2**18, "tpu": 4096}
+TPU_LANES = 128
 _chosen: list[int] = []
 
 
@@ -76,6 +77,11 @@ def tokens_in_tile() -> int:
     return _chosen[0] if _chosen else TOKENS_IN_TILE[tracing.platform()]
 
 
+def fills_no_row(width: int) -> bool:
+    """Whether a TPU, for which this is traced, would fill up vectors."""
+    return tracing.for_tpu() and 1 < width < TPU_LANES
+
+
 class Tile(NamedTuple):
     """Where a tile lies.
 
@@ -114,6 +120,11 @@ class TilePlan(NamedTuple):
     @property
     def num_tiles(self) -> Length:
         return self.rows // self.rows_in_tile * self.tiles_in_row
+
+    @property
+    def tile(self) -> list[Length]:
+        """Numbers of rows and chunks of a tile."""
+        return [self.rows_in_tile, self.chunks_in_tile]
 
     @property
     def is_one_tile(self) -> bool:
@@ -201,20 +212,36 @@ def map_tiles(
         )
         count = tf.minimum(plan.chunks_in_tile, plan.chunks - chunk)
         arrays = function(tile_chunks, Tile(row, chunk, count))
-        parts = arrays[len(results) :]
+        by_chunk, parts = arrays[: len(results)], arrays[len(results) :]
+        by_chunk = (
+            tf.reshape(x, [*plan.tile, *shape])
+            for x, (shape, _) in zip(by_chunk, chunk_specs, strict=True)
+        )
         totals = (a + b for a, b in zip(totals, parts, strict=True))
-        return *arrays[: len(results)], *totals
+        return *by_chunk, *totals
 
     chunk_length = size(tf.nest.flatten(chunks)[0], 2)
-    shape = [plan.rows_in_tile, plan.chunks_in_tile, chunk_length]
+    chunk_specs = [_in_chunk(spec, chunk_length) for spec in results]
     stacked, totals = scan(
         step,
         plan.num_tiles,
-        [ArraySpec([*shape, *rest], dtype) for rest, dtype in results],
+        [ArraySpec([*plan.tile, *rest], dtype) for rest, dtype in chunk_specs],
         after,
         [zeros_after(after, *spec) for spec in sums],
     )
-    return *(_join(x, plan) for x in stacked), *totals
+    joined = (
+        _join(x, plan, [chunk_length, *rest])
+        for x, (rest, _) in zip(stacked, results, strict=True)
+    )
+    return *joined, *totals
+
+
+def _in_chunk(spec: ArraySpec, chunk_length: Length) -> ArraySpec:
+    """A chunk's results: of narrow vectors one row, on a TPU."""
+    rest, dtype = spec
+    if len(rest) == 1 and fills_no_row(rest[0]):
+        return ArraySpec([chunk_length * rest[0]], dtype)
+    return ArraySpec([chunk_length, *rest], dtype)
 
 
 def _slice(x: tf.Tensor, begin: tuple, sizes: tuple) -> tf.Tensor:
@@ -225,9 +252,8 @@ def _slice(x: tf.Tensor, begin: tuple, sizes: tuple) -> tf.Tensor:
     return tf.ensure_shape(part, [*static, *rest])
 
 
-def _join(stacked: tf.Tensor, plan: TilePlan) -> tf.Tensor:
-    """`(tiles, rows, chunks, ...)` to `(all rows, all chunks, ...)`."""
-    rest = stacked.shape[3:].as_list()
+def _join(stacked: tf.Tensor, plan: TilePlan, chunk: list) -> tf.Tensor:
+    """`(tiles, rows, chunks, ...)` to `(all rows, all chunks, *chunk)`."""
     chunks = plan.tiles_in_row * plan.chunks_in_tile
-    joined = tf.reshape(stacked, [plan.rows, chunks, *rest])
+    joined = tf.reshape(stacked, [plan.rows, chunks, *chunk])
     return joined[:, : plan.chunks]
