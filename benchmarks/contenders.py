@@ -149,7 +149,7 @@ def _transformers(case):
         num_attention_heads=HEADS,
         attention_head_size=HEAD_SIZE,
         num_hashes=HASHES,
-        num_buckets=buckets.ask(case["length"]),
+        num_buckets=case.get("num_buckets") or buckets.ask(case["length"]),
         lsh_attn_chunk_length=CHUNK,
         lsh_num_chunks_before=1,
         lsh_num_chunks_after=0,
@@ -187,21 +187,27 @@ def _torch_step(module, call, case):
 
     torch.set_num_threads(case["threads"])
     x = torch.randn(_shape(case), requires_grad=True)
+    wait = case.get("wait", _wait)
 
     def forward():
         with torch.inference_mode():
-            call(x).flatten()[:1].numpy()
+            wait(call(x))
 
     def forward_and_backward():
         y = call(x)
         (y * y).sum().backward()
         for tensor in (x, *module.parameters()):
-            tensor.grad.flatten()[:1].numpy()
+            wait(tensor.grad)
             tensor.grad = None
 
     training = case["mode"] != "forward"
     module.train(training)
     return forward_and_backward if training else forward
+
+
+def _wait(tensor):
+    """Until it is computed, on a CPU."""
+    tensor.flatten()[:1].numpy()
 
 
 # === How far ===
