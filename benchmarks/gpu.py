@@ -70,11 +70,13 @@ def main():
     for name in ("export", "measure", "count"):
         add(f"--{name}", type=pathlib.Path, metavar="FOLDER")
     add("--quick", action="store_true", help="small programs")
+    add("--lengths", type=int, nargs="*", default=LENGTHS, help="of the layer")
+    add("--dtypes", nargs="*", default=DTYPES, choices=DTYPES)
     add("--repeats", type=int, default=20, help="timed calls of each")
     add("--peers", nargs="*", default=PEERS, choices=PEERS)
     options = parser.parse_args()
     if options.export:
-        export_all(options.export, options.quick)
+        export_all(options.export, all_cases(options))
     if options.count:
         show_counts(options.count)
     if options.measure:
@@ -84,12 +86,11 @@ def main():
 # === Export: TensorFlow and jax ===
 
 
-def export_all(folder, quick=False):
-    """Writes all programs, and what they are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lengths, model = (256,), QUICK_MODEL
-    if not quick:
-        lengths, model = LENGTHS, MODEL
+def all_cases(options):
+    """Layers and models as they are asked for."""
+    lengths, model = options.lengths, MODEL
+    if options.quick:
+        lengths, model = (256,), QUICK_MODEL
     cases = [
         {
             "length": length,
@@ -99,12 +100,18 @@ def export_all(folder, quick=False):
             "num_buckets": buckets.resolve(length),
         }
         for length in lengths
-        for dtype in DTYPES
+        for dtype in options.dtypes
         for mode in MODES
     ]
-    cases += [{"dtype": dtype, "model": model} for dtype in DTYPES]
+    return cases + [
+        {"dtype": dtype, "model": model} for dtype in options.dtypes
+    ]
+
+
+def export_all(folder, cases):
+    """Writes all programs, and what they are."""
+    folder.mkdir(parents=True, exist_ok=True)
     for number, case in enumerate(cases):
-        case["file"] = f"{number}.xz"
         print(f"exports {label(case)}", flush=True)
         for name, tokens in (("file", None), ("small tiles", 4096)):
             # The same in a CPU's tiles, to be counted beside it.
