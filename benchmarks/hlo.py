@@ -191,12 +191,16 @@ class _Program:
         noted = _TRIPS.search(text)
         if noted:
             return int(noted[1])
-        constants = [
-            int(found[1])
-            for _, line in self.computations[condition]
-            if (found := _CONSTANT.match(line))
-        ]
-        return max(constants, default=1)
+        return max(self._constants(condition), default=1)
+
+    def _constants(self, computation) -> Iterator[int]:
+        """Integers in a computation, and in those that it calls."""
+        for _, line in self.computations[computation]:
+            constant = _CONSTANT.match(line)
+            if constant:
+                yield int(constant[1])
+            for _, callee in _CALLED.findall(line):
+                yield from self._constants(callee)
 
 
 def _cycles(instructions) -> int:

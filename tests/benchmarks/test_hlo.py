@@ -24,11 +24,16 @@ HloModule step, is_scheduled=true
   ROOT %add.1 = f32[8]{{0}} add(%p.2, %p.2)
 }}
 
+%less (p.6: s32[]) -> pred[] {{
+  %p.6 = s32[]{{:T(128)}} parameter(0)
+  %constant.3 = s32[]{{:T(128)}} constant(3)
+  ROOT %less.2 = pred[]{{:T(512)}} compare(%p.6, %constant.3), direction=LT
+}}
+
 %inner_condition (s.0: (s32[], f32[8])) -> pred[] {{
   %s.0 = (s32[]{{:T(128)}}, f32[8]{{0}}) parameter(0)
   %i.0 = s32[]{{:T(128)}} get-tuple-element(%s.0), index=0
-  %constant.3 = s32[]{{:T(128)}} constant(3)
-  ROOT %less.0 = pred[]{{:T(512)}} compare(%i.0, %constant.3), direction=LT
+  ROOT %less.0 = pred[]{{:T(512)}} fusion(%i.0), kind=kLoop, calls=%less
 }}
 
 %inner (s.1: (s32[], f32[8])) -> (s32[], f32[8]) {{
