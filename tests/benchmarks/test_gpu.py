@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("jax")
 pytestmark = pytest.mark.slow
-SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+ROOT = pathlib.Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
 
 def test_programs_are_written_counted_and_run(tmp_path):
@@ -19,7 +20,11 @@ def test_programs_are_written_counted_and_run(tmp_path):
             check=True,
             capture_output=True,
             text=True,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "PYTHONPATH": str(ROOT),
+            },
         ).stdout
 
     run("--export", tmp_path, "--quick")
