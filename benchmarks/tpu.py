@@ -129,7 +129,7 @@ def work(case):
         folder.mkdir(parents=True, exist_ok=True)
         name = re.sub(r"\W+", "-", f"{case['name']} {case['topology']}")
         text = tpu_compiler.program_text(compiled)
-        (folder / f"{name}.txt").write_text(text)
+        (folder / f"{name}.txt").write_text(text or "")
     return {
         **tpu_compiler.describe(compiled, case["topology"]),
         "lowering": lowered - start,
@@ -203,7 +203,7 @@ def tables(records, options):
         "Gflop": "{Gflop}",
         "GB accessed": "{GB}",
         "estimated ms": "{ms}",
-        "rows gathered": "{gathered:,}",
+        "rows gathered": "{rows}",
         "lowering, s": "{lowering:.0f}",
         "compiling, s": "{compiling:.0f}",
     }
@@ -212,7 +212,8 @@ def tables(records, options):
             **each,
             "Gflop": billions(each["flops"]),
             "GB": billions(each["bytes"]),
-            "ms": milliseconds(each["milliseconds"]),
+            "ms": formatted("{:.1f}", each["milliseconds"]),
+            "rows": formatted("{:,}", each["gathered"]),
         }
         for each in records
     ]
@@ -227,9 +228,9 @@ def billions(value):
     return "" if value is None else f"{value / 1e9:.1f}"
 
 
-def milliseconds(value):
-    """For a table; empty where the clock is not known."""
-    return "" if value is None else f"{value:.1f}"
+def formatted(form, value):
+    """For a table; empty where the compiler said nothing."""
+    return "" if value is None else form.format(value)
 
 
 def comparisons(records):
