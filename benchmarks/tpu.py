@@ -235,8 +235,19 @@ def formatted(form, value):
 
 def comparisons(records):
     """Ratios of temporaries: of depths, and with and without dropout."""
-    small = [each for each in records if "dropout" in each["model"]]
-    small = [record for record in small if record["limit"] is None]
+    small = [
+        each
+        for each in records
+        if "dropout" in each["model"] and each["limit"] is None
+    ]
+    for topology in dict.fromkeys(each["topology"] for each in small):
+        yield from comparisons_on(
+            [each for each in small if each["topology"] == topology]
+        )
+
+
+def comparisons_on(small):
+    """Those of one topology."""
     dropped = [each for each in small if each["model"]["dropout"]]
     by_blocks = {each["model"]["num_layers"]: each for each in dropped}
     if not by_blocks:
