@@ -5,9 +5,9 @@ is left of a row, so heads of 64 take the memory and the time of heads of 128;
 and what it gathers it moves by rows. So there the two vectors of a token share
 a row,
 
-    row       | query-key          | value  |
-    output    | lse, ...           | output |
-    gradient  | lse, row sum, 1 / norm, 0... | do |
+    row        query-key                     value
+    output     log-sum-exp, then anything    output
+    gradient   lse, row sum, 1 / norm, 0...  do
 
 that is gathered once. Nothing is cut out of it: lanes that a product must not
 see are zeroed in one of its factors, which costs a matrix unit of 128 x 128

@@ -176,6 +176,7 @@ class PositionLayout:
         for x in vectors:
             taken = tf.gather(flatten_rows(x), slots.chunk)
             rest = x.shape[3:].as_list()
+            # One long row of vectors, not one number for each token.
             if x.shape.rank == 3 and x.shape[2] != self.chunk_length:
                 rest = [x.shape[2] // self.chunk_length]
             taken = tf.reshape(taken, [*shape, *rest])
