@@ -275,7 +275,7 @@ def growth_row(record, reference):
         record[name] - reference[name] for name in ("temporaries", "arguments")
     )
     return (
-        "temporaries of one more block / its weights",
+        f"temporaries of one more block / its weights, {record['topology']}",
         reporting.ratio(grown, weights / 3),
     )
 
