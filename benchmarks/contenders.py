@@ -85,9 +85,15 @@ def lsh_layer(num_heads=HEADS, **options):
     )
 
 
-def lsh_step(case, jit_compile=True, **options):
+def make_layer(shape, **options):
+    """Our LSH layer, built for a shape."""
     layer = lsh_layer(**options)
-    layer.build(_shape(case))
+    layer.build(shape)
+    return layer
+
+
+def lsh_step(case, jit_compile=True, **options):
+    layer = make_layer(_shape(case), **options)
     return _layer_step(layer, case, jit_compile)
 
 
@@ -142,9 +148,8 @@ def _transformers(case):
         num_attention_heads=HEADS,
         attention_head_size=HEAD_SIZE,
         num_hashes=HASHES,
-        num_buckets=measuring.call_elsewhere(
-            language_model.num_buckets, case["length"]
-        ),
+        num_buckets=case.get("num_buckets")
+        or measuring.call_elsewhere(language_model.num_buckets, case["length"]),
         lsh_attn_chunk_length=CHUNK,
         lsh_num_chunks_before=1,
         lsh_num_chunks_after=0,
@@ -182,21 +187,27 @@ def _torch_step(module, call, case):
 
     torch.set_num_threads(case["threads"])
     x = torch.randn(_shape(case), requires_grad=True)
+    wait = case.get("wait", _wait)
 
     def forward():
         with torch.inference_mode():
-            call(x).flatten()[:1].numpy()
+            wait(call(x))
 
     def forward_and_backward():
         y = call(x)
         (y * y).sum().backward()
         for tensor in (x, *module.parameters()):
-            tensor.grad.flatten()[:1].numpy()
+            wait(tensor.grad)
             tensor.grad = None
 
     training = case["mode"] != "forward"
     module.train(training)
     return forward_and_backward if training else forward
+
+
+def _wait(tensor):
+    """Until it is computed, on a CPU."""
+    tensor.flatten()[:1].numpy()
 
 
 # === How far ===

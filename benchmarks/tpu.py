@@ -1,25 +1,31 @@
-"""The training step, compiled for a TPU without having one.
+"""Training steps, compiled for a TPU without having one.
 
     pip install -e ".[cpu,dev,tpu-compile]"
     python benchmarks/run.py tpu [--cases depth enwik8] [--blocks 4 12]
+    python benchmarks/run.py tpu --cases layer --text FOLDER
 
 Prints what the TPU's compiler says of a step of Adam's on a language model:
 temporaries and arguments (weights, optimizer and tokens) in MiB, operations,
-bytes accessed, seconds to compile. Weights and optimizer are updated in
-place, so a step needs temporaries and arguments.
+bytes accessed, and its estimate of the time, whose limits `hlo.py` names.
+Weights and optimizer are updated in place, so a step needs temporaries and
+arguments.
 
-`depth` compares numbers of blocks, `dropout` the smaller one with and
-without dropout; `half-million` and `enwik8` are large models beside the
-memory of a chip. About a minute a block.
+`layer` is one LSH layer, forward and backward, the one of `attention`. `depth`
+compares numbers of blocks, `dropout` the smaller one with and without dropout;
+`half-million`, `million` and `enwik8` are large models beside the memory of a
+chip. About a minute a block. `--text` stores the compiled programs.
 """
 
+import pathlib
+import re
 import time
 import unittest.mock
 
+import contenders
 import half_million
 import reporting
 
-CASES = ("depth", "dropout", "half-million", "enwik8")
+CASES = ("layer", "depth", "dropout", "half-million", "million", "enwik8")
 KEYS = ("name", "topology")
 QUICK = {"cases": ["depth"], "blocks": [1], "length": 64}
 DROPOUT = 0.1
@@ -36,6 +42,7 @@ HALF_MILLION = {
     "vocabulary_size": 320,
     "max_sequence_length": half_million.LENGTH,
 }
+MILLION = {**HALF_MILLION, "max_sequence_length": 2**20}
 ENWIK8 = {
     "vocabulary_size": 258,
     "num_layers": 12,
@@ -56,8 +63,9 @@ ENWIK8 = {
 OPTIONS = {
     "cases": list(CASES),
     "blocks": [4, 12],
-    "length": (16384, "of depth and dropout"),
-    "topology": ("v5e:1x1", "of depth and dropout"),
+    "length": (16384, "of layer, depth and dropout"),
+    "topology": ("v5e:1x1", "of layer, depth and dropout"),
+    "text": ("", "a folder for the compiled programs"),
 }
 
 
@@ -67,6 +75,9 @@ OPTIONS = {
 def cases(options):
     """Those asked for; depth and dropout share one."""
     found = []
+    if "layer" in options.cases:
+        layer = {"length": options.length}
+        found.append(case("LSH layer", options.topology, layer))
     if "depth" in options.cases:
         found += [small_case(options, n, DROPOUT) for n in options.blocks]
     if "dropout" in options.cases:
@@ -74,8 +85,12 @@ def cases(options):
         found += [small_case(options, least, rate) for rate in (DROPOUT, 0.0)]
     if "half-million" in options.cases:
         found.append(case("half a million tokens", "v2:2x2", HALF_MILLION, 8))
+    if "million" in options.cases:
+        found.append(case("a million tokens", "v5e:1x1", MILLION, 16))
     if "enwik8" in options.cases:
         found.append(case("enwik8, 65,536 tokens", "v5e:1x1", ENWIK8, 16))
+    for each in found:
+        each["text"] = options.text
     return {each["name"]: each for each in found}.values()
 
 
@@ -109,15 +124,21 @@ def work(case):
     module = lower(case["model"])
     lowered = time.perf_counter()
     compiled = tpu_compiler.compile_module(module, case["topology"])
+    if case.get("text"):
+        folder = pathlib.Path(case["text"])
+        folder.mkdir(parents=True, exist_ok=True)
+        name = re.sub(r"\W+", "-", f"{case['name']} {case['topology']}")
+        text = tpu_compiler.program_text(compiled)
+        (folder / f"{name}.txt").write_text(text or "")
     return {
-        **tpu_compiler.describe(compiled),
+        **tpu_compiler.describe(compiled, case["topology"]),
         "lowering": lowered - start,
         "compiling": time.perf_counter() - lowered,
     }
 
 
 def lower(model, batch_size=1):
-    """A model's train step, as traced for a TPU.
+    """A model's train step, or a layer's two passes, as traced for a TPU.
 
     There is no TPU here, and so no strategy of one to trace in. To whoever
     asks, in any revision of the package, the strategy that there is passes
@@ -126,10 +147,31 @@ def lower(model, batch_size=1):
     import tensorflow as tf
     import tpu_compiler
 
-    step = train_step(model, batch_size)
+    if "length" in model:
+        step = layer_step(**model)
+    else:
+        step = train_step(model, batch_size)
     strategy = type(tf.distribute.get_strategy())
     with unittest.mock.patch.object(tf.distribute, "TPUStrategy", strategy):
         return tpu_compiler.lower(*step)
+
+
+def layer_step(length):
+    """Both passes of the layer of `attention`, and the specs of its inputs:
+    the tokens and the gradient of the output."""
+    import tensorflow as tf
+
+    layer = contenders.make_layer((1, length, contenders.WIDTH))
+
+    def step(x, d_y):
+        weights = [variable.value for variable in layer.trainable_variables]
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return tape.gradient(y, [x, *weights], output_gradients=d_y)
+
+    spec = tf.TensorSpec((1, length, contenders.WIDTH), tf.float32)
+    return step, spec, spec
 
 
 def train_step(arguments, batch_size):
@@ -164,6 +206,8 @@ def tables(records, options):
         "arguments, MiB": "{arguments:.1f}",
         "Gflop": "{Gflop}",
         "GB accessed": "{GB}",
+        "estimated ms": "{ms}",
+        "rows gathered": "{rows}",
         "lowering, s": "{lowering:.0f}",
         "compiling, s": "{compiling:.0f}",
     }
@@ -172,6 +216,8 @@ def tables(records, options):
             **each,
             "Gflop": billions(each["flops"]),
             "GB": billions(each["bytes"]),
+            "ms": formatted("{:.1f}", each["milliseconds"]),
+            "rows": formatted("{:,}", each["gathered"]),
         }
         for each in records
     ]
@@ -186,9 +232,26 @@ def billions(value):
     return "" if value is None else f"{value / 1e9:.1f}"
 
 
+def formatted(form, value):
+    """For a table; empty where the compiler said nothing."""
+    return "" if value is None else form.format(value)
+
+
 def comparisons(records):
     """Ratios of temporaries: of depths, and with and without dropout."""
-    small = [record for record in records if record["limit"] is None]
+    small = [
+        each
+        for each in records
+        if "dropout" in each["model"] and each["limit"] is None
+    ]
+    for topology in dict.fromkeys(each["topology"] for each in small):
+        yield from comparisons_on(
+            [each for each in small if each["topology"] == topology]
+        )
+
+
+def comparisons_on(small):
+    """Those of one topology."""
     dropped = [each for each in small if each["model"]["dropout"]]
     by_blocks = {each["model"]["num_layers"]: each for each in dropped}
     if not by_blocks:
@@ -197,6 +260,7 @@ def comparisons(records):
     for blocks, record in by_blocks.items():
         if blocks != least:
             yield ratio_row(record, by_blocks[least])
+            yield growth_row(record, by_blocks[least])
     for record in small:
         same = by_blocks.get(record["model"]["num_layers"])
         if same and not record["model"]["dropout"]:
@@ -206,6 +270,18 @@ def comparisons(records):
 def ratio_row(record, reference):
     ratio = reporting.ratio(record["temporaries"], reference["temporaries"])
     return f"temporaries: {record['name']} / {reference['name']}", ratio
+
+
+def growth_row(record, reference):
+    """What a block more takes, beside its weights: Adam's two slots and these
+    are arguments."""
+    grown, weights = (
+        record[name] - reference[name] for name in ("temporaries", "arguments")
+    )
+    return (
+        f"temporaries of one more block / its weights, {record['topology']}",
+        reporting.ratio(grown, weights / 3),
+    )
 
 
 def fits(records):

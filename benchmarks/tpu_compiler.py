@@ -5,8 +5,9 @@ that, and libtpu compiles it ahead of time for a named topology, such as
 `v5e:1x1` or `v2:2x2`. Shapes must be static; variables that the function uses
 become parameters of the program.
 
-Of what the compiler tells, sizes of memory, operations and bytes accessed
-mean something; its estimate of seconds does not.
+Sizes of memory are those of the real chip. Operations and bytes accessed
+count a loop's body once. Milliseconds are the compiler's estimate, with the
+limits that `hlo.py` names.
 
 Uses private names of jax: `setup.cfg` pins its version.
 """
@@ -30,7 +31,10 @@ for _name, _value in _ENVIRONMENT.items():
 
 import functools  # noqa: E402
 import re  # noqa: E402
+import sys  # noqa: E402
 
+import hlo  # noqa: E402
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from jax._src import compiler  # noqa: E402
@@ -90,8 +94,9 @@ def _topology(name):
     return topologies.get_topology_desc(platform="tpu", topology_name=name)
 
 
-def describe(compiled):
-    """Sizes in MiB, floating-point operations and bytes accessed."""
+def describe(compiled, topology):
+    """Sizes in MiB, operations and bytes accessed, the estimated time in ms,
+    and what is not in it: rows that are gathered, and sorts."""
     memory = compiled.get_compiled_memory_stats()
     cost = compiled.cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost
@@ -101,4 +106,28 @@ def describe(compiled):
         "temporaries": memory.temp_size_in_bytes / MIB,
         "flops": cost.get("flops"),
         "bytes": cost.get("bytes accessed"),
+        **_estimates(program_text(compiled), topology.split(":")[0]),
     }
+
+
+def _estimates(text, chip):
+    if text is None:
+        return dict.fromkeys(("milliseconds", "gathered", "sorts"))
+    return {
+        "milliseconds": hlo.milliseconds(text, chip),
+        "gathered": hlo.gathered_rows(text),
+        "sorts": hlo.unpriced(text).get("sort", 0),
+    }
+
+
+def program_text(compiled):
+    """The compiled program, as `hlo.py` reads it; None where jaxlib cannot.
+
+    For a v6e libtpu writes operations that run on its sparse cores, whose
+    operands jaxlib counts otherwise.
+    """
+    try:
+        return compiled.hlo_modules()[0].to_string()
+    except jax.errors.JaxRuntimeError as error:
+        print(f"no text of the program: {error}", file=sys.stderr)
+        return None

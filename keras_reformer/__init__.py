@@ -33,6 +33,9 @@ from keras_reformer.models import ReformerMaskedLM as ReformerMaskedLM
 from keras_reformer.models import (
     ReformerQuestionAnswering as ReformerQuestionAnswering,
 )
+from keras_reformer.ops.loops.tiling import (
+    set_tokens_in_tile as set_tokens_in_tile,
+)
 
 if _typing.TYPE_CHECKING:
     from keras_reformer import convert as convert
@@ -68,6 +71,7 @@ __all__ = [
     "distribute",
     "export_saved_model",
     "planning",
+    "set_tokens_in_tile",
 ]
 
 

@@ -36,10 +36,8 @@ from jax import export
 from jax.experimental import jax2tf
 
 from keras_reformer.distribute.optimizers import FunctionalOptimizer
-from keras_reformer.ops.loops import tiling
+from keras_reformer.ops import tracing
 
-# Small steps of a loop suit a processor's cache, large ones a GPU.
-TOKENS_IN_TILE = 2**18
 # Those of the mean loss: its total and its count.
 LOSS_VARIABLES = 2
 
@@ -93,9 +91,9 @@ def _export_stage(model, stage, folder):
         "program": _export(
             folder,
             model,
-            _training_step(model),
+            training_step(model),
             stage.batch(0),
-            _shapes(model.optimizer.variables),
+            shapes(model.optimizer.variables),
         ),
         "steps": stage.steps,
         "batch": stage.batch,
@@ -166,7 +164,7 @@ def _store(folder, kind, content, suffix, key=None):
 # === Steps as functions of values ===
 
 
-def _training_step(model):
+def training_step(model):
     """From trainable, state, batch and optimizer to the loss and the first,
     second and last anew."""
     optimizer = FunctionalOptimizer(model.optimizer, model.trainable_variables)
@@ -237,39 +235,47 @@ def _export_test(folder, model, given):
 def _export(folder, model, function, batch, *more):
     """Stores a step's program; its path from the folder of the runs."""
     arguments = (
-        _shapes(model.trainable_variables),
-        _shapes(model.non_trainable_variables),
+        shapes(model.trainable_variables),
+        shapes(model.non_trainable_variables),
         keras.tree.map_structure(
             lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), batch
         ),
         *more,
     )
-    called = jax2tf.call_tf(
-        tf.function(function, autograph=False, jit_compile=True),
-        has_side_effects=False,
-    )
-    with _for_a_gpu():
-        exported = export.export(
-            jax.jit(called),
-            platforms=["cpu"],
-            # What TensorFlow lowers for a CPU has no operations of its own.
-            disabled_checks=[export.DisabledSafetyCheck.platform()],
-        )(*arguments)
+    exported = export_for_gpu(function, arguments)
     # Constants as long as the sequence are most of it.
     content = lzma.compress(exported.serialize())
     return _store(folder, "programs", content, ".xz", _without_names(exported))
 
 
+def export_for_gpu(function, arguments):
+    """A TensorFlow function of arrays as a program that jax alone runs.
+
+    Args:
+        function: takes and returns structures of tensors.
+        arguments: tuple of structures of `jax.ShapeDtypeStruct`.
+
+    Returns:
+        `jax.export.Exported`.
+    """
+    called = jax2tf.call_tf(
+        tf.function(function, autograph=False, jit_compile=True),
+        has_side_effects=False,
+    )
+    with _for_a_gpu():
+        return export.export(
+            jax.jit(called),
+            platforms=["cpu"],
+            # What TensorFlow lowers for a CPU has no operations of its own.
+            disabled_checks=[export.DisabledSafetyCheck.platform()],
+        )(*arguments)
+
+
 @contextlib.contextmanager
 def _for_a_gpu():
-    """Long steps of loops, and the 64 bits that seed generators have."""
-    before = tiling.TOKENS_IN_TILE
-    tiling.TOKENS_IN_TILE = TOKENS_IN_TILE
-    try:
-        with jax.enable_x64(True):
-            yield
-    finally:
-        tiling.TOKENS_IN_TILE = before
+    """Large tiles, and the 64 bits that seed generators have."""
+    with tracing.lowering_for("gpu"), jax.enable_x64(True):
+        yield
 
 
 def _without_names(exported):
@@ -286,7 +292,7 @@ def _without_names(exported):
     return text.encode()
 
 
-def _shapes(variables):
+def shapes(variables):
     return [
         jax.ShapeDtypeStruct(variable.shape, variable.dtype)
         for variable in variables

@@ -26,8 +26,8 @@ class FeedForward(ProjectingLayer):
         chunk_length: int. Positions computed at a time, so that memory does
             not grow with `length * intermediate_dim`. The backward pass
             recomputes each chunk; second-order gradients raise. Defaults to
-            `None`: chunks of two million hidden units for inputs of rank 3,
-            no chunks for others.
+            `None`: chunks of two million hidden units for inputs of rank 3
+            (32 million on a GPU), no chunks for others.
         use_bias: bool. Whether the dense layers have biases. Defaults to
             `True`.
         shared_dropout: bool. Whether all positions share one dropout mask.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from keras_reformer.ops import tracing
 from keras_reformer.ops.custom_vjp import custom_vjp
 from keras_reformer.ops.loops.barrier import zeros_after
 from keras_reformer.ops.loops.scan import ArraySpec, scan
@@ -20,6 +21,10 @@ from keras_reformer.ops.loops.shapes import (
     size,
 )
 
+# As many times larger are chunks on a GPU, which starts each operation of a
+# chunk anew.
+_TIMES_ON_GPU = 16
+
 
 def chunk_length_for(inputs: tf.Tensor, width: int, elements: int) -> Length:
     """Length of about equal chunks that hold at most so many elements.
@@ -27,11 +32,14 @@ def chunk_length_for(inputs: tf.Tensor, width: int, elements: int) -> Length:
     Args:
         inputs: Tensor of shape `(batch, length, dim)`.
         width: int. Elements that a position needs.
-        elements: int. Elements that a chunk may need, over the batch.
+        elements: int. Elements that a chunk may need, over the batch; 16
+            times as many where this is traced for a GPU.
 
     Returns:
         At least one position; the whole length where that is not too much.
     """
+    if tracing.platform() == "gpu":
+        elements *= _TIMES_ON_GPU
     length = size(inputs, 1)
     most = at_least(1, elements // at_least(1, size(inputs, 0) * width))
     steps = at_least(1, ceil_div(length, most))

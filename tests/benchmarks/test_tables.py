@@ -47,8 +47,9 @@ def soak(case):
 
 def tpu(case):
     sizes = {"temporaries": 270.0, "arguments": 25.0}
-    costs = {"flops": 1e9, "bytes": None}
-    return {**sizes, **costs, "lowering": 1.0, "compiling": 2.0}
+    costs = {"flops": 1e9, "bytes": None, "milliseconds": None}
+    counts = {"gathered": 1000, "sorts": 4}
+    return {**sizes, **costs, **counts, "lowering": 1.0, "compiling": 2.0}
 
 
 def kills(case):

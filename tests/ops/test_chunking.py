@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reformer.ops.chunking import map_positions
+from keras_reformer.ops import tracing
+from keras_reformer.ops.chunking import chunk_length_for, map_positions
 from keras_reformer.ops.loops.scan import ArraySpec
 
 BATCH, DIM, OUTPUT_DIM, LONGEST = 2, 3, 5, 17
@@ -157,3 +158,10 @@ def test_second_order_gradients_are_refused():
         gradient = inner.gradient(loss, inputs)
         with pytest.raises(LookupError):
             outer.gradient(gradient, inputs)
+
+
+def test_chunks_are_larger_on_a_gpu():
+    inputs = tf.zeros([1, 64, 1])
+    assert chunk_length_for(inputs, width=4, elements=8) == 2
+    with tracing.lowering_for("gpu"):
+        assert chunk_length_for(inputs, width=4, elements=8) == 32

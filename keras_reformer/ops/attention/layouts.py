@@ -28,7 +28,7 @@ from keras_reformer.ops.loops.shapes import (
     size,
     split_into_chunks,
 )
-from keras_reformer.ops.loops.tiling import Tile
+from keras_reformer.ops.loops.tiling import Tile, fills_no_row
 
 
 class Chunks(NamedTuple):
@@ -133,9 +133,17 @@ class PositionLayout:
         self.num_ranks = self.num_chunks * self.chunk_length
 
     def prepare(self, vectors: Any) -> Any:
-        return map_tensors(
-            lambda x: split_into_chunks(x, self.chunk_length), vectors
-        )
+        """A TPU fills up rows of its memory to 128 lanes: there a chunk of
+        narrow vectors is one long row, of `chunk_length * dim` lanes."""
+
+        def arrange(x):
+            x = split_into_chunks(x, self.chunk_length)
+            if x.shape.rank > 3 and fills_no_row(x.shape[-1]):
+                lanes = self.chunk_length * x.shape[-1]
+                return tf.reshape(x, [size(x, 0), size(x, 1), lanes])
+            return x
+
+        return map_tensors(arrange, vectors)
 
     def chunks(self, halo: tuple[int, int]) -> Chunks:
         chunks = split_into_chunks(self.positions, self.chunk_length, -1)
@@ -167,7 +175,11 @@ class PositionLayout:
         gathered = []
         for x in vectors:
             taken = tf.gather(flatten_rows(x), slots.chunk)
-            taken = tf.reshape(taken, [*shape, *x.shape[3:].as_list()])
+            rest = x.shape[3:].as_list()
+            # One long row of vectors, not one number for each token.
+            if x.shape.rank == 3 and x.shape[2] != self.chunk_length:
+                rest = [x.shape[2] // self.chunk_length]
+            taken = tf.reshape(taken, [*shape, *rest])
             taken = tf.cast(taken, self.dtype)
             gathered.append(zero_absent(taken, slots.token))
         return gathered

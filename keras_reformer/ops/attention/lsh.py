@@ -27,8 +27,13 @@ from keras_reformer.ops.attention.duplicates import (
     window_coordinates,
 )
 from keras_reformer.ops.attention.importance import Importance
-from keras_reformer.ops.attention.kernel import AttentionDropout
+from keras_reformer.ops.attention.kernel import (
+    AttentionDropout,
+    OutputGradient,
+)
+from keras_reformer.ops.attention.lanes import Lanes, shared_lanes
 from keras_reformer.ops.attention.layouts import HashLayout, HashRounds
+from keras_reformer.ops.attention.row_attention import RowAttention
 from keras_reformer.ops.attention.tokens import (
     TokenInfo,
     merge_heads_into_batch,
@@ -143,18 +148,21 @@ class _Residuals(NamedTuple):
 
 def _forward(query_key, value, bias, rounds, options) -> tuple:
     dtype = softmax_dtype(query_key.dtype)
-    engine, layout_of = _round_attention(rounds, options, bias, dtype)
-    vectors = _shared_vectors(query_key, value, dtype)
+    lanes = shared_lanes(query_key.shape[-1], value.shape[-1], dtype)
+    engine, layout_of = _round_attention(rounds, options, bias, dtype, lanes)
+    vectors = _shared_vectors(query_key, value, dtype, lanes)
 
-    def merge_round(index, output, log_sum_exp):
+    def merge_round(index, *total):
         part = engine.forward(layout_of(index), vectors)
-        return kernel.merge((output, log_sum_exp), part)
+        return _merge(total, part, lanes)
 
-    output = zeros_after(value, _shape_like(value), dtype)
+    output = zeros_after(value, _shape_like(vectors.value), dtype)
     log_sum_exp = output[..., 0] + kernel.log_of_zero(dtype)
-    output, log_sum_exp = _fold(
-        merge_round, (output, log_sum_exp), rounds.num_hashes
-    )
+    total = output, log_sum_exp
+    if lanes is not None:
+        total = (lanes.output_rows(output, log_sum_exp[..., None]),)
+    total = _fold(merge_round, total, rounds.num_hashes)
+    output, log_sum_exp = total if lanes is None else _split(total[0], lanes)
     filled = kernel.fill_fully_masked_rows(
         output, value, log_sum_exp, rounds.positions >= 0
     )
@@ -163,26 +171,50 @@ def _forward(query_key, value, bias, rounds, options) -> tuple:
     )
 
 
+def _merge(total: tuple, part: tuple, lanes: Lanes | None) -> tuple:
+    """One softmax over the keys of both."""
+    if lanes is None:
+        return kernel.merge(total, part)
+    (rows,), (part_rows,) = total, part
+    output, log_sum_exp = kernel.merge(
+        (rows, rows[..., 0]), (part_rows, part_rows[..., 0])
+    )
+    return (lanes.output_rows(output, log_sum_exp[..., None]),)
+
+
+def _split(rows: tf.Tensor, lanes: Lanes) -> tuple[tf.Tensor, tf.Tensor]:
+    """Output and log-sum-exp."""
+    return lanes.split(rows)[1], rows[..., 0]
+
+
 def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
     query_key, value, bias, rounds, options, output, log_sum_exp = residuals
     dtype = output.dtype
-    engine, layout_of = _round_attention(rounds, options, bias, dtype)
-    vectors = _shared_vectors(query_key, value, dtype)
+    lanes = shared_lanes(query_key.shape[-1], value.shape[-1], dtype)
+    engine, layout_of = _round_attention(rounds, options, bias, dtype, lanes)
+    vectors = _shared_vectors(query_key, value, dtype, lanes)
     d_output = kernel.output_gradient(d_output, output, log_sum_exp)
-
-    def add_round(index, *totals):
-        parts = engine.backward(layout_of(index), vectors, d_output)
-        return tuple(a + b for a, b in zip(totals, parts, strict=True))
-
     after = d_output.output
     d_query_key = zeros_after(after, _shape_like(query_key), dtype)
     d_value = kernel.fully_masked_rows_gradient(
         after, log_sum_exp, rounds.positions >= 0
     )
     d_bias = [zeros_after(after, *spec) for spec in gradient_specs(bias)]
-    d_query_key, d_value, *d_bias = _fold(
-        add_round, (d_query_key, d_value, *d_bias), rounds.num_hashes
-    )
+    totals = d_query_key, d_value
+    if lanes is not None:
+        totals = (lanes.rows(*totals),)
+        d_output = OutputGradient(
+            lanes.gradient_rows(d_output, vectors.query), None, None
+        )
+
+    def add_round(index, *totals):
+        parts = engine.backward(layout_of(index), vectors, d_output)
+        return tuple(a + b for a, b in zip(totals, parts, strict=True))
+
+    totals = _fold(add_round, (*totals, *d_bias), rounds.num_hashes)
+    if lanes is not None:
+        totals = *lanes.split(totals[0]), *totals[1:]
+    d_query_key, d_value, *d_bias = totals
     return d_query_key, d_value, as_gradient(bias, d_bias), None, None
 
 
@@ -191,6 +223,7 @@ def _round_attention(
     options: _Options,
     bias: PositionBias | None,
     dtype: tf.DType,
+    lanes: Lanes | None,
 ) -> tuple[WindowedAttention, Callable[[tf.Tensor], HashLayout]]:
     """The engine of all rounds, and the layout of each by its number."""
     window, wrap, discount, importance, dropout = options
@@ -199,13 +232,15 @@ def _round_attention(
     def count(query: TokenInfo, key: TokenInfo) -> tf.Tensor:
         return tf.maximum(count_duplicates(window, query, key, length, wrap), 1)
 
-    engine = WindowedAttention(
+    engine_class = WindowedAttention if lanes is None else RowAttention
+    engine = engine_class(
         window,
         dtype,
         dropout,
         bias,
         count if discount else None,
         importance and importance.by_rows(window, rounds.positions, dtype),
+        lanes,
     )
     coordinates = (
         window_coordinates(window, rounds.orders, rounds.buckets)
@@ -227,7 +262,10 @@ def _round_attention(
     return engine, layout_of
 
 
-def _shared_vectors(query_key, value, dtype) -> Vectors:
+def _shared_vectors(query_key, value, dtype, lanes) -> Vectors:
+    if lanes is not None:
+        rows = lanes.rows(query_key, value)
+        return Vectors(rows, rows)
     norms = kernel.norms_of(tf.cast(query_key, dtype))
     return Vectors(query_key, value, norms=norms)
 

@@ -77,6 +77,7 @@ class WindowedAttention(NamedTuple):
             weights, or None.
         probability: function of scores, the queries' inverse lengths and
             numbers of rows that divides the weights too, or None.
+        lanes: of `RowAttention`.
     """
 
     window: Window
@@ -85,17 +86,18 @@ class WindowedAttention(NamedTuple):
     bias: PositionBias | None = None
     count: Callable[[TokenInfo, TokenInfo], tf.Tensor] | None = None
     probability: Callable[..., tf.Tensor] | None = None
+    lanes: Any = None
 
     def forward(
         self, layout: Layout, vectors: Vectors
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Output `(g, t, value_dim)` and log-sum-exp `(g, t)`."""
-        vectors = layout.prepare(vectors)
+        shapes, vectors = self._output_shapes(vectors), layout.prepare(vectors)
         return self._map_tiles(
             layout,
             functools.partial(self._tile_forward, layout, vectors),
             halo=(self.window.before, self.window.after),
-            shapes=[vectors.value.shape[-1:], []],
+            shapes=shapes,
             after=vectors.value,
         )
 
@@ -108,10 +110,9 @@ class WindowedAttention(NamedTuple):
         key_slots = windows(slots, window)
         num_chunks = size(key_slots.token, 1)
         query_slots = crop_chunks(slots, window.before, num_chunks)
-        # Apart from the keys, among which they lie: with another reader of
-        # these the gather would be a slow loop of its own.
-        (queries,) = layout.gather((vectors.query,), query_slots, tile)
-        keys, values, _ = _gather_keys(layout, vectors, key_slots, tile)
+        queries, keys, values = self._gather_by_query(
+            layout, vectors, query_slots, key_slots, tile
+        )
         info = layout.token_info(chunks)
         mask = self._mask(
             by_query(window),
@@ -124,7 +125,7 @@ class WindowedAttention(NamedTuple):
                 layout, vectors, query_slots, tile, axis=-1
             ),
         )
-        return kernel.attend(queries, keys, values, mask)
+        return self._attend(queries, keys, values, mask)
 
     def backward(
         self, layout: Layout, vectors: Vectors, d_output: OutputGradient
@@ -134,13 +135,13 @@ class WindowedAttention(NamedTuple):
         Shared queries and keys have one gradient. That of the bias is one for
         each of its values.
         """
+        shapes = self._gradient_shapes(vectors)
         vectors, d_output = layout.prepare(vectors), layout.prepare(d_output)
-        with_gradient = (vectors.query, vectors.key, vectors.value)
         return self._map_tiles(
             layout,
             functools.partial(self._tile_backward, layout, vectors, d_output),
             halo=(self.window.reach, self.window.reach),
-            shapes=[x.shape[-1:] for x in with_gradient if x is not None],
+            shapes=shapes,
             after=d_output.output,
             sums=gradient_specs(self.bias),
         )
@@ -163,11 +164,9 @@ class WindowedAttention(NamedTuple):
         query_slots = windows(slots, window)
         num_chunks = size(query_slots.token, 1)
         key_slots = crop_chunks(slots, window.after, num_chunks)
-        queries, *d_outputs = layout.gather(
-            (vectors.query, *d_output), query_slots, tile
+        queries, d_outputs, keys, values, norms = self._gather_by_key(
+            layout, vectors, d_output, query_slots, key_slots, tile
         )
-        d_outputs = OutputGradient(*d_outputs).where(query_slots.token >= 0)
-        keys, values, norms = _gather_keys(layout, vectors, key_slots, tile)
         info = layout.token_info(chunks)
         query = windows(info, window).along(-1)
         key = crop_chunks(info, window.after, num_chunks).along(-2)
@@ -194,10 +193,42 @@ class WindowedAttention(NamedTuple):
             num_chunks - window.reach,
         )
         d_bias = self._bias_gradient(query, key, d_scores, tile)
+        d_vectors = self._own_gradients(
+            d_queries, d_keys, d_values, keys, norms
+        )
+        return *d_vectors, *d_bias
+
+    def _output_shapes(self, vectors: Vectors) -> Sequence:
+        """Of what `_attend` returns, for a token."""
+        return [vectors.value.shape[-1:], []]
+
+    def _gradient_shapes(self, vectors: Vectors) -> Sequence:
+        """Of what `_own_gradients` returns, for a token."""
+        with_gradient = (vectors.query, vectors.key, vectors.value)
+        return [x.shape[-1:] for x in with_gradient if x is not None]
+
+    def _attend(
+        self,
+        queries: tf.Tensor,
+        keys: tf.Tensor,
+        values: tf.Tensor,
+        mask: PairMask,
+    ) -> tuple[tf.Tensor, ...]:
+        return kernel.attend(queries, keys, values, mask)
+
+    def _own_gradients(
+        self,
+        d_queries: tf.Tensor,
+        d_keys: tf.Tensor,
+        d_values: tf.Tensor,
+        keys: tf.Tensor,
+        norms: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, ...]:
+        """Gradients with respect to what the vectors hold."""
         if norms is None:
-            return d_queries, d_keys, d_values, *d_bias
+            return d_queries, d_keys, d_values
         d_queries += kernel.unit_length_gradient(keys, norms, d_keys)
-        return d_queries, d_values, *d_bias
+        return d_queries, d_values
 
     def _map_tiles(
         self,
@@ -293,6 +324,40 @@ class WindowedAttention(NamedTuple):
         norms: Any = vectors.norms
         (inverse,) = layout.gather((1 / norms,), query_slots, tile)
         return tf.expand_dims(inverse, axis)
+
+    def _gather_by_query(
+        self,
+        layout: Layout,
+        vectors: Vectors,
+        query_slots: Slots,
+        key_slots: Slots,
+        tile: Tile,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Queries, and the keys and values in their windows."""
+        # Apart from the keys, among which they lie: with another reader of
+        # these the gather would be a slow loop of its own.
+        (queries,) = layout.gather((vectors.query,), query_slots, tile)
+        keys, values, _ = _gather_keys(layout, vectors, key_slots, tile)
+        return queries, keys, values
+
+    def _gather_by_key(
+        self,
+        layout: Layout,
+        vectors: Vectors,
+        d_output: OutputGradient,
+        query_slots: Slots,
+        key_slots: Slots,
+        tile: Tile,
+    ) -> tuple:
+        """Queries and gradients of outputs that see the keys; keys, values,
+        and what shared queries were divided by."""
+        exists = query_slots.token >= 0
+        queries, *d_outputs = layout.gather(
+            (vectors.query, *d_output), query_slots, tile
+        )
+        d_outputs = OutputGradient(*d_outputs).where(exists)
+        keys = _gather_keys(layout, vectors, key_slots, tile)
+        return queries, d_outputs, *keys
 
     def _bias_gradient(
         self, query: TokenInfo, key: TokenInfo, d_scores: tf.Tensor, tile: Tile

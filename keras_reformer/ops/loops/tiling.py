@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_reformer.ops import tracing
 from keras_reformer.ops.loops.barrier import zeros_after
 from keras_reformer.ops.loops.scan import ArraySpec, scan
 from keras_reformer.ops.loops.shapes import (
@@ -23,9 +24,62 @@ from keras_reformer.ops.loops.shapes import (
     size,
 )
 
-# Tokens in a tile, over all of its rows: its scores and vectors then take a
-# few MiB at the usual widths, near a core's share of the cache.
-TOKENS_IN_TILE = 4096
+# Tokens in a tile, over all of its rows, by where a trace will run. Scores and
+# vectors of 4,096 take a few MiB at the usual widths: a share of a CPU's
+# cache, or what a TPU holds on its chip. A GPU starts every operation of a
+# tile anew, and wants few tiles.
+TOKENS_IN_TILE = {"cpu": 4096, "gpu": 2**18, "tpu": 4096}
+TPU_LANES = 128
+_chosen: list[int] = []
+
+
+def set_tokens_in_tile(tokens: int | None) -> None:
+    """Sets how many tokens attention takes at a time.
+
+    Local and LSH attention loop over tiles: groups of so many tokens, over
+    all heads and examples. A loop's memory follows their number, results and
+    gradients do not. Small tiles stay in a processor's cache, large ones keep
+    a GPU busy.
+
+    What is traced from now on follows, so set it before a model is called or
+    compiled for the first time.
+
+    Args:
+        tokens: int. Tokens in a tile, rounded to whole chunks. `None` means
+            the default of the platform: 4,096 on a CPU or TPU, 262,144 on a
+            GPU.
+
+    Raises:
+        ValueError: if `tokens` is neither a positive int nor None.
+
+    Example:
+
+    >>> keras_reformer.set_tokens_in_tile(65536)
+    >>> layer = keras_reformer.LSHSelfAttention(num_heads=2, key_dim=16)
+    >>> layer(keras.random.normal((1, 1000, 32))).shape
+    TensorShape([1, 1000, 32])
+    >>> keras_reformer.set_tokens_in_tile(None)
+    """
+    is_number = isinstance(tokens, int) and not isinstance(tokens, bool)
+    if tokens is not None and not (is_number and tokens > 0):
+        raise ValueError(
+            "`tokens` must be a positive int or None. Received: "
+            f"tokens={tokens!r}"
+        )
+    _chosen[:] = [] if tokens is None else [tokens]
+
+
+def tokens_in_tile() -> int:
+    """How many tokens attention takes at a time, where it is traced now.
+
+    See `set_tokens_in_tile`.
+    """
+    return _chosen[0] if _chosen else TOKENS_IN_TILE[tracing.platform()]
+
+
+def fills_no_row(width: int) -> bool:
+    """Whether a TPU, for which this is traced, would fill up vectors."""
+    return tracing.for_tpu() and 1 < width < TPU_LANES
 
 
 class Tile(NamedTuple):
@@ -68,6 +122,11 @@ class TilePlan(NamedTuple):
         return self.rows // self.rows_in_tile * self.tiles_in_row
 
     @property
+    def tile(self) -> list[Length]:
+        """Numbers of rows and chunks of a tile."""
+        return [self.rows_in_tile, self.chunks_in_tile]
+
+    @property
     def is_one_tile(self) -> bool:
         tiles = self.num_tiles
         return isinstance(tiles, int) and tiles == 1
@@ -76,7 +135,7 @@ class TilePlan(NamedTuple):
 def plan_tiles(
     rows: Length, chunks: Length, chunk_length: int, halo: int
 ) -> TilePlan:
-    """Tiles of about `TOKENS_IN_TILE` tokens, as equal as can be.
+    """Tiles of about `tokens_in_tile()` tokens, as equal as can be.
 
     Args:
         rows: Number of rows.
@@ -86,7 +145,8 @@ def plan_tiles(
             side. A tile has at least so many, or most of a step would be
             halo.
     """
-    most = max(TOKENS_IN_TILE // chunk_length, halo, 1)
+    tokens = tokens_in_tile()
+    most = max(tokens // chunk_length, halo, 1)
     in_tile = ceil_div(chunks, at_least(1, ceil_div(chunks, most)))
     in_tile = at_least(1, in_tile)
     tiles_in_row = ceil_div(chunks, in_tile)
@@ -97,7 +157,7 @@ def plan_tiles(
         and isinstance(rows, int)
     ):
         rows_in_tile = _largest_divisor(
-            rows, TOKENS_IN_TILE // (in_tile * chunk_length)
+            rows, tokens // (in_tile * chunk_length)
         )
     return TilePlan(rows, chunks, rows_in_tile, in_tile, tiles_in_row)
 
@@ -152,20 +212,36 @@ def map_tiles(
         )
         count = tf.minimum(plan.chunks_in_tile, plan.chunks - chunk)
         arrays = function(tile_chunks, Tile(row, chunk, count))
-        parts = arrays[len(results) :]
+        by_chunk, parts = arrays[: len(results)], arrays[len(results) :]
+        by_chunk = (
+            tf.reshape(x, [*plan.tile, *shape])
+            for x, (shape, _) in zip(by_chunk, chunk_specs, strict=True)
+        )
         totals = (a + b for a, b in zip(totals, parts, strict=True))
-        return *arrays[: len(results)], *totals
+        return *by_chunk, *totals
 
     chunk_length = size(tf.nest.flatten(chunks)[0], 2)
-    shape = [plan.rows_in_tile, plan.chunks_in_tile, chunk_length]
+    chunk_specs = [_in_chunk(spec, chunk_length) for spec in results]
     stacked, totals = scan(
         step,
         plan.num_tiles,
-        [ArraySpec([*shape, *rest], dtype) for rest, dtype in results],
+        [ArraySpec([*plan.tile, *rest], dtype) for rest, dtype in chunk_specs],
         after,
         [zeros_after(after, *spec) for spec in sums],
     )
-    return *(_join(x, plan) for x in stacked), *totals
+    joined = (
+        _join(x, plan, [chunk_length, *rest])
+        for x, (rest, _) in zip(stacked, results, strict=True)
+    )
+    return *joined, *totals
+
+
+def _in_chunk(spec: ArraySpec, chunk_length: Length) -> ArraySpec:
+    """A chunk's results: of narrow vectors one row, on a TPU."""
+    rest, dtype = spec
+    if len(rest) == 1 and fills_no_row(rest[0]):
+        return ArraySpec([chunk_length * rest[0]], dtype)
+    return ArraySpec([chunk_length, *rest], dtype)
 
 
 def _slice(x: tf.Tensor, begin: tuple, sizes: tuple) -> tf.Tensor:
@@ -176,9 +252,8 @@ def _slice(x: tf.Tensor, begin: tuple, sizes: tuple) -> tf.Tensor:
     return tf.ensure_shape(part, [*static, *rest])
 
 
-def _join(stacked: tf.Tensor, plan: TilePlan) -> tf.Tensor:
-    """`(tiles, rows, chunks, ...)` to `(all rows, all chunks, ...)`."""
-    rest = stacked.shape[3:].as_list()
+def _join(stacked: tf.Tensor, plan: TilePlan, chunk: list) -> tf.Tensor:
+    """`(tiles, rows, chunks, ...)` to `(all rows, all chunks, *chunk)`."""
     chunks = plan.tiles_in_row * plan.chunks_in_tile
-    joined = tf.reshape(stacked, [plan.rows, chunks, *rest])
+    joined = tf.reshape(stacked, [plan.rows, chunks, *chunk])
     return joined[:, : plan.chunks]

@@ -203,7 +203,7 @@ def test_equals_the_reference(kind, causal):
 def test_gradient_equals_finite_differences(
     kind, tokens_in_step, shared_dropout, monkeypatch
 ):
-    monkeypatch.setattr(tiling, "TOKENS_IN_TILE", tokens_in_step)
+    monkeypatch.setitem(tiling.TOKENS_IN_TILE, "cpu", tokens_in_step)
     case = make_case()
     dropout = AttentionDropout(0.2, tf.constant([1, 2]), shared_dropout)
     rng = np.random.default_rng(1)
@@ -227,7 +227,7 @@ def test_gradient_equals_finite_differences(
     ],
 )
 def test_every_execution_gives_the_same_gradients(kind, name, monkeypatch):
-    monkeypatch.setattr(tiling, "TOKENS_IN_TILE", 16)
+    monkeypatch.setitem(tiling.TOKENS_IN_TILE, "cpu", 16)
     case = make_case()
     weights = np.random.default_rng(1).normal(size=case[2].shape)
 

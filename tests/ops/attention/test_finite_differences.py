@@ -32,7 +32,7 @@ SEED = (3, 5)
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
     """Loops turn several times, and the last turn is not full."""
-    monkeypatch.setattr(tiling, "TOKENS_IN_TILE", 12)
+    monkeypatch.setitem(tiling.TOKENS_IN_TILE, "cpu", 12)
     monkeypatch.setattr(losses, "_LOGITS_IN_STEP", 2 * 3 * VOCABULARY)
 
 
