@@ -32,8 +32,8 @@ import statistics
 import sys
 import time
 
-import buckets
 import hlo
+import language_model
 import reporting
 
 LENGTHS = (4096, 16384, 65536)
@@ -97,7 +97,7 @@ def all_cases(options):
             "dtype": dtype,
             "mode": mode,
             # transformers' is told of ours, which needs TensorFlow.
-            "num_buckets": buckets.resolve(length),
+            "num_buckets": language_model.num_buckets(length),
         }
         for length in lengths
         for dtype in options.dtypes
