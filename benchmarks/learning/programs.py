@@ -169,9 +169,7 @@ def _store(folder, kind, content, suffix, key=None):
 def _training_step(model):
     """From trainable, state, batch and optimizer to the loss and the first,
     second and last anew."""
-    optimizer = FunctionalOptimizer(
-        model.optimizer, model.trainable_variables
-    )
+    optimizer = FunctionalOptimizer(model.optimizer, model.trainable_variables)
 
     def step(trainable, state, batch, optimizer_state):
         mapping = _mapping(model, trainable, state)
