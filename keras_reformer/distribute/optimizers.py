@@ -37,7 +37,10 @@ class FunctionalOptimizer:
         self._update = _functional(optimizer, variables)
         # Steps that only accumulate.
         self._wait = _functional(
-            optimizer, variables, update_step=_no_step, weight_decay=None
+            optimizer,
+            variables,
+            {"update_step": _no_step},
+            weight_decay=None,
         )
 
     def apply(self, state, gradients, trainable):
@@ -111,13 +114,13 @@ def _named(optimizer, suffix):
     ]
 
 
-def _functional(optimizer, variables, update_step=None, weight_decay=...):
+def _functional(optimizer, variables, methods=None, **settings):
     """A copy of the optimizer with `_OF_ANY_BACKEND`.
 
     It neither accumulates gradients nor overwrites weights: Keras does both
     in branches of a condition, from which a scope gets no values.
     """
-    methods = {} if update_step is None else {"update_step": update_step}
+    methods = dict(methods or {})
     steps = optimizer.gradient_accumulation_steps or 1
     if steps > 1:
         methods["iterations"] = property(
@@ -126,16 +129,17 @@ def _functional(optimizer, variables, update_step=None, weight_decay=...):
     # Methods of the optimizer's own class come before those of any backend.
     bases = type(optimizer), _of_any_backend()
     made = object.__new__(type("Functional", bases, methods))
-    vars(made).update(
-        vars(optimizer),
-        gradient_accumulation_steps=None,
-        ema_overwrite_frequency=None,
-        _trainable_variables_indices={
-            id(variable): index for index, variable in enumerate(variables)
-        },
+    made.__dict__.update(
+        {
+            **vars(optimizer),
+            "gradient_accumulation_steps": None,
+            "ema_overwrite_frequency": None,
+            "_trainable_variables_indices": {
+                id(variable): index for index, variable in enumerate(variables)
+            },
+            **settings,
+        }
     )
-    if weight_decay is not ...:
-        vars(made)["weight_decay"] = weight_decay
     return made
 
 

@@ -24,9 +24,9 @@ class Steps:
     def __init__(self, model, optimizer=None):
         self._model = model
         self._optimizer = optimizer
-        self._has_gradient = None
+        self._has_gradient: list[bool] = []
         # Indices of the other variables that a step assigns to.
-        self.changed = None
+        self.changed: list[int] = []
 
     def totals(self, fraction, training):
         """A function to sums over the rows of a part, which the loss of any

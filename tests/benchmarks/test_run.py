@@ -44,7 +44,15 @@ LESS = {
     "memory": ["--sweep", "rounds", "vocabulary"],
     "model": ["--contenders", "ours, no XLA", "--depths", "1"],
 }
-SLOW = {"exactness", "half_million", "kills", "published", "rounds", "soak"}
+SLOW = {
+    "engine",
+    "exactness",
+    "half_million",
+    "kills",
+    "published",
+    "rounds",
+    "soak",
+}
 QUICK = [
     pytest.param(name, more, marks=[pytest.mark.slow] * slow, id=f"{name}-{i}")
     for name in run.TESTS

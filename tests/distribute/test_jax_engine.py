@@ -9,7 +9,14 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer import models
-from keras_reformer.distribute import JaxEngine, jax_engine, programs, runner
+from keras_reformer.distribute import (
+    JaxEngine,
+    jax_engine,
+    lowering,
+    programs,
+    runner,
+)
+from keras_reformer.ops import tracing
 from tests.support import engines, tiny
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
@@ -137,7 +144,8 @@ def test_frozen_weights_stay(two):
     model.layers[-1].bias.assign([0.1, 0.2, 0.3])
     model.layers[-1].bias.trainable = False
     compiled(two, model)
-    fit(model, epochs=2)
+    # Parts of 2, 2 and 1 rows: their means would round.
+    fit(model, epochs=2, batch_size=5)
     np.testing.assert_array_equal(
         model.layers[-1].bias, np.float32([0.1, 0.2, 0.3])
     )
@@ -180,6 +188,51 @@ def test_a_step_that_fails_on_the_devices_keeps_what_was_brought_back(
     assert "lost the weights" in error.value.__notes__[0]
     for a, b in zip(engines.values(model), before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_several_outputs_have_their_own_losses(two):
+    """A batch that does not divide. (With a shorter one after it, Keras's
+    means of the outputs' losses are those of batches, not of rows.)"""
+    found = []
+    for engine in (None, two):
+        keras.utils.set_random_seed(3)
+        inputs = keras.Input((4,))
+        outputs = {
+            name: keras.layers.Dense(3, name=name)(inputs) for name in "ab"
+        }
+        model = compiled(
+            engine,
+            models.Model(inputs, outputs),
+            loss={"a": "mse", "b": keras.losses.Huber(reduction="sum")},
+            loss_weights={"a": 1.0, "b": 0.5},
+            metrics={"a": ["mae"]},
+        )
+        weights = np.linspace(0, 1, 5, dtype="float32")
+        history = model.fit(
+            X[:5],
+            {"a": Y[:5], "b": 2 * Y[:5]},
+            sample_weight={"a": weights, "b": 1 - weights},
+            batch_size=5,
+            epochs=2,
+            shuffle=False,
+            verbose=0,
+        )
+        found.append((history.history, engines.values(model)))
+    assert {"loss", "a_loss", "b_loss", "a_mae"} <= set(found[0][0])
+    engines.assert_same(found[1], found[0])
+
+
+def test_steps_are_traced_for_the_devices_they_run_on():
+    def asks(x):
+        seen.append(tracing.platform())
+        return x
+
+    seen = []
+    shape = jax.ShapeDtypeStruct((2,), "float32")
+    call, result = lowering.lower(asks, (shape,), "tpu")
+    assert set(seen) == {"tpu"}
+    assert result == shape
+    np.testing.assert_array_equal(jax.jit(call)(np.ones(2, "float32")), 1.0)
 
 
 # === Files ===
