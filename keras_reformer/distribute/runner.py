@@ -167,11 +167,12 @@ class Runner:
 
 def _check(model):
     """Refuses a compiled model that the engine cannot train as Keras does."""
-    if model.distribute_strategy.num_replicas_in_sync > 1:
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if replicas > 1:
         raise ValueError(
             "A model runs on an engine or under a strategy of TensorFlow. "
             "Make and compile it outside of `strategy.scope()`. Received: "
-            f"engine and {type(model.distribute_strategy).__name__}"
+            f"an engine, and a strategy of {replicas} replicas"
         )
     if model.run_eagerly:
         raise ValueError(

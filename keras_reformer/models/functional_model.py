@@ -2,10 +2,11 @@ import keras
 
 from keras_reformer.models.engines import RunsOnEngine
 from keras_reformer.models.retracing import RetracesSteps
+from keras_reformer.models.workers import TrainsOnWorkers
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class Model(RetracesSteps, RunsOnEngine, keras.Model):
+class Model(RetracesSteps, TrainsOnWorkers, RunsOnEngine, keras.Model):
     """A Functional model whose steps an engine can run.
 
     A `keras.Model` otherwise. To train a model that you have,
