@@ -64,6 +64,7 @@ def options(**changes):
     return argparse.Namespace(**{**defaults, "width": 16, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", models.KINDS)
 def test_every_kind_trains_and_serves_longer_texts(kind):
     made = [models.causal_lm(kind, options(), 11, n, 0) for n in (32, 64)]

@@ -51,7 +51,10 @@ SLOW = {
     "kills",
     "published",
     "rounds",
+    "scaling",
+    "scopes",
     "soak",
+    "tpu",
 }
 QUICK = [
     pytest.param(name, more, marks=[pytest.mark.slow] * slow, id=f"{name}-{i}")

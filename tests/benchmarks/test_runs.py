@@ -68,7 +68,7 @@ def without_seconds(path):
 
 
 @pytest.mark.parametrize(
-    "kill_at", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 8))]
+    "kill_at", [pytest.param(n, marks=pytest.mark.slow) for n in (2, 5, 8)]
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, kill_at):
     whole = run(options(tmp_path / "whole"))
@@ -91,6 +91,7 @@ def test_a_batch_is_that_of_the_step(tmp_path):
     assert [int(x[0]) for (x,) in dataset] == [5, 6, 7]
 
 
+@pytest.mark.slow
 def test_a_row_without_its_checkpoint_is_written_again(tmp_path, monkeypatch):
     save = runs.checkpoints.save_checkpoint
 

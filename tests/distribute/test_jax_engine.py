@@ -109,6 +109,7 @@ def test_checkpoints_at_steps_have_their_weights(two, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_several_steps_an_execution_and_single_batches(two):
     found = []
     for engine in (None, two):

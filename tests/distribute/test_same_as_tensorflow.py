@@ -122,6 +122,7 @@ def test_one_device_draws_what_tensorflow_draws():
     engines.assert_same(found, expected)
 
 
+@pytest.mark.slow
 def test_devices_draw_masks_of_their_own(two):
     """Two equal rows, one a device: their dropout masks differ."""
 

@@ -53,7 +53,9 @@ def evaluate(model):
     return model.evaluate(MASKED, verbose=0, return_dict=True)
 
 
-@pytest.mark.parametrize("jit", [None, False])
+@pytest.mark.parametrize(
+    "jit", [None, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_results_in_fit_and_evaluate_equal_numpy(jit):
     model = make_model()
     expected = expected_results(model)

@@ -36,7 +36,9 @@ def test_fitted_models_are_freed(recompute):
     assert [reference() for reference in references] == [None, None]
 
 
-@pytest.mark.parametrize("kind", ["predict", "generate"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("predict", marks=pytest.mark.slow), "generate"]
+)
 def test_models_used_for_inference_are_freed(kind):
     references = use(kind)
     keras.utils.clear_session()
