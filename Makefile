@@ -10,7 +10,7 @@ INSTALL = $(BIN)/python -m pip install --quiet \
 SOME = tests/test_requirements.py tests/layers/test_reversible_sequence.py \
 	tests/layers/test_lsh_self_attention.py::test_layer_is_at_home_in_keras \
 	tests/ops/reversible \
-	tests/models/test_training.py tests/models/test_generate.py \
+	tests/models/test_training.py \
 	tests/models/test_checkpoints.py tests/export/test_saved_model.py
 
 .PHONY: test some quick slow demo format clean

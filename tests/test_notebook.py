@@ -15,6 +15,7 @@ EPOCHS = 2
 NUM_LAYERS = 2
 HIDDEN_DIM = 16
 TEXT_LENGTH = 12
+JIT_COMPILE = False
 ENGINE = {engine!r}
 """
 

@@ -38,8 +38,6 @@ class JaxEngine:
     ...     intermediate_dim=64, max_sequence_length=64, chunk_length=16,
     ... )
     >>> model.compile("adam", engine=engine)
-    >>> tokens = keras.ops.ones((8 * engine.num_devices, 64), dtype="int32")
-    >>> history = model.fit(tokens, verbose=0)
     """
 
     def __init__(self, devices=None):

@@ -44,18 +44,7 @@ LESS = {
     "memory": ["--sweep", "rounds", "vocabulary"],
     "model": ["--contenders", "ours, no XLA", "--depths", "1"],
 }
-SLOW = {
-    "engine",
-    "exactness",
-    "half_million",
-    "kills",
-    "published",
-    "rounds",
-    "scaling",
-    "scopes",
-    "soak",
-    "tpu",
-}
+SLOW = set(run.TESTS) - {"attention"}
 QUICK = [
     pytest.param(name, more, marks=[pytest.mark.slow] * slow, id=f"{name}-{i}")
     for name in run.TESTS
@@ -195,6 +184,7 @@ def test_what_is_compiled_for_a_tpu_is_traced_for_one(monkeypatch):
 CASE = {"allocator": "default", "threads": 1}
 
 
+@pytest.mark.slow
 def test_a_fresh_process_answers():
     buckets = measuring.call_elsewhere(language_model.num_buckets, 16384)
     assert buckets == [16, 16]

@@ -8,7 +8,7 @@ from keras_reformer.export import export_saved_model, warmup
 from tests.support.tiny_exports import IDS, LENGTHS, MASK, causal_lm
 
 # Two equal blocks are one loop, whose gradient is written by hand.
-BLOCKS = [1, pytest.param(2, marks=pytest.mark.slow)]
+BLOCKS = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)]
 
 
 @pytest.fixture(scope="module", params=BLOCKS, ids="{}-blocks".format)

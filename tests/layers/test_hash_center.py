@@ -86,7 +86,11 @@ def test_scores_are_of_the_vectors_as_they_are():
     np.testing.assert_allclose(layer(x), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("mask", [None, MASK], ids=["all valid", "masked"])
+@pytest.mark.parametrize(
+    "mask",
+    [pytest.param(None, marks=pytest.mark.slow), MASK],
+    ids=["all valid", "masked"],
+)
 def test_training_moves_the_center_towards_the_common_direction(
     mask, execution
 ):

@@ -70,7 +70,7 @@ def temporaries(folder, kind, recompute, depths):
 
 
 @pytest.mark.parametrize(
-    "kind", ["lsh", pytest.param("local", marks=pytest.mark.slow)]
+    "kind", ["local", pytest.param("lsh", marks=pytest.mark.slow)]
 )
 def test_a_block_more_takes_less_than_a_stream(kind, tmp_path):
     """Copies of its weights, and what it remembers of its hashing."""

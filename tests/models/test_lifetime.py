@@ -37,7 +37,8 @@ def test_fitted_models_are_freed(recompute):
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param("predict", marks=pytest.mark.slow), "generate"]
+    "kind",
+    [pytest.param(x, marks=pytest.mark.slow) for x in ("predict", "generate")],
 )
 def test_models_used_for_inference_are_freed(kind):
     references = use(kind)

@@ -226,7 +226,7 @@ OTHERS = {
     "case",
     [
         pytest.param(case, marks=pytest.mark.slow)
-        if "masked" in case or "empty" in case
+        if "masked" in case or "empty" in case or "answers" in case
         else case
         for case in OTHERS
     ],
@@ -242,7 +242,8 @@ def test_other_models_train_as_on_one_device(case, two):
 
 
 @pytest.mark.parametrize(
-    "reduction", ["sum", pytest.param("mean", marks=pytest.mark.slow)]
+    "reduction",
+    [pytest.param(x, marks=pytest.mark.slow) for x in ("sum", "mean")],
 )
 def test_other_reductions_of_replicas(reduction, two):
     found = []
@@ -258,6 +259,7 @@ def test_other_reductions_of_replicas(reduction, two):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_mask_of_none_of_other_models(two):
     model = compiled(make_classifier, two)
     inputs = {"token_ids": IDS, "padding_mask": None}

@@ -222,7 +222,11 @@ def test_gradient_equals_finite_differences(
 @pytest.mark.parametrize(
     "kind, name",
     [
-        *((kind, "xla") for kind in ("wide", "bucket", "local", "shared")),
+        *((kind, "xla") for kind in ("wide", "shared")),
+        *(
+            pytest.param(kind, "xla", marks=pytest.mark.slow)
+            for kind in ("bucket", "local")
+        ),
         ("bucket", "graph"),
     ],
 )
