@@ -153,8 +153,11 @@ def fit(records, platform):
         [each["variables"] + each["optimizer"] for each in tensors]
     )
     matrix = np.array([[each[name] for name in names] for each in tensors])
+    least = np.zeros(len(names))
     if platform == "tpu":
-        matrix[:, -2:] = 0
+        matrix[:, names.index("code")] = 0
+        # What lies on the chip is not in the compiler's plan.
+        least[names.index("runtime")] = -np.inf
     # Relative errors, of what the shares do not know already.
     matrix, wanted = matrix / measured[:, None], 1 - known / measured
     shares = np.ones(len(names))
@@ -162,7 +165,8 @@ def fit(records, platform):
         for index, column in enumerate(matrix.T):
             scale = column @ column
             rest = wanted - matrix @ shares + column * shares[index]
-            shares[index] = max(column @ rest / scale, 0) if scale else 0
+            share = column @ rest / scale if scale else 0
+            shares[index] = max(share, least[index])
     return dict(zip(names, shares.tolist(), strict=True))
 
 
