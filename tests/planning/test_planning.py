@@ -54,10 +54,11 @@ def test_streams_and_attention_grow_with_the_tokens_of_a_chip():
     assert shared.total == one.total < four.total
 
 
-def test_depth_adds_only_parameters():
-    deep = planning.plan_training(**{**LARGE, "num_layers": 24})
-    plan = planning.plan_training(**LARGE)
-    fixed = ("variables", "optimizer", "gradients")
+def test_depth_adds_parameters_and_code():
+    deep = {**LARGE, "num_layers": 24}
+    deep = planning.plan_training(**deep, device="cpu")
+    plan = planning.plan_training(**LARGE, device="cpu")
+    fixed = ("variables", "optimizer", "gradients", "code")
     for each in plan.parts:
         grows = part(deep, each.name) > each.size
         assert grows == (each.name in fixed), each.name
