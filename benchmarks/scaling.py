@@ -15,6 +15,7 @@ measured, the shares that fit them best are printed.
 import reporting
 
 MIB = 2**20
+TOPOLOGY = "v5e:1x1"
 BASE = {
     "vocabulary_size": 258,
     "num_layers": 2,
@@ -111,8 +112,8 @@ def compiled_for_a_tpu(case):
     import tpu
 
     module = tpu.lower(case["model"], case["batch_size"])
-    compiled = tpu_compiler.compile_module(module, "v5e:1x1")
-    found = tpu_compiler.describe(compiled)
+    compiled = tpu_compiler.compile_module(module, TOPOLOGY)
+    found = tpu_compiler.describe(compiled, TOPOLOGY)
     return found["arguments"] + found["temporaries"]
 
 

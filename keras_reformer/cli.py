@@ -82,9 +82,10 @@ def main(argv=None):
             default.
 
     Returns:
-        int. The exit status: 0, or 2 after bad input with one line on
-        stderr or where `check-export` finds a difference, 130 after an
-        interrupt, or 141 where nobody reads the output to its end.
+        int. The exit status: 0, or 1 where a `plan` does not fit, 2 after
+        bad input with one line on stderr or where `check-export` finds a
+        difference, 130 after an interrupt, or 141 where nobody reads the
+        output to its end.
     """
     command = None
     try:

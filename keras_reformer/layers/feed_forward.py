@@ -9,7 +9,7 @@ from keras_reformer.ops.dropout import dropout
 # Hidden units of a chunk, over the batch: 8 MiB of float32, of which the
 # backward pass holds about five. Half as many took a CPU a few per cent
 # longer, more no less.
-_UNITS_IN_STEP = 2**21
+UNITS_IN_STEP = 2**21
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -126,7 +126,7 @@ class FeedForward(ProjectingLayer):
             if inputs.shape.rank != 3:
                 return self._positions(inputs, seed)
             chunk_length = chunk_length_for(
-                inputs, self.intermediate_dim, _UNITS_IN_STEP
+                inputs, self.intermediate_dim, UNITS_IN_STEP
             )
         function, weights = pure_outputs(self, self._positions)
         return map_positions(

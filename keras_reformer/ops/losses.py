@@ -1,7 +1,7 @@
 """Cross-entropy over a vocabulary, a chunk of positions at a time.
 
 Logits of a whole sequence are the largest tensor of a language model's step.
-Here no more than `_LOGITS_IN_STEP` exist at a time, in both passes.
+Here no more than `LOGITS_IN_STEP` exist at a time, in both passes.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from keras_reformer.ops.loops.shapes import (
 )
 
 # Logits of a step, in elements: 32 MiB of float32.
-_LOGITS_IN_STEP = 2**23
+LOGITS_IN_STEP = 2**23
 
 
 def chunked_cross_entropy(
@@ -47,7 +47,7 @@ def chunked_cross_entropy(
         correct: `(batch, length)`: 1 where the largest logit is the label's.
     """
     dtype = softmax_dtype(hidden.dtype)
-    chunk_length = chunk_length_for(hidden, vocabulary_size, _LOGITS_IN_STEP)
+    chunk_length = chunk_length_for(hidden, vocabulary_size, LOGITS_IN_STEP)
     length = size(labels, 1)
     spare = ceil_div(length, chunk_length) * chunk_length - length
     padded = pad_axis(tf.cast(labels, tf.int32), 1, 0, spare)

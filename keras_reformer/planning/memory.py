@@ -15,8 +15,11 @@ import inspect
 import math
 from typing import NamedTuple
 
+from keras_reformer.layers import checks
+from keras_reformer.layers.feed_forward import UNITS_IN_STEP
 from keras_reformer.models import ReformerBackbone
 from keras_reformer.models.reformer_config import ReformerConfig
+from keras_reformer.ops.losses import LOGITS_IN_STEP
 from keras_reformer.planning import sizes
 from keras_reformer.planning.devices import Device, find_device
 
@@ -25,11 +28,6 @@ from keras_reformer.planning.devices import Device, find_device
 OPTIMIZERS = {"sgd": 0, "momentum": 1, "adafactor": 0, "adam": 2, "adamw": 2}
 PRECISIONS = {"float32": 4, "mixed_bfloat16": 2}
 MIB = 2**20
-
-# Most elements that wide functions compute at a time, as in `FeedForward`
-# and `chunked_cross_entropy`.
-_UNITS_IN_STEP = 2**21
-_LOGITS_IN_STEP = 2**23
 
 
 class Usage(NamedTuple):
@@ -154,15 +152,12 @@ def plan_training(
     >>> plan.fits
     True
     """
-    _check_counts(batch_size=batch_size, chips=chips)
-    _check_choice("optimizer", optimizer, OPTIMIZERS)
-    _check_choice("precision", precision, PRECISIONS)
     step = TrainStep(
         config=resolve(model),
-        batch_size=batch_size,
-        chips=chips,
-        optimizer=optimizer,
-        precision=precision,
+        batch_size=checks.positive_int("batch_size", batch_size),
+        chips=checks.positive_int("chips", chips),
+        optimizer=checks.choice("optimizer", optimizer, tuple(OPTIMIZERS)),
+        precision=checks.choice("precision", precision, tuple(PRECISIONS)),
     )
     device = find_device(device, memory)
     return Plan(
@@ -201,23 +196,6 @@ def resolve(model):
     return ReformerConfig(**{**defaults, **model}).resolve()
 
 
-def _check_counts(**counts):
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"`{name}` must be a positive integer. Received: "
-                f"{name}={value!r}"
-            )
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {', '.join(choices)}. Received: "
-            f"{name}={value!r}"
-        )
-
-
 # === Parts ===
 
 
@@ -250,8 +228,8 @@ def tensor_sizes(step, device):
     variables = 4 * sizes.count_parameters(config)
     heads = tokens * config.num_heads
     width = PRECISIONS[step.precision]
-    units = min(tokens * config.intermediate_dim, _UNITS_IN_STEP)
-    logits = min(tokens * config.vocabulary_size, _LOGITS_IN_STEP)
+    units = min(tokens * config.intermediate_dim, UNITS_IN_STEP)
+    logits = min(tokens * config.vocabulary_size, LOGITS_IN_STEP)
     is_hashed = "lsh" in sizes.kinds(config)
     return {
         "variables": variables,

@@ -193,7 +193,7 @@ def test_long_sequences_are_chunked_by_themselves(monkeypatch, execution):
         return function(chunk, *arguments)
 
     monkeypatch.setattr(layer, "_positions", counting)
-    monkeypatch.setattr(feed_forward, "_UNITS_IN_STEP", 4 * BATCH * INNER)
+    monkeypatch.setattr(feed_forward, "UNITS_IN_STEP", 4 * BATCH * INNER)
     for one, other in zip(execution(run)(x), whole, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-12)
     assert lengths and max(lengths) <= 4

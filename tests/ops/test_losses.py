@@ -11,7 +11,7 @@ BATCH, DIM, VOCABULARY, LENGTH = 2, 5, 7, 13
 @pytest.fixture(params=[1, 3, 6, 13, 100])
 def chunk_length(request, monkeypatch):
     """Positions whose logits are made at a time."""
-    monkeypatch.setattr(losses, "_LOGITS_IN_STEP", request.param * VOCABULARY)
+    monkeypatch.setattr(losses, "LOGITS_IN_STEP", request.param * VOCABULARY)
     return request.param
 
 
@@ -77,7 +77,7 @@ def test_values_and_gradients(chunk_length, execution, dtype, atol):
 
 @pytest.mark.parametrize("smoothing", [0.1, 0.9])
 def test_label_smoothing(monkeypatch, execution, smoothing):
-    monkeypatch.setattr(losses, "_LOGITS_IN_STEP", 3 * VOCABULARY)
+    monkeypatch.setattr(losses, "LOGITS_IN_STEP", 3 * VOCABULARY)
     labels, tensors = make_case()
     options = {"smoothing": smoothing}
     expected = with_gradients(plain, labels, **options)(*tensors)
@@ -93,7 +93,7 @@ def test_no_smoothing_is_the_cross_entropy():
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_shape_known_while_running_only(monkeypatch, jit):
-    monkeypatch.setattr(losses, "_LOGITS_IN_STEP", 4 * VOCABULARY)
+    monkeypatch.setattr(losses, "LOGITS_IN_STEP", 4 * VOCABULARY)
 
     def run(labels, *tensors):
         return with_gradients(chunked, labels)(*tensors)
@@ -116,7 +116,7 @@ def test_shape_known_while_running_only(monkeypatch, jit):
 
 
 def test_finite_differences(monkeypatch):
-    monkeypatch.setattr(losses, "_LOGITS_IN_STEP", 4 * VOCABULARY)
+    monkeypatch.setattr(losses, "LOGITS_IN_STEP", 4 * VOCABULARY)
     labels, tensors = make_case(length=6)
 
     def loss(*arguments):
@@ -148,7 +148,7 @@ def test_large_logits(smoothing):
 
 
 def test_no_more_logits_than_a_step_takes(monkeypatch):
-    monkeypatch.setattr(losses, "_LOGITS_IN_STEP", 4 * VOCABULARY)
+    monkeypatch.setattr(losses, "LOGITS_IN_STEP", 4 * VOCABULARY)
     seen = []
 
     def watched(hidden, weights):

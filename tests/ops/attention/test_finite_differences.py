@@ -33,7 +33,7 @@ SEED = (3, 5)
 def small_steps(monkeypatch):
     """Loops turn several times, and the last turn is not full."""
     monkeypatch.setitem(tiling.TOKENS_IN_TILE, "cpu", 12)
-    monkeypatch.setattr(losses, "_LOGITS_IN_STEP", 2 * 3 * VOCABULARY)
+    monkeypatch.setattr(losses, "LOGITS_IN_STEP", 2 * 3 * VOCABULARY)
 
 
 def normal(rng, *shape):
