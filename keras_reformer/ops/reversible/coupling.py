@@ -198,6 +198,8 @@ def _state(branch: PureFunction, x: tf.Tensor) -> Tensors:
     masks of all blocks at once; and it is one expression in both passes, so a
     compiler that merges the two would keep it alive in between.
     """
+    if not any(value.dtype.is_integer for value in branch.state):
+        return list(branch.state)
     zero = zero_after(x)
     return [
         value + tf.cast(zero, value.dtype) if value.dtype.is_integer else value
