@@ -313,6 +313,7 @@ def test_hashing_is_not_differentiated():
     assert gradients[1] is None
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("name", ["bucket", "local", "exact"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_positions_beyond_256_are_not_rounded_together(name, dtype):

@@ -34,6 +34,12 @@ ATTENTION = {
     "short": (LSHSelfAttention, {"num_buckets": 4, "exact_below": LENGTH}),
     "local": (LocalSelfAttention, {}),
 }
+KINDS = [
+    pytest.param(kind, marks=pytest.mark.slow)
+    if kind in ("short", "local")
+    else kind
+    for kind in ATTENTION
+]
 
 
 def draw(*shape, seed=0):
@@ -100,7 +106,7 @@ def assert_equal_plain(stack, *arguments):
     return found
 
 
-@pytest.mark.parametrize("kind", ATTENTION)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_backward_pass_draws_no_other_dropout_masks(kind):
     """The backward pass drew other masks: gradients off by 12 to 48 %."""
     stack = make_stack(kind)
@@ -151,7 +157,7 @@ def test_groups_of_chunks_do_not_rerun_with_the_last_buckets(monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ATTENTION)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_second_forward_pass_does_not_overwrite_the_first(kind):
     """The second overwrote the buckets and seeds of the first."""
     stack = make_stack(kind)
@@ -261,7 +267,7 @@ def test_streams_are_not_rebuilt_in_half_precision(dtype):
         assert error < 1e-4
 
 
-@pytest.mark.parametrize("kind", ATTENTION)
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_not_those_of_parameters_alone(kind):
     """Only parameters had gradients, and losses inside blocks had none."""
     stack = make_stack(kind)

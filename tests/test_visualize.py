@@ -58,6 +58,7 @@ def test_plot_training_without_rows(tmp_path):
         visualize.plot_training([], tmp_path / "training.png")
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("text", [None, TEXT])
 @pytest.mark.parametrize("num_rounds", [1, 3])
 def test_plot_lsh(tmp_path, text, num_rounds):

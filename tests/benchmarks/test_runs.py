@@ -83,6 +83,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, kill_at):
     assert [row["size"] for row in rows] == [7, 7, 7, 4, 4]
 
 
+@pytest.mark.slow
 def test_a_batch_is_that_of_the_step(tmp_path):
     asked = []
     run(options(tmp_path), asked=asked)

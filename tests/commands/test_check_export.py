@@ -22,6 +22,7 @@ def test_a_line_for_every_loader(exported, capsys, no_engines):
     assert expected in lines[1]
 
 
+@pytest.mark.slow
 def test_a_loader_that_differs(exported, capsys, monkeypatch):
     def wrong(path, inputs):
         shape = (*inputs["token_ids"].shape, 11)

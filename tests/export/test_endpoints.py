@@ -54,7 +54,15 @@ def assert_equal(received, expected):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow)
+        if kind in ("masked_lm", "question_answering")
+        else kind
+        for kind in MODELS
+    ],
+)
 def test_outputs_of_every_model(kind):
     model = MODELS[kind]()
     received = ask(model, "serve", trace=False)

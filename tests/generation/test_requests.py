@@ -163,6 +163,7 @@ def run_hub(sampler, prompts, length, stops=(), jit=False, decoder=None):
     return [text.tolist() for text in generate(loop, prompts, length)]
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("stops", [(), (2,), (0, 4)])
 def test_hub_sampler(stops, jit):

@@ -245,7 +245,7 @@ CHUNK = [
     "options",
     [
         pytest.param(options, marks=pytest.mark.slow)
-        if len(options) == 1 or "exact_below" in options and "wrap" in options
+        if len(options) < 3 or "exact_below" in options and "wrap" in options
         else options
         for options in CHUNK
     ],

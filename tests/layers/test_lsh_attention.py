@@ -77,6 +77,7 @@ def test_short_sequences_are_exact(scope):
     np.testing.assert_allclose(first, second, atol=1e-12)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("longest_exact", [0, 17])
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_step_is_the_last_row_of_a_full_pass(scope, longest_exact):

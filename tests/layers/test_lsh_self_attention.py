@@ -141,6 +141,7 @@ def test_exact_below_of_each_scope():
 # --- Causality and masks ---
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("kind", ["bucket", "exact"])
 @pytest.mark.parametrize("length", [5, 8, 23])
 def test_what_comes_later_changes_nothing(kind, length):

@@ -91,6 +91,7 @@ def test_queries_that_may_see_no_key(dtype, training):
     assert np.abs(found[0][:, ~blind].astype("float32")).min() > 0
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("kind", ["bucket", "exact"])
 def test_masked_tokens_in_every_execution(kind, execution):
     layer = make_layer(kind, "float32", causal=True)

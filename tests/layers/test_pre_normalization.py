@@ -172,6 +172,7 @@ def test_refuses_a_bad_epsilon(epsilon):
         PreNormalization(Identity(), epsilon=epsilon)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("normalization", ["layer_norm", "rms_norm"])
 def test_parts_of_a_long_sequence_change_nothing(
     monkeypatch, execution, normalization

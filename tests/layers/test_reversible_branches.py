@@ -71,6 +71,7 @@ def expected_losses(sequence, x):
     return losses
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("recompute", [False, True])
 def test_losses_inside_count_once(recompute, execution):
     sequence = built(make_lossy())

@@ -101,6 +101,7 @@ def test_one_tensor_goes_into_both_streams():
     np.testing.assert_array_equal(sequence(x), sequence([x, x]))
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("pair", [False, True])
 def test_mask_goes_to_branches_that_take_one(recompute, pair, execution):

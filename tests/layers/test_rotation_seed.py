@@ -89,6 +89,7 @@ def test_an_unbuilt_layer_does_not_take_a_files_variables():
         make_layer().load_own_variables(store)
 
 
+@pytest.mark.slow
 def test_exports_hold_it(tmp_path):
     model = make_model()
     expected = model(X).numpy()

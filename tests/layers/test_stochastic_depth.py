@@ -81,6 +81,7 @@ def gradients(sequence):
     return gradient_function(sequence, loss)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("recompute", [True, False])
 def test_an_example_skips_both_branches(recompute, execution):
     sequence = ReversibleSequence(
@@ -157,6 +158,7 @@ def test_equals_plain_backpropagation(name):
 @pytest.mark.parametrize(
     "name", ["graph", pytest.param("xla", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_equals_plain_backpropagation_in_a_loop(name, monkeypatch):
     counts, original = [], scan.ScannedStack.__init__
 

@@ -64,9 +64,14 @@ def model():
     "options",
     [
         {"num_layers": 4, "num_hashes": 1},
-        {"position_embedding": "rotary", "merge": "mean"},
-        {"position_embedding": "sinusoidal", "position_bias": "alibi"},
         {"position_embedding": "learned", "position_bias": "relative"},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in (
+                {"position_embedding": "rotary", "merge": "mean"},
+                {"position_embedding": "sinusoidal", "position_bias": "alibi"},
+            )
+        ),
         {
             "position_embedding": None,
             "normalization": "rms_norm",

@@ -11,6 +11,7 @@ from keras_reformer.models.padding import published_multiple
 from tests.support.tiny import PUBLISHED, make_ids
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("length", [7, 9, 23, 24, 25])
 @pytest.mark.parametrize("masked", [False, True])
 def test_equals_padding_by_hand(length, masked):

@@ -108,9 +108,13 @@ def test_biases_of_each_kind(causal):
 @pytest.mark.parametrize(
     "options",
     [
-        *({"position_embedding": name} for name in EMBEDDINGS),
-        {"position_embedding": None, "position_bias": "alibi"},
+        {"position_embedding": "axial"},
+        {"position_embedding": "sinusoidal", "position_bias": "alibi"},
         {"position_embedding": "rotary", "position_bias": "relative"},
+        *(
+            pytest.param({"position_embedding": name}, marks=pytest.mark.slow)
+            for name in EMBEDDINGS[1:]
+        ),
     ],
     ids=str,
 )

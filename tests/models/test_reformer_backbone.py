@@ -77,6 +77,7 @@ def test_number_of_buckets_follows_the_longest_sequence():
     assert number == [8, 80]
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("length", [1, 2, 3, 17, 100, 997, 1000])
 @pytest.mark.parametrize("width", [2, 3, 16])
 def test_positions_have_room(length, width):

@@ -172,6 +172,7 @@ def test_files(model, change, tmp_path):
     assert_same(model, loaded)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("change", ["settings", "frozen", "lora"])
 @pytest.mark.parametrize("model", ["causal_lm", "users"])
 def test_legacy_files(model, change, tmp_path):
@@ -183,6 +184,7 @@ def test_legacy_files(model, change, tmp_path):
     assert not np.array_equal(seeds_of(loaded), seeds_of(model))
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("way", COPIES)
 @pytest.mark.parametrize("model", ["causal_lm", "users"])
 def test_copies(model, way):

@@ -84,7 +84,8 @@ CASES = {
     [
         pytest.param(case, marks=pytest.mark.slow)
         if any(
-            word in case for word in ("weight", "validation", "None", "dataset")
+            word in case
+            for word in ("weight", "validation", "None", "dataset", "labels")
         )
         else case
         for case in CASES

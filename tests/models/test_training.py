@@ -70,7 +70,15 @@ def expected_results(model, x, y=None, weights=None):
     return tiny.numpy_results(logits, labels, valid)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow)
+        if case in ("without mask", "labels", "integer weights", "wide labels")
+        else case
+        for case in CASES
+    ],
+)
 def test_results_equal_numpy_in_fit_and_evaluate(model, case):
     data = CASES[case]
     expected = expected_results(model, *data)
@@ -221,6 +229,7 @@ def other_options(other):
     return {"metrics": [*metrics(), "sparse_top_k_categorical_accuracy"]}
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("other", ["loss", "metric"])
 @pytest.mark.parametrize("x", [IDS, MASKED], ids=["bare", "mask"])
 def test_what_needs_logits_warns_and_works(other, x):

@@ -75,6 +75,7 @@ def test_values_and_gradients(chunk_length, execution, dtype, atol):
     assert {result.dtype.name for result in results} == {dtype}
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("smoothing", [0.1, 0.9])
 def test_label_smoothing(monkeypatch, execution, smoothing):
     monkeypatch.setattr(losses, "LOGITS_IN_STEP", 3 * VOCABULARY)

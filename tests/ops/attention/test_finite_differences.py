@@ -80,6 +80,7 @@ def vectors(rng, *dims, length=LENGTH):
 # --- Attention ---
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("reach, causal", [((2, 0), True), ((1, 2), False)])
 @pytest.mark.parametrize("kind", ["bucket", "chunk", "wrap"])
 def test_lsh_attention(kind, reach, causal):
@@ -109,6 +110,7 @@ def test_lsh_attention(kind, reach, causal):
     check(attend, arguments, rng)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("reach, causal", [((2, 0), True), ((1, 2), False)])
 @pytest.mark.parametrize("wrap", [True, False])
 def test_local_attention(wrap, reach, causal):
