@@ -21,7 +21,7 @@ import contenders
 import language_model
 import measuring
 import reporting
-from contenders import Contender
+from contenders import PUBLISHED, Contender
 from language_model import FEED_FORWARD, HEADS, VOCABULARY, WIDTH
 
 OURS, NO_CACHE = "ours, XLA", "no cache, XLA"
@@ -148,9 +148,7 @@ CONTENDERS = {
     "ours": Contender(functools.partial(cached_step, jit_compile=False)),
     "exact attention, XLA": Contender(exact_step),
     NO_CACHE: Contender(full_pass_step),
-    TRANSFORMERS: Contender(
-        transformers_step, ("torch", "transformers"), ours=False
-    ),
+    TRANSFORMERS: Contender(transformers_step, **PUBLISHED),
 }
 KEYS = ("length", "contender")
 OPTIONS = {
@@ -183,26 +181,22 @@ def tables(records, options):
     """Milliseconds of a token, and how many times those of ours."""
     names = list(dict.fromkeys(record["contender"] for record in records))
     rows = []
-    for (length,), summaries in measuring.nest(records, KEYS).items():
-        ours = summaries.get(OURS, {}).get("seconds")
-        row = [f"{length:,}"]
-        for name in names:
-            seconds = summaries.get(name, {}).get("seconds")
-            times = reporting.ratio(seconds, ours)
-            row.append(f"{1e3 * seconds:.2f} ({times})" if seconds else "")
-        rows.append(row)
+    for context, members in reporting.titled(records, "{length:,}"):
+        medians = measuring.medians(members, ["contender"])
+        seconds = {each["contender"]: each["seconds"] for each in medians}
+        row = dict.fromkeys(names, "")
+        for name, each in seconds.items():
+            times = reporting.ratio(each, seconds.get(OURS))
+            row[name] = f"{1e3 * each:.2f} ({times})"
+        rows.append([context, *row.values()])
     yield "ms a token (times ours, XLA)", ["context", *names], rows
 
 
 def plot(records, options):
     """Time of a token against the context."""
-    figure, panels = reporting.make_panels(1, 1, 6)
-    reporting.draw_lines(
-        panels[0, 0],
-        reporting.curves(records, ["contender"], "length", "seconds", 1e3),
-        logarithmic="xy",
-        xlabel="tokens of context",
-        ylabel="ms a token",
-    )
+    lines = reporting.curves(records, "{contender}", "length", "seconds", 1e3)
+    labels = {"xlabel": "tokens of context", "ylabel": "ms a token"}
+    panel = {"lines": lines, "logarithmic": "xy", **labels}
+    figure = reporting.picture([[panel]], width=6)
     figure.legend(fontsize="small", loc="outside upper center", ncols=2)
     return figure

@@ -305,18 +305,13 @@ def split(records, keys):
     return found
 
 
-def group(records, keys):
-    """Summaries by the values of `keys`, in the order first met."""
-    found = split(records, keys)
-    return {place: summarize(members) for place, members in found.items()}
+def medians(records, keys):
+    """For all that agree in `keys` one record, in the order first met.
 
-
-def nest(records, keys):
-    """Summaries by all keys but the last, then by the last."""
-    found = {}
-    for (*place, last), summary in group(records, keys).items():
-        found.setdefault(tuple(place), {})[last] = summary
-    return found
+    It holds the first one's values and, of what was found, the medians.
+    """
+    found = split(records, keys).values()
+    return [members[0] | summarize(members) for members in found]
 
 
 def save_json(path, records):

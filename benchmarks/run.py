@@ -67,10 +67,8 @@ REQUIRES = {
 
 def parse(arguments):
     """The benchmark's module, and its options and the shared ones."""
-    first = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    form = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    first = argparse.ArgumentParser(description=__doc__, **form)
     first.add_argument("name", metavar="NAME", choices=TESTS)
     name = first.parse_args(arguments[:1]).name
     try:
@@ -80,14 +78,15 @@ def parse(arguments):
     parser = argparse.ArgumentParser(
         prog=f"run.py {name}",
         description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[shared_options()],
+        **form,
     )
-    add_own_options(parser, getattr(module, "OPTIONS", {}))
+    quick = add_own_options(parser, getattr(module, "OPTIONS", {}))
+    quick |= {"repeats": 1, "rounds": 1, **getattr(module, "QUICK", {})}
     parser.set_defaults(**getattr(module, "DEFAULTS", {}))
     chosen = parser.parse_args(arguments[1:])
     if chosen.quick:
-        parser.set_defaults(repeats=1, rounds=1, **module.QUICK)
+        parser.set_defaults(**quick)
         chosen = parser.parse_args(arguments[1:])
     if chosen.base:
         chosen.rounds = max(chosen.rounds, 1 if chosen.quick else 3)
@@ -102,10 +101,12 @@ def add_own_options(parser, options):
     """Options by name: a default, or a type where nothing is the default.
 
     A list takes several values, a list of strings no others than these. With
-    a help text it is a pair.
+    a help text it is a tuple, whose third entry is the quick setting. These
+    are returned.
     """
-    for name, default in options.items():
-        default, text = default if isinstance(default, tuple) else (default, "")
+    quick = {}
+    for name, entry in options.items():
+        default, *rest = entry if isinstance(entry, tuple) else (entry,)
         many = isinstance(default, list)
         first = default[0] if many else default
         has_default = not isinstance(first, type)
@@ -115,8 +116,10 @@ def add_own_options(parser, options):
             nargs="+" if many else None,
             default=default if has_default else None,
             choices=default if many and isinstance(first, str) else None,
-            help=text,
+            help=rest[0] if rest else "",
         )
+        quick |= {name: value for value in rest[1:]}
+    return quick
 
 
 def shared_options():
