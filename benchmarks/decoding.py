@@ -2,13 +2,9 @@
 
     python benchmarks/run.py decoding [--lengths 1024 4096 16384 65536]
 
-A language model of 6 blocks (width 256, 4 heads, local and LSH attention in
-turn, chunks of 64, 4 rounds) continues one sequence greedily. A prompt as
-long as the context fills the cache; then some tokens are timed, together.
-"ours" is `generate`'s loop as a graph, "ours, XLA" compiled. "exact attention"
-is the same loop and model with attention to every cached token, "no cache" a
-compiled full pass for each token, and `transformers` a step of its Reformer
-with its cache of buckets.
+A language model continues one sequence greedily. A prompt as long as the
+context fills the cache; then some tokens are timed, together. "ours" is
+`generate`'s loop as a graph, "ours, XLA" compiled.
 
 Steps of `generate` cannot be timed apart from its prompt through the model's
 public method, so this takes the loop of `keras_reformer.generation`, by the
@@ -29,9 +25,6 @@ TRANSFORMERS = "transformers Reformer"
 TOKENS = 32
 # A full pass, or a step that sees everything, is measured up to here.
 LONGEST = {NO_CACHE: 16384, TRANSFORMERS: 16384}
-
-
-# === Steps ===
 
 
 def build(case):
@@ -172,9 +165,6 @@ def work(case):
     count = 1 if case["contender"] == NO_CACHE else TOKENS
     found["seconds"] = [second / count for second in found["seconds"]]
     return found
-
-
-# === Table and picture ===
 
 
 def tables(records, options):

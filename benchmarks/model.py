@@ -3,11 +3,9 @@
     python benchmarks/run.py model [--lengths 4096 16384] [--rounds 2]
     python benchmarks/run.py model --lengths 4096 --depths 3 6 12
 
-A step is Adam's on the next-token loss of a language model: local and LSH
-attention in turn, chunks of 64, 4 rounds, axial positions, no dropout, one
-sequence. "plain" is ours without recomputation; `transformers` runs eagerly
-with torch's Adam. The first step holds tracing and compiling; with several
-depths a table says how it grows.
+A step is Adam's on the next-token loss of a language model. "plain" is ours
+without recomputation; `transformers` runs eagerly with torch's Adam. With
+several depths a table says how the first step grows.
 """
 
 import functools
@@ -61,18 +59,12 @@ CONTENDERS = {
 }
 KEYS = ("length", "depth", "contender")
 OPTIONS = {
-    "lengths": [4096, 16384, 65536],
-    "depths": [6],
+    "lengths": ([4096, 16384, 65536], "", [128]),
+    "depths": ([6], "", [2]),
     "contenders": list(CONTENDERS),
 }
-QUICK = {"lengths": [128], "depths": [2]}
-
+AXES = {"length": "lengths", "depth": "depths", "contender": "contenders"}
 work = functools.partial(contenders.work, CONTENDERS)
-
-
-def cases(options):
-    axes = {"length": options.lengths, "depth": options.depths}
-    return contenders.cases(CONTENDERS, options, **axes)
 
 
 def tables(records, options):

@@ -3,22 +3,21 @@
     pip install -e ".[cpu,dev,benchmarks]"
     python benchmarks/run.py published [--cases 80] [--seed 0]
 
-Draws configurations of transformers' Reformer (kinds of layers, chunks,
-neighbours, buckets, rounds, activations, heads, lengths, padding) with each
-head in turn, gives both the same random weights and rotations, and computes
-both in float64, where transformers' arithmetic has no rounding faults. Prints
-the largest errors, relative to the largest magnitude, at valid positions; for
-gradients, of every parameter, relative to its norm.
+Draws configurations of transformers' Reformer with each head in turn, gives
+both the same random weights and rotations, and computes both in float64.
+Errors are relative to the largest magnitude, at valid positions; those of
+gradients to each parameter's norm.
 """
 
 import math
+import unittest.mock
 
 import keras
+import measuring
 import numpy as np
 import tensorflow as tf
 import torch
 import transformers
-from transformers.models.reformer import modeling_reformer
 
 from keras_reformer import convert
 
@@ -164,27 +163,22 @@ def gradient_error(model, ours, tape, loss):
 # === The published model ===
 
 
-class Recorder:
-    """A module of torch with a `randn` that keeps what it draws.
+def rotations_of(config, seed):
+    """A `torch.randn` that LSH layers call in turn, and what it has drawn.
 
-    Each LSH layer draws its rotations once; they are kept, in the precision
-    in which our layers hold them.
+    Rotations are kept in the precision in which our layers hold them.
     """
+    randn, generator = torch.randn, torch.Generator().manual_seed(seed)
+    kinds = config["attn_layers"]
+    layers = [i for i, kind in enumerate(kinds) if kind == "lsh"]
+    drawn = {}
 
-    def __init__(self, config, seed):
-        self._generator = torch.Generator().manual_seed(seed)
-        kinds = config["attn_layers"]
-        self._layers = [i for i, kind in enumerate(kinds) if kind == "lsh"]
-        self.drawn = {}
+    def draw(shape, dtype, device):
+        value = randn(shape, generator=generator)
+        drawn[layers[len(drawn)]] = value.numpy()
+        return value.to(dtype)
 
-    def __getattr__(self, name):
-        return getattr(torch, name)
-
-    def randn(self, shape, **options):
-        index = self._layers[len(self.drawn)]
-        value = torch.randn(shape, generator=self._generator)
-        self.drawn[index] = value.numpy()
-        return value.to(options["dtype"])
+    return draw, drawn
 
 
 def run_published(kind, config, ids, mask, seed):
@@ -198,14 +192,11 @@ def run_published(kind, config, ids, mask, seed):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    module = modeling_reformer
-    module.torch = recorder = Recorder(config, seed)
-    try:
+    draw, drawn = rotations_of(config, seed)
+    with unittest.mock.patch.object(torch, "randn", draw):
         outputs = model(
             torch.tensor(ids), attention_mask=torch.tensor(mask).long()
         )
-    finally:
-        module.torch = torch
     if kind == "qa":
         outputs = torch.stack([outputs.start_logits, outputs.end_logits], -1)
     else:
@@ -214,7 +205,7 @@ def run_published(kind, config, ids, mask, seed):
     if kind in ("lm", "mlm") and OWN_BIAS not in weights:
         # transformers 5.0 to 5.23 forgets it.
         outputs = outputs + model.lm_head.bias
-    return model, outputs, weights, recorder.drawn
+    return model, outputs, weights, drawn
 
 
 # === Table ===
@@ -222,16 +213,21 @@ def run_published(kind, config, ids, mask, seed):
 
 def tables(records, options):
     """The worst of each activation: Keras's GELU is less exact."""
-    found = {}
-    for record in records:
-        lists = (record[x] for x in ("activations", "outputs", "gradients"))
-        for activation, *errors in zip(*lists, strict=True):
-            key = record["transformers"], activation
-            found.setdefault(key, []).append(errors)
+    lists = "activations", "outputs", "gradients"
+    compared = [
+        {
+            "version": record["transformers"],
+            **dict(zip(lists, row, strict=True)),
+        }
+        for record in records
+        for row in zip(*(record[name] for name in lists), strict=True)
+    ]
     header = ("transformers", "activation", "cases")
     header += ("outputs, largest error", "gradients, largest error")
     rows = []
-    for key, errors in found.items():
-        worst = [f"{max(column):.1e}" for column in zip(*errors, strict=True)]
-        rows.append((*key, len(errors), *worst))
+    for key, members in measuring.split(
+        compared, ["version", "activations"]
+    ).items():
+        worst = (max(each[name] for each in members) for name in lists[1:])
+        rows.append((*key, len(members), *(f"{error:.1e}" for error in worst)))
     yield "converted models beside transformers'", header, rows

@@ -64,7 +64,8 @@ def ratio(value, reference):
 
 def fields(form):
     """The names in a format."""
-    return [name for _, name, *_ in string.Formatter().parse(form) if name]
+    names = (name for _, name, *_ in string.Formatter().parse(form) if name)
+    return [name.split("[")[0] for name in names]
 
 
 def titled(records, form):

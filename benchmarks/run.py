@@ -8,16 +8,22 @@ No number is printed when a test fails. Each case runs in a process of its own
 the package in turn, with the scripts of this checkout, and prints both and
 their ratio; they use public names only, or say why not.
 
-A benchmark is a module of this folder with
+A benchmark is a module of this folder. Of its cases, dicts as JSON has them, it
+says
 
-    KEYS                       what tells its cases apart
-    cases(options)             dicts, as JSON has them
-    work(case)                 in the worker: a dict of numbers and lists
-    tables(records, options)   triples of title, header and rows
+    OPTIONS    what its command takes, as `add_own_options` says
+    AXES       by key of a case, an option's name or a list; the cases are all
+               combinations. Or `cases(options)`, which makes them
+    KEYS       the keys that a case is called by
+    work(case) in the worker: a dict of numbers and lists
 
-and perhaps `OPTIONS` of its own, as `add_own_options` takes them, `DEFAULTS`
-and `QUICK` values of options, and `plot(records, options)`, which returns a
-figure or None.
+and of its records, which are cases with what was found,
+
+    TABLE      a title and columns, as `reporting.rows` takes them. Or
+               `tables(records, options)`: triples of title, header and rows
+    plot(records, options)     a figure, or None; may be absent
+
+`DEFAULTS` are other defaults of the shared options.
 """
 
 import argparse
@@ -30,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 
+import contenders
 import measuring
 import reporting
 
@@ -118,7 +125,8 @@ def add_own_options(parser, options):
             choices=default if many and isinstance(first, str) else None,
             help=rest[0] if rest else "",
         )
-        quick |= {name: value for value in rest[1:]}
+        if len(rest) > 1:
+            quick[name] = rest[1]
     return quick
 
 
@@ -209,11 +217,33 @@ def git(*arguments):
 def measure(name, module, options, label):
     """New records: nothing is measured where a test fails."""
     check_requirements(name, not options.skip_tests)
-    cases = list(module.cases(options))
+    cases = list(cases_of(module, options))
     if not options.skip_tests:
         check_tests(name)
     with checkouts(options.base) as trees:
         return measuring.measure_all(name, cases, options, trees, label)
+
+
+def cases_of(module, options):
+    """Those that a module makes, or all combinations along its axes."""
+    if hasattr(module, "cases"):
+        return module.cases(options)
+    axes = {}
+    for key, values in module.AXES.items():
+        if key == "contender":
+            values = contenders.chosen(module.CONTENDERS, options)
+        elif isinstance(values, str):
+            values = getattr(options, values)
+        axes[key] = values if isinstance(values, list) else [values]
+    return measuring.grid(**axes)
+
+
+def tables_of(module, records, options):
+    """Those that a module makes, or the one of all its records."""
+    if hasattr(module, "tables"):
+        return module.tables(records, options)
+    title, columns = module.TABLE
+    return [(title, *reporting.rows(records, columns))]
 
 
 def noted(tables, records):
@@ -257,7 +287,7 @@ def main(arguments=None):
         tables = [reporting.base_table(records, label)]
         options.picture = None
     else:
-        tables = module.tables(records, options)
+        tables = tables_of(module, records, options)
     reporting.report(noted(tables, records), options.markdown)
     draw(module, records, options)
 
