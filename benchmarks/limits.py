@@ -134,22 +134,17 @@ def tables(records, options):
     measured = load_measured(options.measured)
     header = ("length", *PARTS, "bound, s", "copies, s", "ours, s")
     for mode in contenders.MODES:
-        rows = [
-            row(
-                length, bound(length, mode, rates), measured.get((length, mode))
+        rows = []
+        for length in options.lengths:
+            parts = bound(length, mode, rates)
+            total, ours = (
+                sum(map(parts.get, PARTS)),
+                measured.get((length, mode)),
             )
-            for length in options.lengths
-        ]
+            seconds = *map(parts.get, PARTS), total, parts[COPY], ours
+            cells = ["" if x is None else f"{x:.4f}" for x in seconds]
+            rows.append((length, *cells, reporting.ratio(ours, total)))
         yield f"bound, {mode}", (*header, "ours / bound"), rows
-
-
-def row(length, parts, ours):
-    """A length's row, with ours where it was measured."""
-    *products, copies = parts.values()
-    total = sum(products)
-    cells = [f"{seconds:.4f}" for seconds in (*products, total, copies)]
-    ours_cell = f"{ours:.4f}" if ours else ""
-    return length, *cells, ours_cell, reporting.ratio(ours, total)
 
 
 def load_measured(path):

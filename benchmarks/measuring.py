@@ -30,14 +30,8 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 WORKER = pathlib.Path(__file__).parent / "worker.py"
 PACKAGES = (
-    "keras-reformer",
-    "keras",
-    "tensorflow",
-    "tensorflow-cpu",
-    "torch",
-    "transformers",
-    "reformer-pytorch",
-    "numpy",
+    *("keras-reformer", "keras", "tensorflow", "tensorflow-cpu"),
+    *("torch", "transformers", "reformer-pytorch", "numpy"),
 )
 # "generous" keeps freed memory in the process: glibc else returns large
 # blocks to the system at once, and every step faults them in again.
@@ -64,11 +58,8 @@ def environment(case, tree):
 
     `tree` is the checkout whose package is measured.
     """
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("MALLOC_")
-    }
+    names = (name for name in os.environ if not name.startswith("MALLOC_"))
+    inherited = {name: os.environ[name] for name in names}
     path = [str(tree), *filter(None, [inherited.get("PYTHONPATH")])]
     threads = str(case["threads"])
     return {
@@ -303,6 +294,12 @@ def split(records, keys):
         place = tuple(record.get(key) for key in keys)
         found.setdefault(place, []).append(record)
     return found
+
+
+def group(records, keys):
+    """Summaries by the values of `keys`, in the order first met."""
+    found = split(records, keys)
+    return {place: summarize(members) for place, members in found.items()}
 
 
 def medians(records, keys):

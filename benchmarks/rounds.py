@@ -41,23 +41,21 @@ OPTIONS = {
 
 
 def cases(options):
-    if "errors" in options.parts:
-        yield from measuring.grid(
-            part=["errors"],
-            scores=SCORES,
-            scope=SCOPES,
-            hashes=[options.hashes],
-            length=[options.length],
-            cluster=[options.cluster],
-            seeds=[options.seeds],
-        )
-    if "times" in options.parts:
-        yield from measuring.grid(
-            part=["times"],
-            scope=SCOPES,
-            rounds=options.timed_rounds,
-            length=[options.timed_length],
-        )
+    errors = ("hashes", "length", "cluster", "seeds")
+    axes = {
+        "errors": {
+            "scores": SCORES,
+            "scope": SCOPES,
+            **{name: [getattr(options, name)] for name in errors},
+        },
+        "times": {
+            "scope": SCOPES,
+            "rounds": options.timed_rounds,
+            "length": [options.timed_length],
+        },
+    }
+    for part in options.parts:
+        yield from measuring.grid(part=[part], **axes[part])
 
 
 def work(case):
@@ -186,25 +184,19 @@ def plot(records, options):
     if not shown:
         return None
     figure, panels = reporting.make_panels(len(SCORES), len(SCOPES))
-    title = 'scope="{scope}", {scores} scores'
-    found = reporting.titled(shown, title)
+    labels = {"xlabel": "rounds of hashing", "ylabel": "mean relative error"}
+    styles = reporting.colors(WAYS)
+    found = reporting.titled(shown, 'scope="{scope}", {scores} scores')
     for (title, (record, *_)), panel in zip(found, panels.flat, strict=False):
         numbers, lines = record["hashes"], {}
-        for way, style in reporting.colors(WAYS).items():
+        for way in WAYS:
             errors = errors_of(record, way)
             spread = (list(map(f, errors)) for f in (min, max))
-            panel.fill_between(numbers, *spread, **style, alpha=0.2)
+            panel.fill_between(numbers, *spread, **styles[way], alpha=0.2)
             means = map(statistics.mean, errors)
             lines[way] = list(zip(numbers, means, strict=True))
-        reporting.draw_lines(
-            panel,
-            lines,
-            reporting.colors(WAYS),
-            "xy",
-            title=title,
-            xlabel="rounds of hashing",
-            ylabel="mean relative error",
-        )
+        labels["title"] = title
+        reporting.draw_lines(panel, lines, styles, "xy", **labels)
         panel.set_xticks(numbers, numbers)
     panels[0, 0].legend(loc="lower left", title="duplicates")
     figure.suptitle(
