@@ -45,7 +45,8 @@ def obstacle(case, options):
     """Why a contender does not run a case, or None."""
     contender = CONTENDERS[case["contender"]]
     if contender.largest_array:
-        gibibytes = contender.largest_array(case) / 2**30
+        bytes_of_one = contender.largest_array(case["length"])
+        gibibytes = case["batch"] * bytes_of_one / 2**30
         if gibibytes > options.largest_array:
             return f"its largest array takes {gibibytes:.1f} GiB"
     if contender.quadratic_time and case["length"] > options.longest:
@@ -69,6 +70,7 @@ def plot(records, options):
     per_token = any(record["batch"] > 1 for record in records)
     tokens = records[0]["length"] * records[0]["batch"]
     time, scale = ("us a token", 1e6 / tokens) if per_token else ("seconds", 1)
+    memory = "peak growth (MiB)"
     shared = {
         "styles": reporting.colors(CONTENDERS),
         "logarithmic": "x" if per_token else "xy",
@@ -76,16 +78,12 @@ def plot(records, options):
     }
 
     def row(title, members):
-        curves = functools.partial(
-            reporting.curves, members, "{contender}", "length"
-        )
-        drawn = {
-            time: curves("seconds", scale),
-            "peak growth (MiB)": curves("growth"),
-        }
+        axes = members, "{contender}", "length"
+        seconds = reporting.curves(*axes, "seconds", scale)
+        growth = reporting.curves(*axes, "growth")
         return [
-            {**shared, "title": title, "ylabel": name, "lines": lines}
-            for name, lines in drawn.items()
+            {**shared, "title": title, "ylabel": time, "lines": seconds},
+            {**shared, "title": title, "ylabel": memory, "lines": growth},
         ]
 
     modes = reporting.titled(records, "{mode}, {allocator} allocator")

@@ -40,7 +40,7 @@ class Contender(NamedTuple):
     """How to make a step, what it needs, and how far it goes.
 
     `largest_array` gives the bytes of the largest array that the algorithm
-    keeps for a case, if that is more than linear in the length.
+    keeps of a sequence, if that is more than linear in its length.
     """
 
     make: Callable
@@ -227,20 +227,6 @@ def _wait(tensor):
     tensor.flatten()[:1].numpy()
 
 
-# === How far ===
-
-
-def _scores(case):
-    """All pairs of tokens, once for each head."""
-    return 4 * case["batch"] * HEADS * case["length"] ** 2
-
-
-def _rotated(case):
-    """Hashes all buckets at once: a column each for every token and round."""
-    tokens = case["batch"] * case["length"]
-    return 4 * tokens * HEADS * HASHES * (case["length"] // CHUNK)
-
-
 OURS = "ours, XLA"
 _IN_MODELS = {"query_key_kernel_size": 2, "center_hashes": True}
 CONTENDERS = {
@@ -249,7 +235,10 @@ CONTENDERS = {
     "ours, no XLA": Contender(functools.partial(lsh_step, jit_compile=False)),
     "ours, exact": Contender(_exact_step, quadratic_time=True),
     "keras MultiHeadAttention": Contender(
-        _keras_step, ours=False, largest_array=_scores
+        _keras_step,
+        ours=False,
+        # Scores of all pairs of tokens, once for each head.
+        largest_array=lambda length: 4 * HEADS * length**2,
     ),
     "torch sdpa": Contender(
         _torch_sdpa, ("torch",), ours=False, quadratic_time=True
@@ -259,6 +248,9 @@ CONTENDERS = {
         _reformer_pytorch,
         ("torch", "reformer_pytorch"),
         ours=False,
-        largest_array=_rotated,
+        # Hashes all buckets at once: of every token and round a column each.
+        largest_array=lambda length: (
+            4 * HEADS * HASHES * length * (length // CHUNK)
+        ),
     ),
 }

@@ -34,10 +34,6 @@ OPTIONS = {
 }
 
 
-def cases(options):
-    return [{name: getattr(options, name) for name in OPTIONS}]
-
-
 def work(case):
     """Trains, and tells what it cost."""
     import keras

@@ -42,7 +42,6 @@ SETTINGS = {
 LONGEST_WRITE = 0.03
 KEYS = ("kills", "seed")
 OPTIONS = {"kills": (20, "", 2), "seed": 0}
-AXES = {"kills": "kills", "seed": "seed"}
 
 
 def work(case):

@@ -136,12 +136,9 @@ def tables(records, options):
     for mode in contenders.MODES:
         rows = []
         for length in options.lengths:
-            parts = bound(length, mode, rates)
-            total, ours = (
-                sum(map(parts.get, PARTS)),
-                measured.get((length, mode)),
-            )
-            seconds = *map(parts.get, PARTS), total, parts[COPY], ours
+            *products, copies = bound(length, mode, rates).values()
+            total, ours = sum(products), measured.get((length, mode))
+            seconds = *products, total, copies, ours
             cells = ["" if x is None else f"{x:.4f}" for x in seconds]
             rows.append((length, *cells, reporting.ratio(ours, total)))
         yield f"bound, {mode}", (*header, "ours / bound"), rows

@@ -40,8 +40,7 @@ KINDS = {
 # Of transformers since 5.24, beside a bias that it does not use.
 BIAS, OWN_BIAS = "lm_head.bias", "lm_head.decoder.bias"
 KEYS = ("kind", "seed")
-QUICK = {"cases": 4}
-OPTIONS = {"cases": 80, "seed": 0}
+OPTIONS = {"cases": (80, "", 4), "seed": 0}
 
 
 def cases(options):
@@ -83,32 +82,30 @@ def draw_config(rng, kind):
     length, dims = draw(2, 60), [draw(1, 9), draw(1, 9)]
     rows = -(-length // 4) + math.lcm(lsh_chunk, local_chunk) // 2
     buckets = [int(n) for n in rng.choice([2, 4, 6, 8, 12], 2)]
-    return (
-        length,
-        {
-            **EXACT,
-            "hidden_size": sum(dims),
-            "axial_pos_embds_dim": dims,
-            "axial_pos_shape": [rows, 4],
-            "max_position_embeddings": rows * 4,
-            "num_attention_heads": draw(1, 4),
-            "attention_head_size": draw(2, 6),
-            "feed_forward_size": draw(1, 20),
-            "attn_layers": [str(k) for k in rng.choice(LAYERS, draw(1, 5))],
-            "lsh_attn_chunk_length": lsh_chunk,
-            "local_attn_chunk_length": local_chunk,
-            "lsh_num_chunks_before": draw(0, 3),
-            "lsh_num_chunks_after": 0 if causal else draw(0, 2),
-            "local_num_chunks_before": draw(0, 3),
-            "local_num_chunks_after": 0 if causal else draw(0, 2),
-            "num_buckets": buckets if rng.random() < 0.5 else buckets[0],
-            "num_hashes": draw(1, 5),
-            "hidden_act": str(rng.choice(["relu", "gelu", "silu", "tanh"])),
-            "is_decoder": causal,
-            "num_labels": draw(2, 6) if kind == "classifier" else 2,
-            "layer_norm_eps": float(rng.choice([1e-12, 1e-5])),
-        },
-    )
+    config = {
+        **EXACT,
+        "hidden_size": sum(dims),
+        "axial_pos_embds_dim": dims,
+        "axial_pos_shape": [rows, 4],
+        "max_position_embeddings": rows * 4,
+        "num_attention_heads": draw(1, 4),
+        "attention_head_size": draw(2, 6),
+        "feed_forward_size": draw(1, 20),
+        "attn_layers": [str(k) for k in rng.choice(LAYERS, draw(1, 5))],
+        "lsh_attn_chunk_length": lsh_chunk,
+        "local_attn_chunk_length": local_chunk,
+        "lsh_num_chunks_before": draw(0, 3),
+        "lsh_num_chunks_after": 0 if causal else draw(0, 2),
+        "local_num_chunks_before": draw(0, 3),
+        "local_num_chunks_after": 0 if causal else draw(0, 2),
+        "num_buckets": buckets if rng.random() < 0.5 else buckets[0],
+        "num_hashes": draw(1, 5),
+        "hidden_act": str(rng.choice(["relu", "gelu", "silu", "tanh"])),
+        "is_decoder": causal,
+        "num_labels": draw(2, 6) if kind == "classifier" else 2,
+        "layer_norm_eps": float(rng.choice([1e-12, 1e-5])),
+    }
+    return length, config
 
 
 def compare(kind, index, seed):

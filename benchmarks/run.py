@@ -13,7 +13,8 @@ says
 
     OPTIONS    what its command takes, as `add_own_options` says
     AXES       by key of a case, an option's name or a list; the cases are all
-               combinations. Or `cases(options)`, which makes them
+               combinations; by default of all options. Or `cases(options)`,
+               which makes them
     KEYS       the keys that a case is called by
     work(case) in the worker: a dict of numbers and lists
 
@@ -229,7 +230,8 @@ def cases_of(module, options):
     if hasattr(module, "cases"):
         return module.cases(options)
     axes = {}
-    for key, values in module.AXES.items():
+    own = {name: name for name in module.OPTIONS}
+    for key, values in getattr(module, "AXES", own).items():
         if key == "contender":
             values = contenders.chosen(module.CONTENDERS, options)
         elif isinstance(values, str):
