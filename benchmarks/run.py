@@ -24,7 +24,8 @@ and of its records, which are cases with what was found,
                `tables(records, options)`: triples of title, header and rows
     plot(records, options)     a figure, or None; may be absent
 
-`DEFAULTS` are other defaults of the shared options.
+`DEFAULTS` are other defaults of the shared options, and `QUICK` what `--quick`
+sets beside the quick settings in `OPTIONS`.
 """
 
 import argparse
