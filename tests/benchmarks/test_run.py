@@ -248,11 +248,17 @@ def test_titles_part_records_by_what_they_name():
 
 def test_cases_are_all_combinations_along_the_axes():
     axes = {"scope": ["a", "b"], "depth": "depths", "length": "length"}
-    module = types.SimpleNamespace(AXES=axes)
-    options = types.SimpleNamespace(depths=[1, 2], length=8)
+    settings = {"depths": [1, 2], "length": 8}
+    module = types.SimpleNamespace(AXES=axes, OPTIONS=settings)
+    options = types.SimpleNamespace(**settings)
     cases = list(run.cases_of(module, options))
     assert cases[1] == {"scope": "a", "depth": 2, "length": 8}
     assert len(cases) == 4
+    del module.AXES
+    assert list(run.cases_of(module, options)) == [
+        {"depths": 1, "length": 8},
+        {"depths": 2, "length": 8},
+    ]
 
 
 def test_a_third_entry_of_an_option_is_its_quick_setting():
