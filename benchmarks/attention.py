@@ -10,7 +10,6 @@ sequence or many short ones.
 import functools
 
 import contenders
-import measuring
 import reporting
 from contenders import CONTENDERS, MODES, OURS
 
@@ -24,12 +23,6 @@ OPTIONS = {
     "longest": (32768, "length of contenders that take quadratic time"),
 }
 QUICK = {"lengths": [128]}
-COLUMNS = {
-    "s": "{seconds:.4f}",
-    "us/token": "{us:.2f}",
-    "peak growth, MiB": "{growth:.0f}",
-    "first step, s": "{first:.2f}",
-}
 
 work = functools.partial(contenders.work, CONTENDERS)
 
@@ -52,7 +45,8 @@ def obstacle(case, options):
     """Why a contender does not run a case, or None."""
     contender = CONTENDERS[case["contender"]]
     if contender.largest_array:
-        gibibytes = contender.largest_array(case) / 2**30
+        bytes_of_one = contender.largest_array(case["length"])
+        gibibytes = case["batch"] * bytes_of_one / 2**30
         if gibibytes > options.largest_array:
             return f"its largest array takes {gibibytes:.1f} GiB"
     if contender.quadratic_time and case["length"] > options.longest:
@@ -61,45 +55,38 @@ def obstacle(case, options):
 
 
 def tables(records, options):
-    """A table for every mode, allocator and length."""
-    places = ("mode", "allocator", "length", "batch", "contender")
-    for place, summaries in measuring.nest(records, places).items():
-        mode, allocator, length, batch = place
-        title = f"{mode}, {length:,} tokens, batch {batch}"
-        yield reporting.contender_table(
-            f"{title}, {allocator} allocator",
-            summaries,
-            OURS,
-            length * batch,
-            COLUMNS,
-        )
+    title = "{mode}, {length:,} tokens, batch {batch}, {allocator} allocator"
+    columns = {
+        "s": "{seconds:.4f}",
+        "us/token": "{us:.2f}",
+        "peak growth, MiB": "{growth:.0f}",
+        "first step, s": "{first:.2f}",
+    }
+    return contenders.tables(records, title, OURS, columns)
 
 
 def plot(records, options):
     """Time and memory against length, a row of panels for every mode."""
     per_token = any(record["batch"] > 1 for record in records)
     tokens = records[0]["length"] * records[0]["batch"]
-    scale = 1e6 / tokens if per_token else 1
-    time = "us a token" if per_token else "seconds"
-    found = measuring.split(records, ("mode", "allocator"))
-    figure, panels = reporting.make_panels(len(found), 2)
-    for ((mode, allocator), members), row in zip(
-        found.items(), panels, strict=True
-    ):
-        axes = members, ["contender"], "length"
-        lines = (
-            (row[0], time, reporting.curves(*axes, "seconds", scale)),
-            (row[1], "peak growth (MiB)", reporting.curves(*axes, "growth")),
-        )
-        for panel, ylabel, points in lines:
-            reporting.draw_lines(
-                panel,
-                points,
-                reporting.colors(CONTENDERS),
-                "x" if per_token else "xy",
-                xlabel="length",
-                ylabel=ylabel,
-                title=f"{mode}, {allocator} allocator",
-            )
-    panels[0, 0].legend(fontsize="small")
-    return figure
+    time, scale = ("us a token", 1e6 / tokens) if per_token else ("seconds", 1)
+    memory = "peak growth (MiB)"
+    shared = {
+        "styles": reporting.colors(CONTENDERS),
+        "logarithmic": "x" if per_token else "xy",
+        "xlabel": "length",
+    }
+
+    def row(title, members):
+        axes = members, "{contender}", "length"
+        seconds = reporting.curves(*axes, "seconds", scale)
+        growth = reporting.curves(*axes, "growth")
+        return [
+            {**shared, "title": title, "ylabel": time, "lines": seconds},
+            {**shared, "title": title, "ylabel": memory, "lines": growth},
+        ]
+
+    modes = reporting.titled(records, "{mode}, {allocator} allocator")
+    rows = [row(*mode) for mode in modes]
+    rows[0][0]["legend"] = {"fontsize": "small"}
+    return reporting.picture(rows)

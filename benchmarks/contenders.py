@@ -6,9 +6,6 @@ call without arguments that computes and waits for the result. All project to
 Reformer layers have 4 rounds, chunks of 64 and one matrix for queries and
 keys; the two exact ones have a matrix for each.
 
-`mode` is "forward", as at inference, or "forward+backward": the gradients of
-`sum(y * y)` by the inputs and all weights.
-
 Libraries are imported by the step's maker: no contender pays for another's.
 """
 
@@ -19,6 +16,7 @@ from typing import NamedTuple
 
 import language_model
 import measuring
+import reporting
 import steps
 from language_model import CHUNK
 
@@ -27,14 +25,22 @@ HEADS = 8
 HEAD_SIZE = 64
 HASHES = 4
 INSTALL = 'pip install -e ".[benchmarks]"'
+# As at inference; and with the gradients of `sum(y * y)` by inputs and weights.
 MODES = ("forward", "forward+backward")
+# Of tables of train steps.
+STEP_COLUMNS = {
+    "s/step": "{seconds:.3f}",
+    "tokens/s": "{rate:.0f}",
+    "peak growth, MiB": "{growth:.0f}",
+    "first step, s": "{first:.1f}",
+}
 
 
 class Contender(NamedTuple):
     """How to make a step, what it needs, and how far it goes.
 
     `largest_array` gives the bytes of the largest array that the algorithm
-    keeps for a case, if that is more than linear in the length.
+    keeps of a sequence, if that is more than linear in its length.
     """
 
     make: Callable
@@ -42,6 +48,9 @@ class Contender(NamedTuple):
     ours: bool = True
     largest_array: Callable | None = None
     quadratic_time: bool = False
+
+
+PUBLISHED = {"packages": ("torch", "transformers"), "ours": False}
 
 
 def cases(contenders, options, **values):
@@ -69,27 +78,42 @@ def work(contenders, case):
     return measuring.measure(step, case["repeats"])
 
 
-def _shape(case):
-    return case["batch"], case["length"], WIDTH
+def tables(records, form, ours, columns, note=lambda found: ""):
+    """For all that a format of a title names, a table of the contenders.
+
+    Columns are formats of medians, of `us` a token and of the `rate` of
+    tokens. `note` makes of the medians by contender what follows the title.
+    """
+    columns = {"contender": "{contender}", **columns}
+    columns |= {"time / ours": "{seconds/}", "memory / ours": "{growth/}"}
+    for title, members in reporting.titled(records, form):
+        medians = measuring.medians(members, ["contender"])
+        for each in medians:
+            tokens = each["length"] * each.get("batch", 1)
+            each["us"] = each["seconds"] / tokens * 1e6
+            each["rate"] = tokens / each["seconds"]
+        found = {each["contender"]: each for each in medians}
+        rows = reporting.rows(medians, columns, found.get(ours))
+        yield title + note(found), *rows
 
 
 # === TensorFlow ===
 
 
-def lsh_layer(num_heads=HEADS, **options):
+def make_layer(shape, num_heads=HEADS, **options):
+    """Our LSH layer, built for a shape."""
     import keras_reformer
 
     options = {"num_hashes": HASHES, "causal": True, "seed": 1} | options
-    return keras_reformer.LSHSelfAttention(
+    layer = keras_reformer.LSHSelfAttention(
         num_heads, HEAD_SIZE, chunk_length=CHUNK, **options
     )
-
-
-def make_layer(shape, **options):
-    """Our LSH layer, built for a shape."""
-    layer = lsh_layer(**options)
     layer.build(shape)
     return layer
+
+
+def _shape(case):
+    return case["batch"], case["length"], WIDTH
 
 
 def lsh_step(case, jit_compile=True, **options):
@@ -140,21 +164,14 @@ def _torch_sdpa(case):
 
 def _transformers(case):
     import torch
-    from transformers import ReformerConfig
     from transformers.models.reformer import modeling_reformer
 
-    config = ReformerConfig(
+    config = language_model.published_config(
+        case["length"],
+        case.get("num_buckets"),
         hidden_size=WIDTH,
         num_attention_heads=HEADS,
         attention_head_size=HEAD_SIZE,
-        num_hashes=HASHES,
-        num_buckets=case.get("num_buckets")
-        or measuring.call_elsewhere(language_model.num_buckets, case["length"]),
-        lsh_attn_chunk_length=CHUNK,
-        lsh_num_chunks_before=1,
-        lsh_num_chunks_after=0,
-        lsh_attention_probs_dropout_prob=0.0,
-        is_decoder=True,
     )
     attention = modeling_reformer.LSHSelfAttention(config)
     output = torch.nn.Linear(WIDTH, WIDTH, bias=False)
@@ -210,20 +227,6 @@ def _wait(tensor):
     tensor.flatten()[:1].numpy()
 
 
-# === How far ===
-
-
-def _scores(case):
-    """All pairs of tokens, once for each head."""
-    return 4 * case["batch"] * HEADS * case["length"] ** 2
-
-
-def _rotated(case):
-    """Hashes all buckets at once: a column each for every token and round."""
-    tokens = case["batch"] * case["length"]
-    return 4 * tokens * HEADS * HASHES * (case["length"] // CHUNK)
-
-
 OURS = "ours, XLA"
 _IN_MODELS = {"query_key_kernel_size": 2, "center_hashes": True}
 CONTENDERS = {
@@ -232,18 +235,22 @@ CONTENDERS = {
     "ours, no XLA": Contender(functools.partial(lsh_step, jit_compile=False)),
     "ours, exact": Contender(_exact_step, quadratic_time=True),
     "keras MultiHeadAttention": Contender(
-        _keras_step, ours=False, largest_array=_scores
+        _keras_step,
+        ours=False,
+        # Scores of all pairs of tokens, once for each head.
+        largest_array=lambda length: 4 * HEADS * length**2,
     ),
     "torch sdpa": Contender(
         _torch_sdpa, ("torch",), ours=False, quadratic_time=True
     ),
-    "transformers Reformer": Contender(
-        _transformers, ("torch", "transformers"), ours=False
-    ),
+    "transformers Reformer": Contender(_transformers, **PUBLISHED),
     "reformer-pytorch": Contender(
         _reformer_pytorch,
         ("torch", "reformer_pytorch"),
         ours=False,
-        largest_array=_rotated,
+        # Hashes all buckets at once: of every token and round a column each.
+        largest_array=lambda length: (
+            4 * HEADS * HASHES * length * (length // CHUNK)
+        ),
     ),
 }

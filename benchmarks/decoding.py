@@ -2,13 +2,9 @@
 
     python benchmarks/run.py decoding [--lengths 1024 4096 16384 65536]
 
-A language model of 6 blocks (width 256, 4 heads, local and LSH attention in
-turn, chunks of 64, 4 rounds) continues one sequence greedily. A prompt as
-long as the context fills the cache; then some tokens are timed, together.
-"ours" is `generate`'s loop as a graph, "ours, XLA" compiled. "exact attention"
-is the same loop and model with attention to every cached token, "no cache" a
-compiled full pass for each token, and `transformers` a step of its Reformer
-with its cache of buckets.
+A language model continues one sequence greedily. A prompt as long as the
+context fills the cache; then some tokens are timed, together. "ours" is
+`generate`'s loop as a graph, "ours, XLA" compiled.
 
 Steps of `generate` cannot be timed apart from its prompt through the model's
 public method, so this takes the loop of `keras_reformer.generation`, by the
@@ -21,7 +17,7 @@ import contenders
 import language_model
 import measuring
 import reporting
-from contenders import Contender
+from contenders import PUBLISHED, Contender
 from language_model import FEED_FORWARD, HEADS, VOCABULARY, WIDTH
 
 OURS, NO_CACHE = "ours, XLA", "no cache, XLA"
@@ -29,9 +25,6 @@ TRANSFORMERS = "transformers Reformer"
 TOKENS = 32
 # A full pass, or a step that sees everything, is measured up to here.
 LONGEST = {NO_CACHE: 16384, TRANSFORMERS: 16384}
-
-
-# === Steps ===
 
 
 def build(case):
@@ -148,9 +141,7 @@ CONTENDERS = {
     "ours": Contender(functools.partial(cached_step, jit_compile=False)),
     "exact attention, XLA": Contender(exact_step),
     NO_CACHE: Contender(full_pass_step),
-    TRANSFORMERS: Contender(
-        transformers_step, ("torch", "transformers"), ours=False
-    ),
+    TRANSFORMERS: Contender(transformers_step, **PUBLISHED),
 }
 KEYS = ("length", "contender")
 OPTIONS = {
@@ -176,33 +167,26 @@ def work(case):
     return found
 
 
-# === Table and picture ===
-
-
 def tables(records, options):
     """Milliseconds of a token, and how many times those of ours."""
     names = list(dict.fromkeys(record["contender"] for record in records))
     rows = []
-    for (length,), summaries in measuring.nest(records, KEYS).items():
-        ours = summaries.get(OURS, {}).get("seconds")
-        row = [f"{length:,}"]
-        for name in names:
-            seconds = summaries.get(name, {}).get("seconds")
-            times = reporting.ratio(seconds, ours)
-            row.append(f"{1e3 * seconds:.2f} ({times})" if seconds else "")
-        rows.append(row)
+    for context, members in reporting.titled(records, "{length:,}"):
+        medians = measuring.medians(members, ["contender"])
+        seconds = {each["contender"]: each["seconds"] for each in medians}
+        row = dict.fromkeys(names, "")
+        for name, each in seconds.items():
+            times = reporting.ratio(each, seconds.get(OURS))
+            row[name] = f"{1e3 * each:.2f} ({times})"
+        rows.append([context, *row.values()])
     yield "ms a token (times ours, XLA)", ["context", *names], rows
 
 
 def plot(records, options):
     """Time of a token against the context."""
-    figure, panels = reporting.make_panels(1, 1, 6)
-    reporting.draw_lines(
-        panels[0, 0],
-        reporting.curves(records, ["contender"], "length", "seconds", 1e3),
-        logarithmic="xy",
-        xlabel="tokens of context",
-        ylabel="ms a token",
-    )
+    lines = reporting.curves(records, "{contender}", "length", "seconds", 1e3)
+    labels = {"xlabel": "tokens of context", "ylabel": "ms a token"}
+    panel = {"lines": lines, "logarithmic": "xy", **labels}
+    figure = reporting.picture([[panel]], width=6)
     figure.legend(fontsize="small", loc="outside upper center", ncols=2)
     return figure

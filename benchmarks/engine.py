@@ -61,22 +61,12 @@ def work(case):
 
 def tables(records, options):
     """A table for every shape, its title with the ratio."""
-    places = ("allocator", "depth", "length", "contender")
-    found = measuring.nest(records, places)
-    for (allocator, depth, length), summaries in found.items():
-        ratio = reporting.ratio(
-            *(summaries[name]["seconds"] for name in CONTENDERS)
-        )
-        yield reporting.contender_table(
-            f"{length:,} tokens, {depth} blocks, {allocator} allocator; "
-            f"engine / TensorFlow: time {ratio}",
-            summaries,
-            ENGINE,
-            length,
-            {
-                "s/step": "{seconds:.3f}",
-                "tokens/s": "{rate:.0f}",
-                "peak growth, MiB": "{growth:.0f}",
-                "first step, s": "{first:.1f}",
-            },
-        )
+
+    def note(found):
+        times = (found[name]["seconds"] for name in CONTENDERS)
+        return f"; engine / TensorFlow: time {reporting.ratio(*times)}"
+
+    title = "{length:,} tokens, {depth} blocks, {allocator} allocator"
+    return contenders.tables(
+        records, title, ENGINE, contenders.STEP_COLUMNS, note
+    )

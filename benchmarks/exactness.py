@@ -2,39 +2,38 @@
 
     python benchmarks/run.py exactness
 
-Prints, for a stack of local and LSH blocks with dropout 0.1 everywhere,
-
-- the largest relative difference between gradients of the reversible stack
-  and of plain backpropagation, over the input and all variables;
-- the largest difference between logits of a prefix on its own and within a
-  longer sequence, relative to the largest logit.
+Of a stack of local and LSH blocks with dropout 0.1 everywhere, the largest
+relative difference between gradients of the reversible stack and of plain
+backpropagation, over the input and all variables; and of logits of a prefix on
+its own and within a longer sequence, relative to the largest logit.
 """
 
 import keras
 import language_model
-import measuring
 import numpy as np
-import reporting
+import steps
 import tensorflow as tf
 
 import keras_reformer
 from keras_reformer import PreNormalization
 
 KEYS = ("depth", "length")
-OPTIONS = {"depths": [2, 6, 12], "length": 1021}
-QUICK = {"depths": [2], "length": 67}
-
-
-def cases(options):
-    return measuring.grid(depth=options.depths, length=[options.length])
+OPTIONS = {"depths": ([2, 6, 12], "", [2]), "length": (1021, "", 67)}
+AXES = {"depth": "depths", "length": "length"}
+TABLE = (
+    "largest relative differences, float32",
+    {
+        "blocks": "{depth}",
+        "gradients": "{gradients:.1e}",
+        "prefixes": "{prefixes:.1e}",
+    },
+)
 
 
 def work(case):
-    depth, length = case["depth"], case["length"]
-    return {
-        "gradients": gradient_difference(depth, length),
-        "prefixes": prefix_difference(depth, length),
-    }
+    sizes = case["depth"], case["length"]
+    gradients, prefixes = gradient_difference(*sizes), prefix_difference(*sizes)
+    return {"gradients": gradients, "prefixes": prefixes}
 
 
 def stack(depth, recompute):
@@ -56,16 +55,6 @@ def stack(depth, recompute):
     return keras_reformer.ReversibleSequence(blocks, recompute=recompute)
 
 
-@tf.function(autograph=False, jit_compile=True)
-def gradients(layer, inputs):
-    """Gradients by the input and by each variable."""
-    values = [variable.value for variable in layer.trainable_variables]
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        loss = tf.reduce_sum(tf.sin(layer(inputs, training=True)))
-    return tape.gradient(loss, [inputs, *values])
-
-
 def gradient_difference(depth, length):
     """Largest relative difference of reversible and plain gradients."""
     reversible, plain = stack(depth, True), stack(depth, False)
@@ -73,9 +62,12 @@ def gradient_difference(depth, length):
     for layer in (reversible, plain):
         layer.build((1, length, 32))
     plain.set_weights(reversible.get_weights())
-    pairs = zip(
-        gradients(reversible, inputs), gradients(plain, inputs), strict=True
-    )
+
+    def gradients(layer):
+        function = steps.gradients(layer, lambda y: tf.reduce_sum(tf.sin(y)))
+        return tf.function(function, autograph=False, jit_compile=True)(inputs)
+
+    pairs = zip(gradients(reversible), gradients(plain), strict=True)
     return max(float(tf.norm(a - b) / tf.norm(b)) for a, b in pairs)
 
 
@@ -90,13 +82,3 @@ def prefix_difference(depth, length):
         prefix = model.predict(token_ids[:, :end], verbose=0)
         worst = max(worst, np.abs(prefix - whole[:, :end]).max())
     return float(worst / np.abs(whole).max())
-
-
-def tables(records, options):
-    columns = {
-        "blocks": "{depth}",
-        "gradients": "{gradients:.1e}",
-        "prefixes": "{prefixes:.1e}",
-    }
-    title = "largest relative differences, float32"
-    yield title, *reporting.rows(records, columns)

@@ -2,17 +2,16 @@
 
     python benchmarks/run.py half_million [--data FILE] [--steps 3] [--xla 1]
 
-Trains a byte-level model of 6 blocks (local and LSH attention in turn, width
-256, 2 heads of 64, feed-forward 512) on windows of 524,288 bytes with Adam,
-in a process of its own, and prints each step's loss and seconds and the
-process's greatest resident size ever. `--data` takes what `keras-reformer
-train` does; the sources of Python's own standard library are the default.
+Prints each step's loss and seconds and the process's greatest resident size
+ever. `--data` takes what `keras-reformer train` does; the sources of Python's
+own standard library are the default.
 """
 
 import itertools
 import time
 
 import measuring
+import reporting
 
 LENGTH = 524288
 MODEL = {
@@ -26,18 +25,13 @@ MODEL = {
 }
 KEYS = ("length", "xla")
 DEFAULTS = {"allocators": ["default"]}
-QUICK = {"length": 128, "steps": 2}
 OPTIONS = {
     "data": ("python", "a file, a folder, or python"),
-    "length": LENGTH,
-    "steps": 3,
+    "length": (LENGTH, "", 128),
+    "steps": (3, "", 2),
     "learning_rate": 1e-3,
     "xla": (0, "1 compiles the steps"),
 }
-
-
-def cases(options):
-    return [{name: getattr(options, name) for name in OPTIONS}]
 
 
 def work(case):
@@ -79,15 +73,16 @@ def work(case):
 
 
 def tables(records, options):
+    columns = {"step": "{step}", "loss, nats": "{loss:.4f}", "s": "{s:.1f}"}
     for record in records:
-        steps = zip(record["losses"], record["seconds"], strict=True)
-        yield (
+        title = (
             f"{record['length']:,} tokens, {record['parameters']:,} "
             f"parameters, {'XLA' if record['xla'] else 'no XLA'}: "
-            f"peak of the process {record['peak'] / 1024:.2f} GiB",
-            ("step", "loss, nats", "s"),
-            [
-                (index, f"{loss:.4f}", f"{seconds:.1f}")
-                for index, (loss, seconds) in enumerate(steps, 1)
-            ],
+            f"peak of the process {record['peak'] / 1024:.2f} GiB"
         )
+        found = zip(record["losses"], record["seconds"], strict=True)
+        steps = [
+            {"step": index, "loss": loss, "s": seconds}
+            for index, (loss, seconds) in enumerate(found, 1)
+        ]
+        yield title, *reporting.rows(steps, columns)

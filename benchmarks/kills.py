@@ -2,11 +2,8 @@
 
     python benchmarks/run.py kills [--kills 20] [--seed 0]
 
-Trains as `keras-reformer train` does, once undisturbed; then it starts the
-same run again and again, ends it by `kill -9`, goes on as `--resume` does,
-and compares every variable of model and optimizer, and the log, with the
-undisturbed run's. Odd kills come at a random moment, even ones at a random
-moment after a file of a random checkpoint was begun.
+Odd kills come at a random moment, even ones at a random moment after a file of
+a random checkpoint was begun.
 
 Each run is a process of its own, forked from one that has imported
 TensorFlow and computed nothing. Takes what the command does between reading
@@ -17,7 +14,6 @@ would export and prove a model after each of the runs.
 import contextlib
 import csv
 import multiprocessing
-import os
 import pathlib
 import random
 import tempfile
@@ -45,17 +41,11 @@ SETTINGS = {
 # The longest that a file of a checkpoint takes, roughly.
 LONGEST_WRITE = 0.03
 KEYS = ("kills", "seed")
-OPTIONS = {"kills": 20, "seed": 0}
-QUICK = {"kills": 2}
-
-
-def cases(options):
-    return [{"kills": options.kills, "seed": options.seed}]
+OPTIONS = {"kills": (20, "", 2), "seed": 0}
 
 
 def work(case):
     """Rows of all kills, and the seconds of an undisturbed run."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     chance = random.Random(case["seed"])
     with tempfile.TemporaryDirectory() as output:
         runs = Runs(pathlib.Path(output))
@@ -70,10 +60,7 @@ def work(case):
     return {"undisturbed": seconds, "rows": rows}
 
 
-# === Runs ===
-
-
-def fit(output, name, resume, out):
+def fit(output, name, resume):
     """What each process does: the training of the command."""
     from keras_reformer.commands import train
     from keras_reformer.commands.config import TrainingConfig
@@ -82,9 +69,10 @@ def fit(output, name, resume, out):
     config = TrainingConfig(
         **SETTINGS, output=str(output), name=name, resume=resume
     )
-    folder = RunFolder(os.path.join(config.output, config.name))
-    with open(out, "w") as file, contextlib.redirect_stdout(file):
-        train.fit_model(config, train.read_data(config), folder)
+    out = output / f"{name}.txt"
+    with out.open("w") as file, contextlib.redirect_stdout(file):
+        corpus = train.read_data(config)
+        train.fit_model(config, corpus, RunFolder(str(output / name)))
 
 
 class Runs:
@@ -96,10 +84,8 @@ class Runs:
         self.context.set_forkserver_preload(["keras_reformer.commands.train"])
 
     def start(self, name, resume=False):
-        out = self.output / f"{name}.txt"
-        process = self.context.Process(
-            target=fit, args=(self.output, name, resume, out)
-        )
+        arguments = self.output, name, resume
+        process = self.context.Process(target=fit, args=arguments)
         process.start()
         return process
 
@@ -122,9 +108,9 @@ class Runs:
         with np.load(self.output / name / "checkpoint.npz") as arrays:
             names = sorted(set(arrays.files) - {"about"})
             variables = [arrays[each].tobytes() for each in names]
-        with open(self.output / name / "log.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return variables, [(row["step"], row["val_loss"]) for row in rows]
+        with (self.output / name / "log.csv").open(newline="") as file:
+            rows = [(x["step"], x["val_loss"]) for x in csv.DictReader(file)]
+        return variables, rows
 
 
 def kill_while_writing(runs, name, process, number, delay):

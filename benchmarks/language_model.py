@@ -46,11 +46,12 @@ def rotation_columns(length, scope="bucket"):
 def published(depth, length, threads, **options):
     """`ReformerModelWithLMHead` of the same shape, without dropout."""
     import torch
-    from transformers import ReformerConfig, ReformerModelWithLMHead
+    from transformers import ReformerModelWithLMHead
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    config = ReformerConfig(
+    config = published_config(
+        length,
         attn_layers=[("local", "lsh")[i % 2] for i in range(depth)],
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
@@ -58,21 +59,30 @@ def published(depth, length, threads, **options):
         attention_head_size=WIDTH // HEADS,
         feed_forward_size=FEED_FORWARD,
         hidden_act="gelu",
-        is_decoder=True,
         max_position_embeddings=length,
         axial_pos_shape=near_square(length),
         axial_pos_embds_dim=[WIDTH // 4, WIDTH - WIDTH // 4],
+        use_cache=False,
+        **options,
+    )
+    return ReformerModelWithLMHead(config)
+
+
+def published_config(length, buckets=None, **options):
+    """Of transformers: rounds, chunks and, unless given, buckets of ours."""
+    from transformers import ReformerConfig
+
+    return ReformerConfig(
+        is_decoder=True,
         num_hashes=HASHES,
-        num_buckets=measuring.call_elsewhere(num_buckets, length),
+        num_buckets=buckets or measuring.call_elsewhere(num_buckets, length),
         lsh_attn_chunk_length=CHUNK,
         local_attn_chunk_length=CHUNK,
         hidden_dropout_prob=0.0,
         lsh_attention_probs_dropout_prob=0.0,
         local_attention_probs_dropout_prob=0.0,
-        use_cache=False,
         **options,
     )
-    return ReformerModelWithLMHead(config)
 
 
 def near_square(length):

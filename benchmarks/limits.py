@@ -2,12 +2,10 @@
 
     python benchmarks/run.py limits [--lengths 4096 65536] [--measured FILE]
 
-Measures the rates of one large float32 product, of many small ones in the
-shapes and layouts of windowed attention, and of copying; the fastest of all
-tries counts. The bound of a layer is the time of its products at those rates.
-Sorting, softmax, gathers and all other traffic come for free, except that one
-column says what copying takes, which products may overlap. `--measured` takes
-what `run.py attention --json` stored and says how far ours is from the bound.
+The rates of one large float32 product, of many small ones in the shapes and
+layouts of windowed attention, and of copying, the fastest of all tries; and the
+time of a layer's products at those rates. `--measured` takes what `run.py
+attention --json` stored and says how far ours is from that bound.
 """
 
 import pathlib
@@ -43,19 +41,12 @@ MANY = 512
 COPIED = 2**28
 KEYS = ("name",)
 DEFAULTS = {"repeats": 20, "rounds": 2}
-QUICK = {"lengths": [1024], "names": [LARGE, COPY]}
 OPTIONS = {
-    "names": [*SHAPES, COPY],
-    "lengths": [1024, 4096, 16384, 65536, 131072],
+    "names": ([*SHAPES, COPY], "", [LARGE, COPY]),
+    "lengths": ([1024, 4096, 16384, 65536, 131072], "of the bounds", [1024]),
     "measured": (pathlib.Path, "raw results of attention"),
 }
-
-
-# === Rates ===
-
-
-def cases(options):
-    return measuring.grid(name=options.names)
+AXES = {"name": "names"}
 
 
 def work(case):
@@ -109,9 +100,6 @@ def unit(name):
     return "GB/s" if name == COPY else "GFLOP/s"
 
 
-# === Bounds ===
-
-
 def bound(length, mode, rates):
     """Seconds of a layer's parts at a length, batch 1."""
     passes, gathers = (1, 3) if mode == "forward" else (3, 8)
@@ -137,46 +125,32 @@ def bound(length, mode, rates):
 def tables(records, options):
     """The rates, then the bounds for each mode."""
     rates = best_rates(records)
-    yield (
-        "rates",
-        ("what", "rate", "unit"),
-        [(name, f"{rate:.1f}", unit(name)) for name, rate in rates.items()],
-    )
+    header = "what", "rate", "unit"
+    rows = [(name, f"{rate:.1f}", unit(name)) for name, rate in rates.items()]
+    yield "rates", header, rows
     if set(rates) < {*SHAPES, COPY}:
         return
     rates = {name: rate * 1e9 for name, rate in rates.items()}
     measured = load_measured(options.measured)
     header = ("length", *PARTS, "bound, s", "copies, s", "ours, s")
     for mode in contenders.MODES:
-        rows = [
-            row(
-                length, bound(length, mode, rates), measured.get((length, mode))
-            )
-            for length in options.lengths
-        ]
+        rows = []
+        for length in options.lengths:
+            *products, copies = bound(length, mode, rates).values()
+            total, ours = sum(products), measured.get((length, mode))
+            seconds = *products, total, copies, ours
+            cells = ["" if x is None else f"{x:.4f}" for x in seconds]
+            rows.append((length, *cells, reporting.ratio(ours, total)))
         yield f"bound, {mode}", (*header, "ours / bound"), rows
-
-
-def row(length, parts, ours):
-    """A length's row, with ours where it was measured."""
-    *products, copies = parts.values()
-    total = sum(products)
-    cells = [f"{seconds:.4f}" for seconds in (*products, total, copies)]
-    ours_cell = f"{ours:.4f}" if ours else ""
-    return length, *cells, ours_cell, reporting.ratio(ours, total)
 
 
 def load_measured(path):
     """Seconds of our layer by length and mode, batch 1."""
-    chosen = [
-        record
-        for record in measuring.load_json([path] if path else [])
-        if record["contender"] == contenders.OURS
-        and record["allocator"] == "generous"
-        and record["batch"] == 1
-    ]
-    summaries = measuring.group(chosen, ("length", "mode"))
-    return {key: summary["seconds"] for key, summary in summaries.items()}
+    wanted = {"contender": contenders.OURS, "allocator": "generous", "batch": 1}
+    records = measuring.load_json([path] if path else [])
+    chosen = [each for each in records if wanted.items() <= each.items()]
+    medians = measuring.medians(chosen, ("length", "mode"))
+    return {(each["length"], each["mode"]): each["seconds"] for each in medians}
 
 
 def plot(records, options):

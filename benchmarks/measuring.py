@@ -30,14 +30,8 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 WORKER = pathlib.Path(__file__).parent / "worker.py"
 PACKAGES = (
-    "keras-reformer",
-    "keras",
-    "tensorflow",
-    "tensorflow-cpu",
-    "torch",
-    "transformers",
-    "reformer-pytorch",
-    "numpy",
+    *("keras-reformer", "keras", "tensorflow", "tensorflow-cpu"),
+    *("torch", "transformers", "reformer-pytorch", "numpy"),
 )
 # "generous" keeps freed memory in the process: glibc else returns large
 # blocks to the system at once, and every step faults them in again.
@@ -64,11 +58,8 @@ def environment(case, tree):
 
     `tree` is the checkout whose package is measured.
     """
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("MALLOC_")
-    }
+    names = (name for name in os.environ if not name.startswith("MALLOC_"))
+    inherited = {name: os.environ[name] for name in names}
     path = [str(tree), *filter(None, [inherited.get("PYTHONPATH")])]
     threads = str(case["threads"])
     return {
@@ -311,12 +302,13 @@ def group(records, keys):
     return {place: summarize(members) for place, members in found.items()}
 
 
-def nest(records, keys):
-    """Summaries by all keys but the last, then by the last."""
-    found = {}
-    for (*place, last), summary in group(records, keys).items():
-        found.setdefault(tuple(place), {})[last] = summary
-    return found
+def medians(records, keys):
+    """For all that agree in `keys` one record, in the order first met.
+
+    It holds the first one's values and, of what was found, the medians.
+    """
+    found = split(records, keys).values()
+    return [members[0] | summarize(members) for members in found]
 
 
 def save_json(path, records):

@@ -2,12 +2,6 @@
 
     python benchmarks/run.py memory [--sweep depth rounds] [--length 16384]
 
-A case tells its process's greatest resident size ever, the size just before
-the first step, and what a step needs: after the first, freed memory goes back
-to the system and the peak is reset, and the peak of further steps counts, less
-the size before the first. Where the system cannot reset a peak, that of all
-steps stands for it.
-
 `depth` is measured at a quarter of the length too: what does not depend on the
 length cancels out in the difference. `optimizer` is what Keras's Adam does in
 such a step, `rounds` one LSH layer, `vocabulary` the loss and its gradients,
@@ -15,6 +9,8 @@ whose own size is taken off, and `length` a train step of few blocks.
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import contenders
 import language_model
@@ -31,7 +27,7 @@ BYTES_OF_PARAMETER = 4 * 4
 
 def work(case):
     """Sizes of this process in MiB, before and during a few steps."""
-    step, about = STEPS[case["sweep"]](case)
+    step, about = SWEEPS[case["sweep"]].make(case)
     found = measuring.measure(step, case["repeats"], needs=True)
     less = about.pop("less", 0)
     sizes = {name: found[name] - less for name in ("growth", "needs")}
@@ -129,86 +125,76 @@ def loss_step(case):
 
 # === Cases ===
 
-STEPS = {
-    "depth": train_step,
-    "quarter": train_step,
-    "optimizer": optimizer_step,
-    "rounds": layer_step,
-    "vocabulary": loss_step,
-    "length": train_step,
-}
-AXES = {
-    "depth": "blocks",
-    "optimizer": "blocks",
-    "rounds": "rounds",
-    "vocabulary": "vocabulary",
-    "length": "length",
-}
-TITLES = {
-    "depth": "Train step against depth, {length:,} tokens",
-    "optimizer": "Keras's Adam alone, on the variables of the same model",
-    "rounds": "One LSH layer against rounds, {length:,} tokens",
-    "vocabulary": (
-        "Loss against vocabulary, {tokens:,} tokens; growth and need "
-        "less the gradients' own size"
+
+class Sweep(NamedTuple):
+    """What is measured along an axis, and the title of its table."""
+
+    make: Callable
+    axis: str
+    title: str = ""
+
+
+SWEEPS = {
+    "depth": Sweep(
+        train_step, "blocks", "Train step against depth, {length:,} tokens"
     ),
-    "length": "Train step of {blocks} blocks against length",
+    # Depth at a quarter of the length.
+    "quarter": Sweep(train_step, "blocks"),
+    "optimizer": Sweep(
+        optimizer_step,
+        "blocks",
+        "Keras's Adam alone, on the variables of the same model",
+    ),
+    "rounds": Sweep(
+        layer_step, "rounds", "One LSH layer against rounds, {length:,} tokens"
+    ),
+    "vocabulary": Sweep(
+        loss_step,
+        "vocabulary",
+        "Loss against vocabulary, {tokens:,} tokens; growth and need "
+        "less the gradients' own size",
+    ),
+    "length": Sweep(
+        train_step, "length", "Train step of {blocks} blocks against length"
+    ),
 }
+SHOWN = [name for name, sweep in SWEEPS.items() if sweep.title]
 KEYS = ("sweep", "recompute", "xla", "blocks", "rounds", "vocabulary", "length")
 DEFAULTS = {"allocators": ["default"], "repeats": 2}
 OPTIONS = {
-    "sweep": list(AXES),
-    "length": (16384, "of depth, optimizer and rounds"),
-    "depths": [4, 12],
-    "recompute": ([1, 0], "of depth: reversible, plain or both"),
-    "hashes": ([2, 8], "of rounds"),
-    "vocabularies": [320, 32000],
-    "tokens": (65536, "of vocabulary"),
-    "lengths": [4096, 16384, 65536],
-    "length_blocks": (2, "blocks of length"),
-    "width": (256, "of the models"),
-    "xla": ([int], "0, 1 or both; default both, and without for length"),
-}
-QUICK = {
-    "length": 256,
-    "depths": [1, 2],
-    "recompute": [1],
-    "hashes": [1],
-    "vocabularies": [30],
-    "tokens": 64,
-    "lengths": [64],
-    "length_blocks": 1,
-    "width": 16,
-    "xla": [0],
+    "sweep": SHOWN,
+    "length": (16384, "of depth, optimizer and rounds", 256),
+    "depths": ([4, 12], "", [1, 2]),
+    "recompute": ([1, 0], "of depth: reversible, plain or both", [1]),
+    "hashes": ([2, 8], "of rounds", [1]),
+    "vocabularies": ([320, 32000], "", [30]),
+    "tokens": (65536, "of vocabulary", 64),
+    "lengths": ([4096, 16384, 65536], "", [64]),
+    "length_blocks": (2, "blocks of length", 1),
+    "width": (256, "of the models", 16),
+    "xla": ([int], "0, 1 or both; default both, and without for length", [0]),
 }
 
 
 def cases(options):
     """All cases of the sweeps asked for, depth at a quarter of the length."""
     model = {"recompute": [True], "width": [options.width]}
-    at_length = {"length": [options.length]}
-    depth = {**model, "blocks": options.depths, **at_length}
-    reversible = {"recompute": list(map(bool, options.recompute))}
+    depth = {**model, "blocks": options.depths, "length": [options.length]}
+    both = depth | {"recompute": list(map(bool, options.recompute))}
+    vocabulary = {"vocabulary": options.vocabularies}
+    few = {"blocks": [options.length_blocks], "length": options.lengths}
     axes = {
-        "depth": depth | reversible,
-        "quarter": depth | reversible | {"length": [options.length // 4]},
+        "depth": both,
+        "quarter": both | {"length": [options.length // 4]},
         "optimizer": depth,
-        "rounds": {"rounds": options.hashes, **at_length},
-        "vocabulary": {
-            "vocabulary": options.vocabularies,
-            "tokens": [options.tokens],
-        },
-        "length": {
-            **model,
-            "blocks": [options.length_blocks],
-            "length": options.lengths,
-        },
+        "rounds": {"rounds": options.hashes, "length": [options.length]},
+        "vocabulary": vocabulary | {"tokens": [options.tokens]},
+        "length": model | few,
     }
     for sweep in options.sweep:
         flags = options.xla or ([0] if sweep == "length" else [0, 1])
         xla = list(map(bool, flags))
-        names = ["depth", "quarter"] if sweep == "depth" else [sweep]
-        for name in names:
+        for name in ["depth", "quarter"] if sweep == "depth" else [sweep]:
             yield from measuring.grid(sweep=[name], xla=xla, **axes[name])
 
 
@@ -217,128 +203,108 @@ def cases(options):
 
 def series(records, sweep):
     """By variant, the medians of a sweep by the values of its axis."""
+    axis = SWEEPS[sweep].axis
     mine = [record for record in records if record["sweep"] == sweep]
-    axis = AXES.get(sweep, "blocks")
+    mine.sort(key=lambda record: record[axis])
     found = {}
-    places = measuring.group(mine, ("recompute", "xla", axis))
-    for (recompute, xla, x), medians in places.items():
-        name = "XLA" if xla else "no XLA"
+    for each in measuring.medians(mine, ("recompute", "xla", axis)):
+        name = "XLA" if each["xla"] else "no XLA"
         if sweep in ("depth", "quarter"):
-            name = f"{'reversible' if recompute else 'plain'}, {name}"
-        found.setdefault(name, {})[x] = medians
-    return {name: dict(sorted(line.items())) for name, line in found.items()}
+            name = f"{'reversible' if each['recompute'] else 'plain'}, {name}"
+        found.setdefault(name, {})[each[axis]] = {**each, "name": name}
+    return found
+
+
+def growths(records):
+    """Medians of depth, with how the need `grew` from a quarter's."""
+    whole, quarter = series(records, "depth"), series(records, "quarter")
+    return {
+        name: {
+            n: {**line[n], "grew": line[n]["needs"] - quarter[name][n]["needs"]}
+            for n in line
+            if n in quarter.get(name, {})
+        }
+        for name, line in whole.items()
+    }
 
 
 def tables(records, options):
     """A table for every sweep that ran, and one more for depth."""
-    for sweep, axis in AXES.items():
-        rows = [
-            row(name, x, medians, next(iter(line.values())))
-            for name, line in series(records, sweep).items()
-            for x, medians in line.items()
+    for sweep in SHOWN:
+        axis = SWEEPS[sweep].axis
+        model = "model" if sweep in ("depth", "length") else "compiled with"
+        columns = [
+            (model, "{name}"),
+            (axis, f"{{{axis}}}"),
+            ("peak, MiB", "{peak:.0f}"),
+            ("before first step", "{before:.0f}"),
+            ("peak growth", "{growth:.0f}"),
+            ("to the first", "{growth/}"),
+            ("a step needs", "{needs:.0f}"),
+            ("to the first", "{needs/}"),
         ]
-        header = (
-            "model" if sweep in ("depth", "length") else "compiled with",
-            axis,
-            "peak, MiB",
-            "before first step",
-            "peak growth",
-            "to the first",
-            "a step needs",
-            "to the first",
-        )
+        rows = []
+        for line in series(records, sweep).values():
+            medians = list(line.values())
+            header, cells = reporting.rows(medians, columns, medians[0])
+            rows += cells
         if rows:
             first = next(each for each in records if each["sweep"] == sweep)
-            yield TITLES[sweep].format(**first), header, rows
+            yield SWEEPS[sweep].title.format(**first), header, rows
     yield from block_table(records)
-
-
-def row(name, x, medians, first):
-    cells = [name, x]
-    for size in ("peak", "before", "growth", "needs"):
-        cells.append(f"{medians[size]:.0f}")
-        if size in ("growth", "needs"):
-            cells.append(reporting.ratio(medians[size], first[size]))
-    return cells
-
-
-def length_growths(records):
-    """By variant and depth, how a step's need grows with the length."""
-    quarter = series(records, "quarter")
-    return {
-        name: {
-            blocks: medians["needs"] - quarter[name][blocks]["needs"]
-            for blocks, medians in line.items()
-            if blocks in quarter.get(name, {})
-        }
-        for name, line in series(records, "depth").items()
-    }
 
 
 def block_table(records):
     """What each added block costs, beside what its parameters take."""
-    columns = {
-        "model": "{name}",
-        "growth of the need with the length, MiB": "{growths}",
-        "of it per added block": "{growth}",
-        "whole peak per added block": "{peak}",
-        "Adam's alone": "{adam}",
-        "need per added block": "{needs}",
-        "parameters of a block x 16 bytes": "{parameters:.1f}",
-    }
-    whole, adam = series(records, "depth"), series(records, "optimizer")
-    rows = [
-        {
-            "name": name,
-            "growths": ", ".join(f"{n}: {x:.0f}" for n, x in found.items()),
-            "growth": per_block(found),
-            "peak": size_per_block(whole[name], "peak"),
-            "adam": size_per_block(adam.get(name.split(", ")[1], {}), "peak"),
-            "needs": size_per_block(whole[name], "needs"),
-            "parameters": whole[name][max(found)]["block_parameters"]
-            * BYTES_OF_PARAMETER
-            / MIB,
-        }
-        for name, found in length_growths(records).items()
-        if len(found) > 1
-    ]
+    adam, rows = series(records, "optimizer"), []
+    for name, line in growths(records).items():
+        if len(line) > 1:
+            grew = [f"{n}: {each['grew']:.0f}" for n, each in line.items()]
+            parameters = line[max(line)]["block_parameters"]
+            row = (
+                *(name, ", ".join(grew), per_block(line, "grew")),
+                per_block(line, "peak"),
+                per_block(adam.get(name.split(", ")[1], {}), "peak"),
+                per_block(line, "needs"),
+                f"{parameters * BYTES_OF_PARAMETER / MIB:.1f}",
+            )
+            rows.append(row)
+    header = (
+        "model",
+        "growth of the need with the length, MiB",
+        "of it per added block",
+        "whole peak per added block",
+        "Adam's alone",
+        "need per added block",
+        "parameters of a block x 16 bytes",
+    )
     if rows:
-        title = "From a quarter of the length to the whole"
-        yield title, *reporting.rows(rows, columns)
+        yield "From a quarter of the length to the whole", header, rows
 
 
-def size_per_block(line, size):
-    return per_block({blocks: each[size] for blocks, each in line.items()})
-
-
-def per_block(sizes):
+def per_block(line, size):
     """Growth from the least to the largest depth; empty without two."""
-    if len(sizes) < 2:
+    if len(line) < 2:
         return ""
-    least, most = min(sizes), max(sizes)
-    return f"{(sizes[most] - sizes[least]) / (most - least):.1f}"
+    least, most = min(line), max(line)
+    return f"{(line[most][size] - line[least][size]) / (most - least):.1f}"
 
 
 def plot(records, options):
     """One panel for each sweep that ran."""
-    found = {sweep: curves(records, sweep) for sweep in AXES}
-    found = {sweep: lines for sweep, lines in found.items() if lines}
-    figure, panels = reporting.make_panels(1, len(found), 4.5)
-    for panel, (sweep, lines) in zip(panels[0], found.items(), strict=True):
-        what = "growth of the need with the length"
-        what = what if sweep == "depth" else "a step needs"
-        labels = {"xlabel": AXES[sweep], "ylabel": f"{what} (MiB)"}
-        points = {name: list(line.items()) for name, line in lines.items()}
-        reporting.draw_lines(panel, points, title=sweep, **labels)
-        panel.legend(fontsize="small")
-    return figure
-
-
-def curves(records, sweep):
-    """By variant, what a panel shows by the values of its axis."""
-    if sweep == "depth":
-        return {k: line for k, line in length_growths(records).items() if line}
-    return {
-        name: {x: medians["needs"] for x, medians in line.items()}
-        for name, line in series(records, sweep).items()
-    }
+    row = []
+    for sweep in SHOWN:
+        lines, value, what = series(records, sweep), "needs", "a step needs"
+        if sweep == "depth":
+            lines, value = growths(records), "grew"
+            what = "growth of the need with the length"
+        points = {
+            name: [(x, each[value]) for x, each in line.items()]
+            for name, line in lines.items()
+            if line
+        }
+        labels = {"xlabel": SWEEPS[sweep].axis, "ylabel": f"{what} (MiB)"}
+        panel = {"lines": points, "title": sweep, **labels}
+        if points:
+            row.append(panel | {"legend": {"fontsize": "small"}})
+    return reporting.picture([row], width=4.5)

@@ -3,11 +3,9 @@
     python benchmarks/run.py model [--lengths 4096 16384] [--rounds 2]
     python benchmarks/run.py model --lengths 4096 --depths 3 6 12
 
-A step is Adam's on the next-token loss of a language model: local and LSH
-attention in turn, chunks of 64, 4 rounds, axial positions, no dropout, one
-sequence. "plain" is ours without recomputation; `transformers` runs eagerly
-with torch's Adam. The first step holds tracing and compiling; with several
-depths a table says how it grows.
+A step is Adam's on the next-token loss of a language model. "plain" is ours
+without recomputation; `transformers` runs eagerly with torch's Adam. With
+several depths a table says how the first step grows.
 """
 
 import functools
@@ -16,12 +14,9 @@ import contenders
 import language_model
 import measuring
 import reporting
-from contenders import Contender
+from contenders import PUBLISHED, Contender
 
 OURS, PLAIN = "ours, XLA", "plain, XLA"
-
-
-# === Steps ===
 
 
 def keras_step(case, recompute=True, jit_compile=True):
@@ -60,59 +55,34 @@ CONTENDERS = {
     OURS: Contender(keras_step),
     "ours, no XLA": Contender(functools.partial(keras_step, jit_compile=False)),
     PLAIN: Contender(functools.partial(keras_step, recompute=False)),
-    "transformers Reformer": Contender(
-        torch_step, ("torch", "transformers"), ours=False
-    ),
+    "transformers Reformer": Contender(torch_step, **PUBLISHED),
 }
 KEYS = ("length", "depth", "contender")
 OPTIONS = {
-    "lengths": [4096, 16384, 65536],
-    "depths": [6],
+    "lengths": ([4096, 16384, 65536], "", [128]),
+    "depths": ([6], "", [2]),
     "contenders": list(CONTENDERS),
 }
-QUICK = {"lengths": [128], "depths": [2]}
-COLUMNS = {
-    "s/step": "{seconds:.3f}",
-    "tokens/s": "{rate:.0f}",
-    "peak growth, MiB": "{growth:.0f}",
-    "first step, s": "{first:.1f}",
-}
-DEPTH_COLUMNS = {
-    "blocks": "{blocks}",
-    "first step, s": "{first:.1f}",
-    "s/block": "{each:.2f}",
-    "to proportional": "{share:.2f}",
-}
-
+AXES = {"length": "lengths", "depth": "depths", "contender": "contenders"}
 work = functools.partial(contenders.work, CONTENDERS)
-
-
-def cases(options):
-    axes = {"length": options.lengths, "depth": options.depths}
-    return contenders.cases(CONTENDERS, options, **axes)
-
-
-# === Tables and picture ===
 
 
 def tables(records, options):
     """A table for every shape, then first steps against depth."""
-    places = ("allocator", "depth", "length", "contender")
-    found = measuring.nest(records, places)
-    for (allocator, depth, length), summaries in found.items():
-        title = f"{length:,} tokens, {depth} blocks, {allocator} allocator"
-        title += reversible_to_plain(summaries)
-        yield reporting.contender_table(title, summaries, OURS, length, COLUMNS)
-    if len({depth for _, depth, _ in found}) > 1:
+    title = "{length:,} tokens, {depth} blocks, {allocator} allocator"
+    yield from contenders.tables(
+        records, title, OURS, contenders.STEP_COLUMNS, reversible_to_plain
+    )
+    if len({record["depth"] for record in records}) > 1:
         yield from depth_tables(records)
 
 
-def reversible_to_plain(summaries):
+def reversible_to_plain(found):
     """What recomputation costs in time and saves in memory, for a title."""
-    if not {OURS, PLAIN} <= set(summaries):
+    if not {OURS, PLAIN} <= set(found):
         return ""
     time, memory = (
-        reporting.ratio(summaries[OURS][name], summaries[PLAIN][name])
+        reporting.ratio(found[OURS][name], found[PLAIN][name])
         for name in ("seconds", "growth")
     )
     return f"; reversible / plain: time {time}, memory {memory}"
@@ -120,49 +90,43 @@ def reversible_to_plain(summaries):
 
 def depth_tables(records):
     """First steps against depth, and what proportion would have given."""
-    places = ("length", "allocator", "contender", "depth")
-    for place, depths in measuring.nest(records, places).items():
-        length, allocator, name = place
-        rates = {n: each["first"] / n for n, each in sorted(depths.items())}
-        first_rate = next(iter(rates.values()))
-        rows = [
-            {
-                "blocks": depth,
-                "first": depth * rate,
-                "each": rate,
-                "share": rate / first_rate,
-            }
-            for depth, rate in rates.items()
-        ]
-        title = f"first step against depth: {name}, {length:,} tokens, "
-        title += f"{allocator} allocator"
-        yield title, *reporting.rows(rows, DEPTH_COLUMNS)
+    title = (
+        "first step against depth: {contender}, {length:,} tokens, "
+        "{allocator} allocator"
+    )
+    columns = {
+        "blocks": "{depth}",
+        "first step, s": "{first:.1f}",
+        "s/block": "{each:.2f}",
+        "to proportional": "{each/}",
+    }
+    for name, members in reporting.titled(records, title):
+        members.sort(key=lambda each: each["depth"])
+        steps = measuring.medians(members, ["depth"])
+        for step in steps:
+            step["each"] = step["first"] / step["depth"]
+        yield name, *reporting.rows(steps, columns, steps[0])
 
 
 def plot(records, options):
     """Time and memory against what varies; first steps against depth."""
-    values = {
-        axis: {record[axis] for record in records}
-        for axis in ("length", "depth")
-    }
-    several = {axis: len(found) > 1 for axis, found in values.items()}
+    most, least = (
+        {axis: end(each[axis] for each in records) for axis in KEYS[:2]}
+        for end in (max, min)
+    )
+    several = {axis: least[axis] < most[axis] for axis in most}
     across = "length" if several["length"] or not several["depth"] else "depth"
     axes = [
         (across, "seconds", "s/step"),
         (across, "growth", "peak growth (MiB)"),
         ("depth", "first", "first step (s)"),
     ][: 2 + several["depth"]]
-    figure, panels = reporting.make_panels(1, len(axes))
-    for panel, (axis, value, ylabel) in zip(panels[0], axes, strict=True):
-        held = "depth" if axis == "length" else "length"
-        most = max(values[held])
-        mine = [record for record in records if record[held] == most]
-        reporting.draw_lines(
-            panel,
-            reporting.curves(mine, ("contender", "allocator"), axis, value),
-            xlabel=axis,
-            ylabel=ylabel,
-            title=f"{held} {most:,}",
-        )
-    panels[0, 0].legend(fontsize="small")
-    return figure
+    row = []
+    for x, y, ylabel in axes:
+        held = "depth" if x == "length" else "length"
+        mine = [each for each in records if each[held] == most[held]]
+        lines = reporting.curves(mine, "{contender}, {allocator}", x, y)
+        labels = {"title": f"{held} {most[held]:,}", "xlabel": x}
+        row.append({"lines": lines, "ylabel": ylabel, **labels})
+    row[0]["legend"] = {"fontsize": "small"}
+    return reporting.picture([row])

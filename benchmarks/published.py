@@ -3,22 +3,21 @@
     pip install -e ".[cpu,dev,benchmarks]"
     python benchmarks/run.py published [--cases 80] [--seed 0]
 
-Draws configurations of transformers' Reformer (kinds of layers, chunks,
-neighbours, buckets, rounds, activations, heads, lengths, padding) with each
-head in turn, gives both the same random weights and rotations, and computes
-both in float64, where transformers' arithmetic has no rounding faults. Prints
-the largest errors, relative to the largest magnitude, at valid positions; for
-gradients, of every parameter, relative to its norm.
+Draws configurations of transformers' Reformer with each head in turn, gives
+both the same random weights and rotations, and computes both in float64.
+Errors are relative to the largest magnitude, at valid positions; those of
+gradients to each parameter's norm.
 """
 
 import math
+import unittest.mock
 
 import keras
+import measuring
 import numpy as np
 import tensorflow as tf
 import torch
 import transformers
-from transformers.models.reformer import modeling_reformer
 
 from keras_reformer import convert
 
@@ -41,8 +40,7 @@ KINDS = {
 # Of transformers since 5.24, beside a bias that it does not use.
 BIAS, OWN_BIAS = "lm_head.bias", "lm_head.decoder.bias"
 KEYS = ("kind", "seed")
-QUICK = {"cases": 4}
-OPTIONS = {"cases": 80, "seed": 0}
+OPTIONS = {"cases": (80, "", 4), "seed": 0}
 
 
 def cases(options):
@@ -84,32 +82,30 @@ def draw_config(rng, kind):
     length, dims = draw(2, 60), [draw(1, 9), draw(1, 9)]
     rows = -(-length // 4) + math.lcm(lsh_chunk, local_chunk) // 2
     buckets = [int(n) for n in rng.choice([2, 4, 6, 8, 12], 2)]
-    return (
-        length,
-        {
-            **EXACT,
-            "hidden_size": sum(dims),
-            "axial_pos_embds_dim": dims,
-            "axial_pos_shape": [rows, 4],
-            "max_position_embeddings": rows * 4,
-            "num_attention_heads": draw(1, 4),
-            "attention_head_size": draw(2, 6),
-            "feed_forward_size": draw(1, 20),
-            "attn_layers": [str(k) for k in rng.choice(LAYERS, draw(1, 5))],
-            "lsh_attn_chunk_length": lsh_chunk,
-            "local_attn_chunk_length": local_chunk,
-            "lsh_num_chunks_before": draw(0, 3),
-            "lsh_num_chunks_after": 0 if causal else draw(0, 2),
-            "local_num_chunks_before": draw(0, 3),
-            "local_num_chunks_after": 0 if causal else draw(0, 2),
-            "num_buckets": buckets if rng.random() < 0.5 else buckets[0],
-            "num_hashes": draw(1, 5),
-            "hidden_act": str(rng.choice(["relu", "gelu", "silu", "tanh"])),
-            "is_decoder": causal,
-            "num_labels": draw(2, 6) if kind == "classifier" else 2,
-            "layer_norm_eps": float(rng.choice([1e-12, 1e-5])),
-        },
-    )
+    config = {
+        **EXACT,
+        "hidden_size": sum(dims),
+        "axial_pos_embds_dim": dims,
+        "axial_pos_shape": [rows, 4],
+        "max_position_embeddings": rows * 4,
+        "num_attention_heads": draw(1, 4),
+        "attention_head_size": draw(2, 6),
+        "feed_forward_size": draw(1, 20),
+        "attn_layers": [str(k) for k in rng.choice(LAYERS, draw(1, 5))],
+        "lsh_attn_chunk_length": lsh_chunk,
+        "local_attn_chunk_length": local_chunk,
+        "lsh_num_chunks_before": draw(0, 3),
+        "lsh_num_chunks_after": 0 if causal else draw(0, 2),
+        "local_num_chunks_before": draw(0, 3),
+        "local_num_chunks_after": 0 if causal else draw(0, 2),
+        "num_buckets": buckets if rng.random() < 0.5 else buckets[0],
+        "num_hashes": draw(1, 5),
+        "hidden_act": str(rng.choice(["relu", "gelu", "silu", "tanh"])),
+        "is_decoder": causal,
+        "num_labels": draw(2, 6) if kind == "classifier" else 2,
+        "layer_norm_eps": float(rng.choice([1e-12, 1e-5])),
+    }
+    return length, config
 
 
 def compare(kind, index, seed):
@@ -164,27 +160,22 @@ def gradient_error(model, ours, tape, loss):
 # === The published model ===
 
 
-class Recorder:
-    """A module of torch with a `randn` that keeps what it draws.
+def rotations_of(config, seed):
+    """A `torch.randn` that LSH layers call in turn, and what it has drawn.
 
-    Each LSH layer draws its rotations once; they are kept, in the precision
-    in which our layers hold them.
+    Rotations are kept in the precision in which our layers hold them.
     """
+    randn, generator = torch.randn, torch.Generator().manual_seed(seed)
+    kinds = config["attn_layers"]
+    layers = [i for i, kind in enumerate(kinds) if kind == "lsh"]
+    drawn = {}
 
-    def __init__(self, config, seed):
-        self._generator = torch.Generator().manual_seed(seed)
-        kinds = config["attn_layers"]
-        self._layers = [i for i, kind in enumerate(kinds) if kind == "lsh"]
-        self.drawn = {}
+    def draw(shape, dtype, device):
+        value = randn(shape, generator=generator)
+        drawn[layers[len(drawn)]] = value.numpy()
+        return value.to(dtype)
 
-    def __getattr__(self, name):
-        return getattr(torch, name)
-
-    def randn(self, shape, **options):
-        index = self._layers[len(self.drawn)]
-        value = torch.randn(shape, generator=self._generator)
-        self.drawn[index] = value.numpy()
-        return value.to(options["dtype"])
+    return draw, drawn
 
 
 def run_published(kind, config, ids, mask, seed):
@@ -198,14 +189,11 @@ def run_published(kind, config, ids, mask, seed):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    module = modeling_reformer
-    module.torch = recorder = Recorder(config, seed)
-    try:
+    draw, drawn = rotations_of(config, seed)
+    with unittest.mock.patch.object(torch, "randn", draw):
         outputs = model(
             torch.tensor(ids), attention_mask=torch.tensor(mask).long()
         )
-    finally:
-        module.torch = torch
     if kind == "qa":
         outputs = torch.stack([outputs.start_logits, outputs.end_logits], -1)
     else:
@@ -214,7 +202,7 @@ def run_published(kind, config, ids, mask, seed):
     if kind in ("lm", "mlm") and OWN_BIAS not in weights:
         # transformers 5.0 to 5.23 forgets it.
         outputs = outputs + model.lm_head.bias
-    return model, outputs, weights, recorder.drawn
+    return model, outputs, weights, drawn
 
 
 # === Table ===
@@ -222,16 +210,21 @@ def run_published(kind, config, ids, mask, seed):
 
 def tables(records, options):
     """The worst of each activation: Keras's GELU is less exact."""
-    found = {}
-    for record in records:
-        lists = (record[x] for x in ("activations", "outputs", "gradients"))
-        for activation, *errors in zip(*lists, strict=True):
-            key = record["transformers"], activation
-            found.setdefault(key, []).append(errors)
+    lists = "activations", "outputs", "gradients"
+    compared = [
+        {
+            "version": record["transformers"],
+            **dict(zip(lists, row, strict=True)),
+        }
+        for record in records
+        for row in zip(*(record[name] for name in lists), strict=True)
+    ]
     header = ("transformers", "activation", "cases")
     header += ("outputs, largest error", "gradients, largest error")
     rows = []
-    for key, errors in found.items():
-        worst = [f"{max(column):.1e}" for column in zip(*errors, strict=True)]
-        rows.append((*key, len(errors), *worst))
+    for key, members in measuring.split(
+        compared, ["version", "activations"]
+    ).items():
+        worst = (max(each[name] for each in members) for name in lists[1:])
+        rows.append((*key, len(members), *(f"{error:.1e}" for error in worst)))
     yield "converted models beside transformers'", header, rows

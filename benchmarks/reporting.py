@@ -4,6 +4,8 @@ A table is a triple of title, header and rows. Pictures are figures of
 matplotlib, which is imported when one is drawn.
 """
 
+import string
+
 import measuring
 
 # === Tables ===
@@ -11,16 +13,12 @@ import measuring
 
 def report(tables, markdown):
     """Prints titled tables, and stores them as Markdown if told where."""
-    tables = list(tables)
+    parts = [measuring.describe_machine() + "\n"]
     for title, header, rows in tables:
         print(f"\n{title}\n{table(header, rows)}", flush=True)
+        parts.append(f"### {title}\n\n{markdown_table(header, rows)}\n")
     if markdown:
-        parts = [
-            f"### {title}\n\n{markdown_table(header, rows)}\n"
-            for title, header, rows in tables
-        ]
-        machine = measuring.describe_machine()
-        markdown.write_text("\n".join([machine + "\n", *parts]))
+        markdown.write_text("\n".join(parts))
 
 
 def table(header, rows):
@@ -64,40 +62,42 @@ def ratio(value, reference):
     return f"{value / reference:.2f}"
 
 
-def rows(records, columns):
-    """A header and rows: by their headings, formats of a record's values."""
+def fields(form):
+    """The names in a format."""
+    names = (name for _, name, *_ in string.Formatter().parse(form) if name)
+    return [name.split("[")[0] for name in names]
+
+
+def titled(records, form):
+    """Titles, each with the records that agree in all that `form` names.
+
+    `form` is a format of a record's values: "{mode}, {length:,} tokens".
+    """
+    for members in measuring.split(records, fields(form)).values():
+        yield form.format(**members[0]), members
+
+
+def rows(records, columns, reference=None):
+    """A header and rows: by their headings, formats of a record's values.
+
+    "{name/}" is the ratio to the reference's value; what is None is empty.
+    Columns are a dict, or pairs where a heading repeats.
+    """
+    columns = columns.items() if isinstance(columns, dict) else columns
     cells = [
-        [form.format(**record) for form in columns.values()]
+        [_cell(form, record, reference or {}) for _, form in columns]
         for record in records
     ]
-    return list(columns), cells
+    return [heading for heading, _ in columns], cells
 
 
-def contender_table(title, summaries, ours, tokens, columns):
-    """A row for each contender: columns, and what it takes beside ours.
-
-    Args:
-        title: str.
-        summaries: dict. Of each contender the medians of its records.
-        ours: str. The contender that the others are divided by.
-        tokens: int. How many a step has.
-        columns: dict. By its heading a format of a summary's values, of `us`
-            a token and of the `rate` of tokens.
-    """
-    reference = summaries.get(ours, {})
-    records = [
-        {
-            **summary,
-            "name": name,
-            "us": summary["seconds"] / tokens * 1e6,
-            "rate": tokens / summary["seconds"],
-            "time": ratio(summary["seconds"], reference.get("seconds")),
-            "memory": ratio(summary["growth"], reference.get("growth")),
-        }
-        for name, summary in summaries.items()
-    ]
-    ratios = {"time / ours": "{time}", "memory / ours": "{memory}"}
-    return title, *rows(records, {"contender": "{name}"} | columns | ratios)
+def _cell(form, record, reference):
+    names = fields(form)
+    if names[-1].endswith("/"):
+        name = names[-1][:-1]
+        return ratio(record[name], reference.get(name))
+    missing = any(record[name] is None for name in names)
+    return "" if missing else form.format(**record)
 
 
 def base_table(records, label):
@@ -128,14 +128,23 @@ def make_panels(rows, columns, width=5, height=4):
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def curves(records, keys, axis, value, scale=1):
-    """By what `keys` say of records, points of `axis` and a median."""
-    found = {}
-    places = measuring.group(records, (*keys, axis))
-    for (*name, x), medians in places.items():
-        line = found.setdefault(", ".join(map(str, name)), [])
-        line.append((x, scale * medians[value]))
-    return found
+def picture(rows, **size):
+    """A figure of rows of panels: of each a dict of what `draw_lines` takes."""
+    figure, panels = make_panels(len(rows), len(rows[0]), **size)
+    for panel, drawn in zip(panels.flat, sum(rows, []), strict=True):
+        draw_lines(panel, **drawn)
+    return figure
+
+
+def curves(records, form, x, y, scale=1):
+    """Lines by what a format names, through the medians of `y` at each `x`."""
+    return {
+        name: [
+            (each[x], scale * each[y])
+            for each in measuring.medians(members, [x])
+        ]
+        for name, members in titled(records, form)
+    }
 
 
 def colors(names):
@@ -143,7 +152,9 @@ def colors(names):
     return {name: {"color": f"C{i}"} for i, name in enumerate(names)}
 
 
-def draw_lines(panel, lines, styles=None, logarithmic="", **labels):
+def draw_lines(
+    panel, lines, styles=None, logarithmic="", legend=None, **labels
+):
     """Lines through points, by their names.
 
     Args:
@@ -151,6 +162,7 @@ def draw_lines(panel, lines, styles=None, logarithmic="", **labels):
         lines: dict. By name, a list of points `(x, y)`.
         styles: dict. By name, what `panel.plot` takes.
         logarithmic: str. "x", "y" or "xy"; y else begins at zero.
+        legend: dict. What `panel.legend` takes; no legend without one.
         **labels: what `panel.set` takes.
     """
     for name, points in lines.items():
@@ -166,6 +178,8 @@ def draw_lines(panel, lines, styles=None, logarithmic="", **labels):
         # Ends above the highest: a line that is nearly flat would else lie
         # on the upper edge.
         panel.set_ylim(0, 1.15 * panel.dataLim.y1)
+    if legend is not None:
+        panel.legend(**legend)
 
 
 def draw_bars(bars, xlabel, title, colors=None, form="%.0f"):

@@ -2,12 +2,10 @@
 
     python benchmarks/run.py rounds [--seeds 8] [--length 1024] [--repeats 15]
 
-Compares a causal `LSHSelfAttention` in its default shape with the exact
-attention of the same weights, on vectors that lie in clusters. Prints the
-mean relative error of its outputs over 1, 2, 4, ... rounds of hashing, for
-each way to count duplicates, with the sharp scores that these vectors have
-and with soft ones. Then times a layer's forward and backward pass, the ways
-in turn, step by step; `--parts errors` times nothing.
+Mean relative errors beside the exact attention of the same weights, on vectors
+that lie in clusters, for each way to count duplicates, with sharp and with soft
+scores. Then times a layer's forward and backward pass, the ways in turn, step
+by step; `--parts errors` times nothing.
 """
 
 import statistics
@@ -28,56 +26,43 @@ WAYS = ("count", "discount", "importance")
 # Factors of the vectors, and so of the scores.
 SCORES = {"sharp": 1.0, "soft": 0.25}
 HEADS, TIMED_HEADS = 2, 8
-CLUSTER = 32
 NOISE = 0.5
 KEYS = ("part", "scores", "scope", "rounds")
 DEFAULTS = {"repeats": 15}
 OPTIONS = {
     "parts": ["errors", "times"],
-    "hashes": ([1, 2, 4, 8, 16, 32, 64], "rounds whose errors are shown"),
-    "seeds": (8, "draws of rotations"),
-    "length": 1024,
-    "cluster": (CLUSTER, "vectors in each; 1: none"),
-    "timed_length": 4096,
-    "timed_rounds": [4, 8],
-}
-QUICK = {
-    "hashes": [1, 2],
-    "seeds": 1,
-    "length": 128,
-    "timed_length": 64,
-    "timed_rounds": [1],
+    "hashes": ([1, 2, 4, 8, 16, 32, 64], "rounds of the errors", [1, 2]),
+    "seeds": (8, "draws of rotations", 1),
+    "length": (1024, "of the errors", 128),
+    "cluster": (32, "vectors in each; 1: none"),
+    "timed_length": (4096, "", 64),
+    "timed_rounds": ([4, 8], "", [1]),
 }
 
 
 def cases(options):
-    if "errors" in options.parts:
-        yield from measuring.grid(
-            part=["errors"],
-            scores=SCORES,
-            scope=SCOPES,
-            hashes=[options.hashes],
-            length=[options.length],
-            cluster=[options.cluster],
-            seeds=[options.seeds],
-        )
-    if "times" in options.parts:
-        yield from measuring.grid(
-            part=["times"],
-            scope=SCOPES,
-            rounds=options.timed_rounds,
-            length=[options.timed_length],
-        )
+    errors = ("hashes", "length", "cluster", "seeds")
+    axes = {
+        "errors": {
+            "scores": SCORES,
+            "scope": SCOPES,
+            **{name: [getattr(options, name)] for name in errors},
+        },
+        "times": {
+            "scope": SCOPES,
+            "rounds": options.timed_rounds,
+            "length": [options.timed_length],
+        },
+    }
+    for part in options.parts:
+        yield from measuring.grid(part=[part], **axes[part])
 
 
 def work(case):
     return relative_errors(case) if case["part"] == "errors" else times(case)
 
 
-# === Errors ===
-
-
-def clustered(length, dim, cluster):
+def clustered(length, dim, cluster=32):
     """Vectors with entries near one in size, `cluster` around each centre."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(-(-length // cluster), dim))
@@ -90,9 +75,7 @@ def clustered(length, dim, cluster):
 def make_layer(inputs, heads, num_hashes, **options):
     keras.utils.set_random_seed(0)
     options |= {"num_hashes": num_hashes, "exact_below": 0, "seed": None}
-    layer = contenders.lsh_layer(heads, **options)
-    layer.build(inputs.shape)
-    return layer
+    return contenders.make_layer(inputs.shape, heads, **options)
 
 
 def make_rotations(scope, length, most, seeds):
@@ -135,12 +118,9 @@ def relative_errors(case):
     return errors
 
 
-# === Times ===
-
-
 def make_step(case, way):
     """A layer's forward and backward pass, compiled and run once."""
-    inputs = clustered(case["length"], TIMED_HEADS * HEAD_SIZE, CLUSTER)
+    inputs = clustered(case["length"], TIMED_HEADS * HEAD_SIZE)
     options = {"scope": case["scope"], "duplicates": way}
     layer = make_layer(inputs, TIMED_HEADS, case["rounds"], **options)
     step = steps.layer(layer, inputs, True)
@@ -166,38 +146,36 @@ def times(case):
     return {**wall, "wall": pairs(wall), "processor": pairs(processor)}
 
 
-# === Tables and picture ===
-
-
 def errors_of(record, way):
-    """By the number of rounds, the errors of all seeds."""
-    return {number: record[f"{way} {number}"] for number in record["hashes"]}
+    """For each number of rounds, the errors of all seeds."""
+    return [record[f"{way} {number}"] for number in record["hashes"]]
 
 
 def tables(records, options):
     errors = [record for record in records if record["part"] == "errors"]
-    for (scores,), members in measuring.split(errors, ["scores"]).items():
+    form = "mean relative error by scope and `duplicates`, {scores} scores"
+    for title, members in reporting.titled(errors, form):
         columns = {
-            f'"{record["scope"]}", {way}': errors_of(record, way)
-            for record in members
+            f'"{each["scope"]}", {way}': errors_of(each, way)
+            for each in members
             for way in WAYS
         }
         rows = [
-            [n, *(f"{statistics.mean(x[n]):.2g}" for x in columns.values())]
-            for n in members[0]["hashes"]
+            [number, *(f"{statistics.mean(each):.2g}" for each in errors)]
+            for number, *errors in zip(
+                members[0]["hashes"], *columns.values(), strict=True
+            )
         ]
-        title = "mean relative error by scope and `duplicates`, "
-        yield title + f"{scores} scores", ["rounds", *columns], rows
+        yield title, ["rounds", *columns], rows
+    columns = {"scope and rounds": '"{scope}", {rounds} rounds'}
+    columns |= {f"{way}, s": f"{{{way}:.3f}}" for way in WAYS}
+    columns["importance to discount, wall"] = "{wall:.3f}"
+    columns["processor"] = "{processor:.3f}"
     timed = [record for record in records if record["part"] == "times"]
-    found = measuring.group(timed, ("scope", "rounds"))
-    rows = [
-        [f'"{scope}", {rounds} rounds', *(f"{x:.3f}" for x in each.values())]
-        for (scope, rounds), each in found.items()
-    ]
-    if rows:
-        header = ["scope and rounds", *(f"{way}, s" for way in WAYS)]
-        header += ["importance to discount, wall", "processor"]
-        yield "forward and backward pass of a layer, XLA", header, rows
+    medians = measuring.medians(timed, ("scope", "rounds"))
+    if medians:
+        title = "forward and backward pass of a layer, XLA"
+        yield title, *reporting.rows(medians, columns)
 
 
 def plot(records, options):
@@ -206,27 +184,20 @@ def plot(records, options):
     if not shown:
         return None
     figure, panels = reporting.make_panels(len(SCORES), len(SCOPES))
-    found = measuring.split(shown, ("scores", "scope")).values()
-    for (record, *_), panel in zip(found, panels.flat, strict=False):
-        lines = {}
-        for index, way in enumerate(WAYS):
+    labels = {"xlabel": "rounds of hashing", "ylabel": "mean relative error"}
+    styles = reporting.colors(WAYS)
+    found = reporting.titled(shown, 'scope="{scope}", {scores} scores')
+    for (title, (record, *_)), panel in zip(found, panels.flat, strict=False):
+        numbers, lines = record["hashes"], {}
+        for way in WAYS:
             errors = errors_of(record, way)
-            spread = (list(map(f, errors.values())) for f in (min, max))
-            panel.fill_between(
-                list(errors), *spread, color=f"C{index}", alpha=0.2
-            )
-            means = map(statistics.mean, errors.values())
-            lines[way] = list(zip(errors, means, strict=True))
-        reporting.draw_lines(
-            panel,
-            lines,
-            reporting.colors(WAYS),
-            "xy",
-            title=f'scope="{record["scope"]}", {record["scores"]} scores',
-            xlabel="rounds of hashing",
-            ylabel="mean relative error",
-        )
-        panel.set_xticks(record["hashes"], record["hashes"])
+            spread = (list(map(f, errors)) for f in (min, max))
+            panel.fill_between(numbers, *spread, **styles[way], alpha=0.2)
+            means = map(statistics.mean, errors)
+            lines[way] = list(zip(numbers, means, strict=True))
+        labels["title"] = title
+        reporting.draw_lines(panel, lines, styles, "xy", **labels)
+        panel.set_xticks(numbers, numbers)
     panels[0, 0].legend(loc="lower left", title="duplicates")
     figure.suptitle(
         "LSH attention beside exact attention: "

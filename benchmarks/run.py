@@ -8,16 +8,24 @@ No number is printed when a test fails. Each case runs in a process of its own
 the package in turn, with the scripts of this checkout, and prints both and
 their ratio; they use public names only, or say why not.
 
-A benchmark is a module of this folder with
+A benchmark is a module of this folder. Of its cases, dicts as JSON has them, it
+says
 
-    KEYS                       what tells its cases apart
-    cases(options)             dicts, as JSON has them
-    work(case)                 in the worker: a dict of numbers and lists
-    tables(records, options)   triples of title, header and rows
+    OPTIONS    what its command takes, as `add_own_options` says
+    AXES       by key of a case, an option's name or a list; the cases are all
+               combinations; by default of all options. Or `cases(options)`,
+               which makes them
+    KEYS       the keys that a case is called by
+    work(case) in the worker: a dict of numbers and lists
 
-and perhaps `OPTIONS` of its own, as `add_own_options` takes them, `DEFAULTS`
-and `QUICK` values of options, and `plot(records, options)`, which returns a
-figure or None.
+and of its records, which are cases with what was found,
+
+    TABLE      a title and columns, as `reporting.rows` takes them. Or
+               `tables(records, options)`: triples of title, header and rows
+    plot(records, options)     a figure, or None; may be absent
+
+`DEFAULTS` are other defaults of the shared options, and `QUICK` what `--quick`
+sets beside the quick settings in `OPTIONS`.
 """
 
 import argparse
@@ -30,6 +38,7 @@ import subprocess
 import sys
 import tempfile
 
+import contenders
 import measuring
 import reporting
 
@@ -67,10 +76,8 @@ REQUIRES = {
 
 def parse(arguments):
     """The benchmark's module, and its options and the shared ones."""
-    first = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    form = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    first = argparse.ArgumentParser(description=__doc__, **form)
     first.add_argument("name", metavar="NAME", choices=TESTS)
     name = first.parse_args(arguments[:1]).name
     try:
@@ -80,14 +87,15 @@ def parse(arguments):
     parser = argparse.ArgumentParser(
         prog=f"run.py {name}",
         description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[shared_options()],
+        **form,
     )
-    add_own_options(parser, getattr(module, "OPTIONS", {}))
+    quick = add_own_options(parser, getattr(module, "OPTIONS", {}))
+    quick |= {"repeats": 1, "rounds": 1, **getattr(module, "QUICK", {})}
     parser.set_defaults(**getattr(module, "DEFAULTS", {}))
     chosen = parser.parse_args(arguments[1:])
     if chosen.quick:
-        parser.set_defaults(repeats=1, rounds=1, **module.QUICK)
+        parser.set_defaults(**quick)
         chosen = parser.parse_args(arguments[1:])
     if chosen.base:
         chosen.rounds = max(chosen.rounds, 1 if chosen.quick else 3)
@@ -102,10 +110,12 @@ def add_own_options(parser, options):
     """Options by name: a default, or a type where nothing is the default.
 
     A list takes several values, a list of strings no others than these. With
-    a help text it is a pair.
+    a help text it is a tuple, whose third entry is the quick setting. These
+    are returned.
     """
-    for name, default in options.items():
-        default, text = default if isinstance(default, tuple) else (default, "")
+    quick = {}
+    for name, entry in options.items():
+        default, *rest = entry if isinstance(entry, tuple) else (entry,)
         many = isinstance(default, list)
         first = default[0] if many else default
         has_default = not isinstance(first, type)
@@ -115,8 +125,11 @@ def add_own_options(parser, options):
             nargs="+" if many else None,
             default=default if has_default else None,
             choices=default if many and isinstance(first, str) else None,
-            help=text,
+            help=rest[0] if rest else "",
         )
+        if len(rest) > 1:
+            quick[name] = rest[1]
+    return quick
 
 
 def shared_options():
@@ -206,11 +219,34 @@ def git(*arguments):
 def measure(name, module, options, label):
     """New records: nothing is measured where a test fails."""
     check_requirements(name, not options.skip_tests)
-    cases = list(module.cases(options))
+    cases = list(cases_of(module, options))
     if not options.skip_tests:
         check_tests(name)
     with checkouts(options.base) as trees:
         return measuring.measure_all(name, cases, options, trees, label)
+
+
+def cases_of(module, options):
+    """Those that a module makes, or all combinations along its axes."""
+    if hasattr(module, "cases"):
+        return module.cases(options)
+    axes = {}
+    own = {name: name for name in module.OPTIONS}
+    for key, values in getattr(module, "AXES", own).items():
+        if key == "contender":
+            values = contenders.chosen(module.CONTENDERS, options)
+        elif isinstance(values, str):
+            values = getattr(options, values)
+        axes[key] = values if isinstance(values, list) else [values]
+    return measuring.grid(**axes)
+
+
+def tables_of(module, records, options):
+    """Those that a module makes, or the one of all its records."""
+    if hasattr(module, "tables"):
+        return module.tables(records, options)
+    title, columns = module.TABLE
+    return [(title, *reporting.rows(records, columns))]
 
 
 def noted(tables, records):
@@ -254,7 +290,7 @@ def main(arguments=None):
         tables = [reporting.base_table(records, label)]
         options.picture = None
     else:
-        tables = module.tables(records, options)
+        tables = tables_of(module, records, options)
     reporting.report(noted(tables, records), options.markdown)
     draw(module, records, options)
 

@@ -2,29 +2,29 @@
 
     python benchmarks/run.py scopes [--length 256]
 
-A model with random weights reads a prompt of random tokens, half the length;
-the tokens that follow are decoded one by one, and each one's logits are
-compared with those of a full pass over the sequence up to it. Prints the
-largest difference in shares of the largest logit, and how many greedy choices
-differ.
+A model with random weights reads a prompt of random tokens, half the length.
+Logits of the tokens that follow, decoded one by one, are compared with those of
+full passes, in shares of the largest; and greedy choices.
 """
 
 import keras
 import language_model
-import measuring
 import numpy as np
-import reporting
 import tensorflow as tf
 
 BATCH_SIZE = 4
 KEYS = ("scope", "depth")
-OPTIONS = {"depths": [1, 2, 4, 6], "length": 256}
-QUICK = {"depths": [1], "length": 128}
-
-
-def cases(options):
-    axes = {"depth": options.depths, "length": [options.length]}
-    return measuring.grid(scope=["bucket", "chunk"], **axes)
+OPTIONS = {"depths": ([1, 2, 4, 6], "", [1]), "length": (256, "", 128)}
+AXES = {"scope": ["bucket", "chunk"], "depth": "depths", "length": "length"}
+TABLE = (
+    "decoding beside full passes, float64",
+    {
+        "scope": "{scope}",
+        "depth": "{depth}",
+        "largest gap": "{gap:.1e}",
+        "greedy choices that differ": "{differ:.1%}",
+    },
+)
 
 
 def work(case):
@@ -84,14 +84,3 @@ def full_passes(model, ids, prompt):
     lengths = range(prompt + 1, ids.shape[1] + 1)
     outputs = [last(ids[:, :length].astype("float32")) for length in lengths]
     return np.stack(outputs, axis=1)
-
-
-def tables(records, options):
-    columns = {
-        "scope": "{scope}",
-        "depth": "{depth}",
-        "largest gap": "{gap:.1e}",
-        "greedy choices that differ": "{differ:.1%}",
-    }
-    title = "decoding beside full passes, float64"
-    yield title, *reporting.rows(records, columns)

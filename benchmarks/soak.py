@@ -2,11 +2,8 @@
 
     python benchmarks/run.py soak [--requests 10000] [--kinds serve train]
 
-An export is loaded in a process for each of `serve`, `score` and `generate`
-and asked with token ids of 1 to 3 rows and any length; another process fits a
-tiny language model on a dataset of mixed lengths. Each tells its resident size
-and the number of functions that TensorFlow holds, of all traces, a hundred
-times in its course. Both must become level.
+Each process tells its resident size and the number of functions that TensorFlow
+holds, of all traces, a hundred times in its course. Both must become level.
 
 oneDNN, which TensorFlow uses on x86, keeps what it prepared for a shape; "no
 oneDNN" is without it. `--load docs/soak.json` draws what is in the documents.
@@ -40,8 +37,7 @@ ENDPOINTS = ("serve", "score", "generate")
 NAMES = [kind + end for end in ("", WITHOUT) for kind in (*ENDPOINTS, "train")]
 KEYS = ("kind", "requests")
 DEFAULTS = {"allocators": ["default"]}
-QUICK = {"requests": 200}
-OPTIONS = {"requests": 10_000, "kinds": NAMES}
+OPTIONS = {"requests": (10_000, "", 200), "kinds": NAMES}
 
 
 def cases(options):
@@ -50,9 +46,6 @@ def cases(options):
             f"--requests: at least {2 * EPOCHS}. Received: {options.requests}"
         )
     return measuring.grid(kind=options.kinds, requests=[options.requests])
-
-
-# === Workers ===
 
 
 def work(case):
@@ -184,38 +177,35 @@ def num_functions():
     return len(context.context().list_function_names())
 
 
-# === Table and picture ===
-
-
 def tables(records, options):
     """What each process holds in its course."""
     columns = {
         "case": "{kind}",
         "requests or steps": "{requests:,}",
         "a second": "{rate:.0f}",
-        "MiB after a fifth": "{fifth:.1f}",
+        "MiB after a fifth": "{fifth[1]:.1f}",
         "at the end": "{resident:.1f}",
-        "MiB per 1,000, first half": "{first:+.2f}",
-        "second half": "{second:+.2f}",
-        "functions after the first": "{least}",
+        "MiB per 1,000, first half": "{first_half:+.2f}",
+        "second half": "{second_half:+.2f}",
+        "functions after the first": "{start[2]}",
         "functions at the end": "{functions}",
     }
-    rows = [{**record, **summary(record["log"])} for record in records]
+    rows = []
+    for record in records:
+        log = record["log"]
+        requests, resident, functions, seconds = log[-1]
+        half = len(log) // 2
+        summary = {
+            "rate": requests / max(seconds, 0.1),
+            "resident": resident,
+            "functions": functions,
+            "start": log[0],
+            "fifth": log[len(log) // 5],
+            "first_half": slope(log[:half]),
+            "second_half": slope(log[half:]),
+        }
+        rows.append(record | summary)
     yield "Many requests, many steps", *reporting.rows(rows, columns)
-
-
-def summary(log):
-    requests, resident, functions, seconds = log[-1]
-    half = len(log) // 2
-    return {
-        "rate": requests / max(seconds, 0.1),
-        "fifth": log[len(log) // 5][1],
-        "resident": resident,
-        "first": slope(log[:half]),
-        "second": slope(log[half:]),
-        "least": log[0][2],
-        "functions": functions,
-    }
 
 
 def slope(rows):
@@ -226,18 +216,17 @@ def slope(rows):
 
 def plot(records, options):
     """Resident size against requests."""
-    lines, styles = {}, {}
-    for record in records:
-        name = record["kind"]
-        lines[name] = [row[:2] for row in record["log"]]
-        styles[name] = {
-            "color": f"C{[*ENDPOINTS, 'train'].index(without(name))}",
-            "linestyle": "dashed" if name.endswith(WITHOUT) else "solid",
-            "marker": "",
-        }
-    figure, panels = reporting.make_panels(1, 1, 6)
-    labels = {"xlabel": "requests, or training steps"}
-    labels["ylabel"] = "resident size (MiB)"
-    reporting.draw_lines(panels[0, 0], lines, styles, **labels)
-    panels[0, 0].legend(fontsize="small", loc="lower right")
-    return figure
+    names = [*ENDPOINTS, "train"]
+    styles = {
+        kind + end: {"color": f"C{i}", "linestyle": line, "marker": ""}
+        for i, kind in enumerate(names)
+        for end, line in (("", "solid"), (WITHOUT, "dashed"))
+    }
+    panel = {
+        "lines": {x["kind"]: [row[:2] for row in x["log"]] for x in records},
+        "styles": styles,
+        "xlabel": "requests, or training steps",
+        "ylabel": "resident size (MiB)",
+        "legend": {"fontsize": "small", "loc": "lower right"},
+    }
+    return reporting.picture([[panel]], width=6)

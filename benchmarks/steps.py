@@ -1,5 +1,7 @@
 """Steps of TensorFlow: calls that compute and wait for what they computed."""
 
+import functools
+
 
 def compiled(function, inputs, jit_compile):
     """A step that calls a function, waits for its results, and drops them."""
@@ -14,6 +16,23 @@ def compiled(function, inputs, jit_compile):
     return step
 
 
+def gradients(layer, loss):
+    """A function to the gradients of a loss of a layer's outputs.
+
+    These are by the inputs and all weights.
+    """
+    import tensorflow as tf
+
+    def function(inputs):
+        weights = [variable.value for variable in layer.trainable_variables]
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            value = loss(layer(inputs, training=True))
+        return tape.gradient(value, [inputs, *weights])
+
+    return function
+
+
 def layer(built, inputs, jit_compile, backward=True):
     """A step of a built layer, on inputs or on random ones of a shape.
 
@@ -21,18 +40,9 @@ def layer(built, inputs, jit_compile, backward=True):
     """
     import tensorflow as tf
 
-    def forward(x):
-        return built(x, training=False)
-
-    def forward_and_backward(x):
-        weights = [variable.value for variable in built.trainable_variables]
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = built(x, training=True)
-            loss = tf.reduce_sum(y * y)
-        return tape.gradient(loss, [x, *weights])
-
     if isinstance(inputs, tuple):
         inputs = tf.random.stateless_normal(inputs, (1, 2))
-    function = forward_and_backward if backward else forward
+    function = functools.partial(built, training=False)
+    if backward:
+        function = gradients(built, lambda y: tf.reduce_sum(y * y))
     return compiled(function, [inputs], jit_compile)

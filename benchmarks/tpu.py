@@ -5,15 +5,12 @@
     python benchmarks/run.py tpu --cases layer --text FOLDER
 
 Prints what the TPU's compiler says of a step of Adam's on a language model:
-temporaries and arguments (weights, optimizer and tokens) in MiB, operations,
-bytes accessed, and its estimate of the time, whose limits `hlo.py` names.
-Weights and optimizer are updated in place, so a step needs temporaries and
-arguments.
+temporaries and arguments (weights, optimizer and tokens), operations, bytes
+accessed, and its estimate of the time, whose limits `hlo.py` names.
 
 `layer` is one LSH layer, forward and backward, the one of `attention`. `depth`
 compares numbers of blocks, `dropout` the smaller one with and without dropout;
-`half-million`, `million` and `enwik8` are large models beside the memory of a
-chip. About a minute a block. `--text` stores the compiled programs.
+the others are large models beside the memory of a chip. About a minute a block.
 """
 
 import pathlib
@@ -27,7 +24,6 @@ import reporting
 
 CASES = ("layer", "depth", "dropout", "half-million", "million", "enwik8")
 KEYS = ("name", "topology")
-QUICK = {"cases": ["depth"], "blocks": [1], "length": 64}
 DROPOUT = 0.1
 SMALL = {
     "vocabulary_size": 258,
@@ -61,9 +57,9 @@ ENWIK8 = {
     "axial_dims": [256, 768],
 }
 OPTIONS = {
-    "cases": list(CASES),
-    "blocks": [4, 12],
-    "length": (16384, "of layer, depth and dropout"),
+    "cases": (list(CASES), "", ["depth"]),
+    "blocks": ([4, 12], "", [1]),
+    "length": (16384, "of layer, depth and dropout", 64),
     "topology": ("v5e:1x1", "of layer, depth and dropout"),
     "text": ("", "a folder for the compiled programs"),
 }
@@ -74,37 +70,25 @@ OPTIONS = {
 
 def cases(options):
     """Those asked for; depth and dropout share one."""
-    found = []
-    if "layer" in options.cases:
-        layer = {"length": options.length}
-        found.append(case("LSH layer", options.topology, layer))
-    if "depth" in options.cases:
-        found += [small_case(options, n, DROPOUT) for n in options.blocks]
-    if "dropout" in options.cases:
-        least = min(options.blocks)
-        found += [small_case(options, least, rate) for rate in (DROPOUT, 0.0)]
-    if "half-million" in options.cases:
-        found.append(case("half a million tokens", "v2:2x2", HALF_MILLION, 8))
-    if "million" in options.cases:
-        found.append(case("a million tokens", "v5e:1x1", MILLION, 16))
-    if "enwik8" in options.cases:
-        found.append(case("enwik8, 65,536 tokens", "v5e:1x1", ENWIK8, 16))
-    for each in found:
-        each["text"] = options.text
-    return {each["name"]: each for each in found}.values()
+    least, layer = min(options.blocks), {"length": options.length}
+    found = {
+        "layer": [("LSH layer", options.topology, layer)],
+        "depth": [small_case(options, n, DROPOUT) for n in options.blocks],
+        "dropout": [small_case(options, least, x) for x in (DROPOUT, 0.0)],
+        "half-million": [("half a million tokens", "v2:2x2", HALF_MILLION, 8)],
+        "million": [("a million tokens", "v5e:1x1", MILLION, 16)],
+        "enwik8": [("enwik8, 65,536 tokens", "v5e:1x1", ENWIK8, 16)],
+    }
+    asked = [each for each in CASES if each in options.cases]
+    made = {each[0]: each for kind in asked for each in found[kind]}
+    return [case(*each) | {"text": options.text} for each in made.values()]
 
 
 def small_case(options, blocks, dropout):
-    name = f"{blocks} blocks, " + (
-        f"dropout {dropout}" if dropout else "no dropout"
-    )
-    model = {
-        **SMALL,
-        "num_layers": blocks,
-        "max_sequence_length": options.length,
-        "dropout": dropout,
-    }
-    return case(name, options.topology, model)
+    name = f"dropout {dropout}" if dropout else "no dropout"
+    sizes = {"num_layers": blocks, "max_sequence_length": options.length}
+    model = {**SMALL, **sizes, "dropout": dropout}
+    return f"{blocks} blocks, {name}", options.topology, model
 
 
 def case(name, topology, model, limit=None):
@@ -204,84 +188,67 @@ def tables(records, options):
         "topology": "{topology}",
         "temporaries, MiB": "{temporaries:.1f}",
         "arguments, MiB": "{arguments:.1f}",
-        "Gflop": "{Gflop}",
-        "GB accessed": "{GB}",
-        "estimated ms": "{ms}",
-        "rows gathered": "{rows}",
+        "Gflop": "{Gflop:.1f}",
+        "GB accessed": "{GB:.1f}",
+        "estimated ms": "{milliseconds:.1f}",
+        "rows gathered": "{gathered:,}",
         "lowering, s": "{lowering:.0f}",
         "compiling, s": "{compiling:.0f}",
     }
+
+    def billions(value):
+        return None if value is None else value / 1e9
+
     shown = [
-        {
-            **each,
-            "Gflop": billions(each["flops"]),
-            "GB": billions(each["bytes"]),
-            "ms": formatted("{:.1f}", each["milliseconds"]),
-            "rows": formatted("{:,}", each["gathered"]),
-        }
-        for each in records
+        {**x, "Gflop": billions(x["flops"]), "GB": billions(x["bytes"])}
+        for x in records
     ]
     yield "Compiled for a TPU", *reporting.rows(shown, columns)
-    compared = [*comparisons(records), *fits(records)]
-    if compared:
-        yield "Compared", ("what", "value"), compared
-
-
-def billions(value):
-    """For a table; empty where the compiler said nothing."""
-    return "" if value is None else f"{value / 1e9:.1f}"
-
-
-def formatted(form, value):
-    """For a table; empty where the compiler said nothing."""
-    return "" if value is None else form.format(value)
-
-
-def comparisons(records):
-    """Ratios of temporaries: of depths, and with and without dropout."""
     small = [
         each
         for each in records
         if "dropout" in each["model"] and each["limit"] is None
     ]
-    for topology in dict.fromkeys(each["topology"] for each in small):
-        yield from comparisons_on(
-            [each for each in small if each["topology"] == topology]
-        )
+    compared = [
+        row
+        for topology, members in reporting.titled(small, "{topology}")
+        for row in comparisons(topology, members)
+    ]
+    compared += fits(records)
+    if compared:
+        yield "Compared", ("what", "value"), compared
 
 
-def comparisons_on(small):
-    """Those of one topology."""
-    dropped = [each for each in small if each["model"]["dropout"]]
-    by_blocks = {each["model"]["num_layers"]: each for each in dropped}
-    if not by_blocks:
-        return
-    least = min(by_blocks)
-    for blocks, record in by_blocks.items():
-        if blocks != least:
-            yield ratio_row(record, by_blocks[least])
-            yield growth_row(record, by_blocks[least])
-    for record in small:
-        same = by_blocks.get(record["model"]["num_layers"])
+def comparisons(topology, records):
+    """Ratios of temporaries: of depths, and with and without dropout."""
+
+    def ratio(record, reference):
+        name = f"temporaries: {record['name']} / {reference['name']}"
+        sizes = record["temporaries"], reference["temporaries"]
+        return name, reporting.ratio(*sizes)
+
+    dropped = {
+        each["model"]["num_layers"]: each
+        for each in records
+        if each["model"]["dropout"]
+    }
+    for record in dropped.values():
+        first = dropped[min(dropped)]
+        if record is not first:
+            yield ratio(record, first)
+            grown, weights = (
+                record[name] - first[name]
+                for name in ("temporaries", "arguments")
+            )
+            # Arguments are the weights and Adam's two slots of each.
+            yield (
+                f"temporaries of one more block / its weights, {topology}",
+                reporting.ratio(grown, weights / 3),
+            )
+    for record in records:
+        same = dropped.get(record["model"]["num_layers"])
         if same and not record["model"]["dropout"]:
-            yield ratio_row(same, record)
-
-
-def ratio_row(record, reference):
-    ratio = reporting.ratio(record["temporaries"], reference["temporaries"])
-    return f"temporaries: {record['name']} / {reference['name']}", ratio
-
-
-def growth_row(record, reference):
-    """What a block more takes, beside its weights: Adam's two slots and these
-    are arguments."""
-    grown, weights = (
-        record[name] - reference[name] for name in ("temporaries", "arguments")
-    )
-    return (
-        f"temporaries of one more block / its weights, {record['topology']}",
-        reporting.ratio(grown, weights / 3),
-    )
+            yield ratio(same, record)
 
 
 def fits(records):

@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
 # ruff: noqa: E402
+import contenders
 import language_model
 import measuring
 import reporting
@@ -210,20 +211,58 @@ def record(name, seconds, growth):
 
 def test_medians_are_over_the_steps_of_all_rounds():
     records = [record("a", [1.0, 5.0], 10), record("a", [3.0], 20)]
-    assert measuring.group(records, ("contender",)) == {
-        ("a",): {"seconds": 3.0, "growth": 15.0}
-    }
+    medians = {"seconds": 3.0, "growth": 15.0}
+    assert measuring.group(records, ("contender",)) == {("a",): medians}
+    assert measuring.medians(records, ("contender",)) == [records[0] | medians]
     assert measuring.told(records[1]) == "seconds 3, growth 20, not reset"
 
 
 def test_contenders_stand_beside_ours():
-    summaries = {
-        "ours": {"seconds": 2.0, "growth": 10.0},
-        "theirs": {"seconds": 5.0, "growth": 40.0},
-    }
+    records = [record("ours", [2.0], 10), record("theirs", [5.0], 40)]
+    records = [{**each, "length": 100} for each in records]
     columns = {"us/token": "{us:.0f}", "tokens/s": "{rate:.0f}"}
-    _, header, rows = reporting.contender_table(
-        "", summaries, "ours", 100, columns
+    ((title, header, rows),) = contenders.tables(
+        records, "{length:,} tokens", "ours", columns, lambda found: "!"
     )
+    assert title == "100 tokens!"
     assert header == ["contender", *columns, "time / ours", "memory / ours"]
     assert rows[1] == ["theirs", "50000", "20", "2.50", "4.00"]
+
+
+def test_a_table_of_formats():
+    records = [{"a": 1, "b": None, "of": [4, 6]}, {"a": 2, "b": 3.0, "of": [5]}]
+    columns = {"a": "{a:,}", "b": "{b:.1f}", "to": "{a/}", "first": "{of[0]}"}
+    header, rows = reporting.rows(records, columns, records[0])
+    assert header == list(columns)
+    assert rows == [["1", "", "1.00", "4"], ["2", "3.0", "2.00", "5"]]
+    assert reporting.rows(records, {"to": "{a/}"})[1] == [[""], [""]]
+
+
+def test_titles_part_records_by_what_they_name():
+    records = [{"a": a, "b": b} for a in (1000, 2) for b in "xy"]
+    assert list(reporting.titled(records, "{a:,} of each")) == [
+        ("1,000 of each", records[:2]),
+        ("2 of each", records[2:]),
+    ]
+
+
+def test_cases_are_all_combinations_along_the_axes():
+    axes = {"scope": ["a", "b"], "depth": "depths", "length": "length"}
+    settings = {"depths": [1, 2], "length": 8}
+    module = types.SimpleNamespace(AXES=axes, OPTIONS=settings)
+    options = types.SimpleNamespace(**settings)
+    cases = list(run.cases_of(module, options))
+    assert cases[1] == {"scope": "a", "depth": 2, "length": 8}
+    assert len(cases) == 4
+    del module.AXES
+    assert list(run.cases_of(module, options)) == [
+        {"depths": 1, "length": 8},
+        {"depths": 2, "length": 8},
+    ]
+
+
+def test_a_third_entry_of_an_option_is_its_quick_setting():
+    _, options = run.parse(["exactness", "--quick"])
+    assert (options.depths, options.length) == ([2], 67)
+    _, options = run.parse(["exactness", "--quick", "--length", "9"])
+    assert (options.depths, options.length) == ([2], 9)
