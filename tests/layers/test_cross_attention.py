@@ -69,16 +69,16 @@ def test_refused_contexts(context):
 @pytest.mark.parametrize(
     "name, scan_blocks",
     [
-        ("graph", False),
         ("xla", "auto"),
         pytest.param("eager", "auto", marks=pytest.mark.slow),
+        pytest.param("graph", False, marks=pytest.mark.slow),
         pytest.param("graph", "auto", marks=pytest.mark.slow),
         pytest.param("xla", False, marks=pytest.mark.slow),
     ],
 )
 def test_gradients_equal_plain_backpropagation(name, scan_blocks):
     """Dropout is on; the context gets the gradients of all blocks."""
-    sequence = make_decoder(num_blocks=3, scan_blocks=scan_blocks)
+    sequence = make_decoder(scan_blocks=scan_blocks)
     expected = check_against_plain(
         sequence,
         gradient_function(sequence),

@@ -76,7 +76,9 @@ def test_later_tokens_and_only_they_have_no_influence(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["graph", "xla"])
-@pytest.mark.parametrize("options", [{}, DEEP], ids=["local", "both"])
+@pytest.mark.parametrize(
+    "options", [{}, {**DEEP, "num_layers": 4}], ids=["local", "both"]
+)
 def test_gradients_equal_plain_backpropagation(name, options):
     """Through the decoder's stack into the encoder's, with dropout."""
     model = make_model(**options, dropout=0.1)
@@ -140,10 +142,24 @@ def test_fit_learns_to_copy():
         "encoder_token_ids": ids,
         "decoder_token_ids": np.concatenate([start, ids[:, :-1]], axis=1),
     }
-    model.compile(keras.optimizers.Adam(3e-2), jit_compile=True)
+    model.compile(keras.optimizers.Adam(3e-2))
     history = model.fit(inputs, ids, epochs=4, batch_size=16, verbose=0)
     losses = history.history["loss"]
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.slow
+def test_an_engine_trains_as_tensorflow_does():
+    pytest.importorskip("jax")
+    from keras_reformer.distribute import JaxEngine
+
+    inputs, losses = make_inputs(), []
+    for engine in (None, JaxEngine()):
+        model = make_model(dropout=0.1)
+        model.compile("sgd", engine=engine)
+        history = model.fit(inputs, epochs=2, verbose=0, shuffle=False)
+        losses.append(history.history["loss"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from keras_reformer.layers import (
     ReversibleBlock,
     ReversibleSequence,
 )
-from tests.support.stacks import BATCH, DIM, SHAPE, WEIGHTS, set_weights_apart
+from tests.support.stacks import BATCH, SHAPE, WEIGHTS, set_weights_apart
 
 KEYS, CONTEXT_DIM = 7, 3
 CONTEXT_SHAPE = (BATCH, KEYS, CONTEXT_DIM)
@@ -62,14 +62,3 @@ def gradient_function(sequence):
         return loss, *tape.gradient(loss, [x, context, *variables])
 
     return run
-
-
-__all__ = [
-    "CONTEXT_MASK",
-    "CONTEXT_SHAPE",
-    "DIM",
-    "gradient_function",
-    "make_block",
-    "make_context",
-    "make_decoder",
-]

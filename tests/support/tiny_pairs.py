@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_reformer.models import ReformerSeq2Seq
+from tests.support import stepwise
 
 VOCABULARY, LONGEST = 11, 64
 SIZES = {
@@ -48,21 +50,20 @@ def make_inputs(batch=4, source=19, target=13, seed=0, masks=True):
 
 
 def greedily(model, request, length):
-    """Texts of full passes over each row alone, without padding."""
-    texts = []
+    """Texts of full passes over each row alone."""
+    call, texts = stepwise.graph(lambda inputs: model(inputs)), []
     for source, start in zip(
         request["encoder_token_ids"], request["decoder_token_ids"], strict=True
     ):
         text = [int(token) for token in start]
         while len(text) < length:
-            # Causal, so that what is behind a token has no influence: one
-            # shape for all lengths.
-            padded = np.zeros((1, length), "int32")
-            padded[0, : len(text)] = text
-            logits = model(
+            # What is behind a token has no influence on a causal decoder:
+            # one shape, and so one trace, for all lengths.
+            padded = text + [0] * (length - len(text))
+            logits = call(
                 {
-                    "encoder_token_ids": np.array([source], "int32"),
-                    "decoder_token_ids": padded,
+                    "encoder_token_ids": tf.constant([source]),
+                    "decoder_token_ids": tf.constant([padded]),
                 }
             )
             text.append(int(np.argmax(logits[0, len(text) - 1])))
