@@ -89,35 +89,26 @@ class ReformerSeq2SeqBackbone(SavesSeeds, PairInputs, ReformerModel):
         dtype=None,
         **kwargs,
     ):
-        base = {
-            key: kwargs.pop(key)
-            for key in ("name", "trainable", "sublayers")
-            if key in kwargs
-        }
-        arguments = {
-            "vocabulary_size": vocabulary_size,
-            "num_layers": num_layers,
-            "num_heads": num_heads,
-            "hidden_dim": hidden_dim,
-            "intermediate_dim": intermediate_dim,
-            "max_sequence_length": max_sequence_length,
-            **kwargs,
-        }
+        base, arguments = _split(
+            kwargs,
+            vocabulary_size=vocabulary_size,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            hidden_dim=hidden_dim,
+            intermediate_dim=intermediate_dim,
+            max_sequence_length=max_sequence_length,
+        )
         config = _decoder_config(arguments)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         if share_embeddings is None:
             share_embeddings = encoder is None
-        encoder = _checked_encoder(encoder, arguments, policy)
 
         # === Layers ===
+        encoder = _checked_encoder(encoder, arguments, policy)
+        table = _shared_table(encoder, config) if share_embeddings else None
         sublayers = Sublayers(base.pop("sublayers", None))
-        made = make_layers(config, policy, cross_attention=True)._asdict()
-        if share_embeddings:
-            made.pop("token_embedding")
-        layers = sublayers.make_all(made, base.get("trainable", True))
-        if share_embeddings:
-            layers["token_embedding"] = _shared_embedding(encoder, config)
-        layers = BackboneLayers(**layers)
+        trainable = base.get("trainable", True)
+        layers = _decoder_layers(config, policy, table, sublayers, trainable)
 
         # === Functional model ===
         inputs = self.symbolic_inputs()
@@ -251,6 +242,32 @@ class ReformerSeq2SeqBackbone(SavesSeeds, PairInputs, ReformerModel):
         return cls(**config)
 
 
+def _split(kwargs, **sizes):
+    """Arguments of the base model, and those of encoder and decoder."""
+    base = {k: v for k, v in kwargs.items() if k in _BASE}
+    return base, sizes | {k: v for k, v in kwargs.items() if k not in _BASE}
+
+
+_BASE = ("name", "trainable", "sublayers")
+
+
+def _decoder_layers(config, policy, table, sublayers, trainable):
+    """The decoder's layers, with the encoder's table of token embeddings.
+
+    Args:
+        config: `ReformerConfig`.
+        policy: dtype policy.
+        table: the embedding layer to share, or None for one of its own.
+        sublayers: `Sublayers`.
+        trainable: bool. Whether the model is.
+    """
+    made = make_layers(config, policy, cross_attention=True)._asdict()
+    if table is not None:
+        made.pop("token_embedding")
+    layers = sublayers.make_all(made, trainable)
+    return BackboneLayers(**({"token_embedding": table} | layers))
+
+
 def _decoder_config(arguments):
     """The decoder's `ReformerConfig`: a backbone's defaults, and causal."""
     parameters = inspect.signature(ReformerBackbone).parameters.values()
@@ -287,7 +304,7 @@ def _checked_encoder(encoder, arguments, policy):
     return encoder
 
 
-def _shared_embedding(encoder, config):
+def _shared_table(encoder, config):
     """The encoder's table of token embeddings, if it fits the decoder."""
     table = encoder.token_embedding
     found = table.input_dim, table.output_dim
