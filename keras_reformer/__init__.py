@@ -13,6 +13,7 @@ from keras_reformer.layers import AlibiBias as AlibiBias
 from keras_reformer.layers import (
     AxialPositionEmbedding as AxialPositionEmbedding,
 )
+from keras_reformer.layers import CrossAttention as CrossAttention
 from keras_reformer.layers import Dropout as Dropout
 from keras_reformer.layers import FeedForward as FeedForward
 from keras_reformer.layers import LocalSelfAttention as LocalSelfAttention
@@ -33,6 +34,10 @@ from keras_reformer.models import ReformerMaskedLM as ReformerMaskedLM
 from keras_reformer.models import (
     ReformerQuestionAnswering as ReformerQuestionAnswering,
 )
+from keras_reformer.models import ReformerSeq2Seq as ReformerSeq2Seq
+from keras_reformer.models import (
+    ReformerSeq2SeqBackbone as ReformerSeq2SeqBackbone,
+)
 from keras_reformer.ops.loops.tiling import (
     set_tokens_in_tile as set_tokens_in_tile,
 )
@@ -49,6 +54,7 @@ __all__ = [
     "AlibiBias",
     "AxialPositionEmbedding",
     "BitsPerByte",
+    "CrossAttention",
     "Dropout",
     "FeedForward",
     "LSHSelfAttention",
@@ -61,6 +67,8 @@ __all__ = [
     "ReformerClassifier",
     "ReformerMaskedLM",
     "ReformerQuestionAnswering",
+    "ReformerSeq2Seq",
+    "ReformerSeq2SeqBackbone",
     "RelativePositionBias",
     "ReversibleBlock",
     "ReversibleSequence",

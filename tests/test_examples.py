@@ -9,6 +9,7 @@ import pytest
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 SHORT = {
     "functional_model.py": ["--steps", "2"],
+    "reverse_strings.py": ["--smoke"],
     "shakespeare.py": ["--steps", "2", "--data", "python"],
 }
 

@@ -5,62 +5,28 @@ model; `serving_function` adds the checks and the padding that all share.
 """
 
 import inspect
-from collections.abc import Callable
-from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_reformer.export import requests
-from keras_reformer.generation import Loop, Request, Sampler, get_sampler
+from keras_reformer.export import pair_endpoints, requests
+from keras_reformer.export.endpoint import (
+    Endpoint,
+    Limits,
+    Sampling,
+    example_values,
+)
+from keras_reformer.generation import Loop, Request, get_sampler
 from keras_reformer.models import (
     ReformerBackbone,
     ReformerCausalLM,
     ReformerClassifier,
     ReformerMaskedLM,
+    ReformerSeq2SeqBackbone,
 )
 from keras_reformer.models.inputs import TokenInputs
-
-Tensors = dict[str, tf.Tensor]
-
-
-class Endpoint(NamedTuple):
-    """A function of named tensors, before checks, padding and tracing.
-
-    Attributes:
-        name: of the signature.
-        function: dict of tensors to dict of tensors. Where lengths are in
-            buckets it gets `lengths`, whether or not the signature has them.
-        specs: the tensors of a request, by name and in the order of the
-            traced function's arguments.
-        per_position: whether outputs have the length of `token_ids`, so that
-            the padding of a length bucket must be cropped.
-        warm: whether there are warm-up requests for it.
-        compilable: whether XLA can compile it: shapes must not depend on the
-            values of a request.
-    """
-
-    name: str
-    function: Callable[[Tensors], Tensors]
-    specs: dict[str, tf.TensorSpec]
-    per_position: bool = False
-    warm: bool = True
-    compilable: bool = True
-
-
-class Limits(NamedTuple):
-    """Limits of valid requests; None where unknown."""
-
-    vocabulary_size: int | None = None
-    max_length: int | None = None
-
-
-class Sampling(NamedTuple):
-    """Settings of `generate`; see `ReformerCausalLM.generate`."""
-
-    sampler: str | Sampler = "top_p"
-    stop_token_ids: tuple[int, ...] = ()
+from keras_reformer.models.pair_inputs import PairInputs
 
 
 def endpoints(
@@ -75,6 +41,8 @@ def endpoints(
         trainable: bool. Whether to add `train`.
         sampling: `Sampling`.
     """
+    if isinstance(model, PairInputs):
+        return pair_endpoints.endpoints(model, trainable, sampling)
     found = _serve(model)
     if isinstance(model, ReformerCausalLM | ReformerMaskedLM):
         found.append(_score(model))
@@ -86,14 +54,14 @@ def endpoints(
 
 
 def takes_mask(model: keras.Model) -> bool:
-    """Whether a model takes a padding mask."""
-    return isinstance(model, TokenInputs)
+    """Whether a model takes a padding mask of its one sequence."""
+    return isinstance(model, TokenInputs) and not isinstance(model, PairInputs)
 
 
 def limits_of(model: keras.Model) -> Limits:
     """The limits of a model's inputs."""
     backbone = getattr(model, "backbone", model)
-    if not isinstance(backbone, ReformerBackbone):
+    if not isinstance(backbone, ReformerBackbone | ReformerSeq2SeqBackbone):
         return Limits()
     return Limits(backbone.vocabulary_size, backbone.max_sequence_length)
 
@@ -119,7 +87,10 @@ def serving_function(
     @_taking(endpoint.specs)
     def answer(*tensors):
         request = dict(zip(endpoint.specs, tensors, strict=True))
-        request = requests.checked(request, *limits)
+        if endpoint.encoder is None:
+            request = requests.checked(request, *limits)
+        else:
+            request = requests.checked_pair(request, endpoint.encoder, limits)
         if not length_buckets:
             return compute(request)
         length = tf.shape(request["token_ids"])[1]
@@ -135,16 +106,9 @@ def example(
     endpoint: Endpoint, limits: Limits, batch: int, length: int
 ) -> dict[str, np.ndarray]:
     """A valid request: random token ids without padding."""
-    draws = np.random.default_rng(length)
-    ids = draws.integers(limits.vocabulary_size or 1, size=(batch, length))
-    values = {
-        "token_ids": ids,
-        "labels": ids[:, ::-1],
-        "lengths": np.full([batch], length),
-        "max_length": np.full([batch], min(length + 1, limits.max_length or 1)),
-        "seed": np.arange(batch),
-        "temperature": np.ones([batch]),
-    }
+    if endpoint.encoder is not None:
+        return pair_endpoints.example(endpoint, limits, batch, length)
+    values = example_values(limits, batch, length)
     if "text" in endpoint.specs:
         shape = endpoint.specs["text"].shape.as_list()
         sizes = zip((batch, length), shape, strict=False)

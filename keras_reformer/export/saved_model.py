@@ -52,6 +52,10 @@ def export_saved_model(
       `temperature`, all `(batch,)`, to the texts' `token_ids` and `lengths`.
       The whole loop is inside the graph, and decodes from a cache. A row's
       text does not depend on the other rows.
+    - Those of a `ReformerSeq2Seq` take two sequences, `encoder_token_ids` and
+      `decoder_token_ids`, and in place of `lengths` `encoder_lengths` and
+      `decoder_lengths`. `generate` decodes a text for each source, from the
+      beginning given.
     - `train`, on request: what `score` takes to `loss`, or what
       `serve_padded` takes and gives, in training mode. It draws dropout
       masks and rotations anew and has gradients after loading.
@@ -157,8 +161,9 @@ def _checked_buckets(model, length_buckets, limits) -> tuple[int, ...]:
         )
     if not endpoints.takes_mask(model):
         raise ValueError(
-            "Requests can be padded for models that take a padding mask "
-            "only. Expected a model of this package. Received: "
+            "Requests can be padded for models that take a padding mask of "
+            "one sequence only. Expected a model of this package other than "
+            "an encoder-decoder. Received: "
             f"length_buckets={length_buckets}, model={model.name}"
         )
     if buckets[-1] > limits.max_length:

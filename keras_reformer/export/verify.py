@@ -45,7 +45,9 @@ with open(response, "wb") as file:
 
 
 def verify_saved_model(
-    version_path: str, model: keras.Model, token_ids: np.ndarray
+    version_path: str,
+    model: keras.Model,
+    token_ids: np.ndarray | dict[str, np.ndarray],
 ) -> float:
     """Compares a SavedModel, loaded by TensorFlow alone, with its model.
 
@@ -56,7 +58,8 @@ def verify_saved_model(
         version_path: str. As `export_saved_model` returns it.
         model: The model that was exported.
         token_ids: int32 array of shape `(batch, length)`, or the strings
-            that the model takes instead.
+            that the model takes instead. For an encoder-decoder a dict of
+            `encoder_token_ids` and `decoder_token_ids`.
 
     Returns:
         difference: float. The largest absolute difference of an output.
@@ -73,8 +76,13 @@ def verify_saved_model(
             f"version_path={version_path!r}"
         )
     serve = endpoints(model)[0]
-    ((name, spec),) = serve.specs.items()
-    request = {name: _array(tf.constant(token_ids, spec.dtype))}
+    given = token_ids
+    if not isinstance(given, dict):
+        given = {name: given for name in serve.specs}
+    request = {
+        name: _array(tf.constant(given[name], spec.dtype))
+        for name, spec in serve.specs.items()
+    }
     expected = _answer(serve, request)
     received = _run_elsewhere(version_path, request)
     difference = max(

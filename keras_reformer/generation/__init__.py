@@ -16,6 +16,7 @@ from keras_reformer.generation.samplers import TopKSampler as TopKSampler
 from keras_reformer.generation.samplers import TopPSampler as TopPSampler
 from keras_reformer.generation.samplers import get_sampler as get_sampler
 from keras_reformer.generation.samplers import settings_of as settings_of
+from keras_reformer.generation.sources import Source as Source
 from keras_reformer.generation.trace_cache import TraceCache as TraceCache
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "RandomSampler",
     "Request",
     "Sampler",
+    "Source",
     "TopKSampler",
     "TopPSampler",
     "TraceCache",

@@ -38,9 +38,11 @@ class HubLoop:
         self.start = traced(self.start_rows)
         self.run = traced(self.run_rows, jit_compile)
 
-    def prefill_rows(self, token_ids, padding_mask, capacity):
+    def prefill_rows(self, token_ids, padding_mask, capacity, source=()):
         """Hidden states of prompts, in a list, and their cache."""
-        states, cache = self.decoder.prefill(token_ids, padding_mask, capacity)
+        states, cache = self.decoder.prefill(
+            token_ids, padding_mask, capacity, *source
+        )
         return [states], cache
 
     def start_rows(self, token_ids, lengths, columns, hidden_states):

@@ -18,8 +18,9 @@ class Decoder(NamedTuple):
     """A model as the functions of tensors that the loop calls.
 
     Attributes:
-        prefill: `(token_ids, padding_mask, capacity) -> (hidden_states,
-            cache)`.
+        prefill: `(token_ids, padding_mask, capacity, *source) ->
+            (hidden_states, cache)`; the source is what a request gives to an
+            encoder: token ids and their mask.
         constants: `() -> constants`: tensors that are equal in all steps.
         decode: `(token_ids, cache, positions, constants) -> (logits,
             hidden_states, cache)`: from one token of each row `(rows, 1)` at
@@ -86,9 +87,11 @@ class Loop:
         self.start = traced(self.start_rows)
         self.advance = traced(self.advance_rows, jit_compile)
 
-    def prefill_rows(self, token_ids, padding_mask, capacity):
+    def prefill_rows(self, token_ids, padding_mask, capacity, source=()):
         """The cache of prompts, and no hidden states."""
-        _, cache = self.decoder.prefill(token_ids, padding_mask, capacity)
+        _, cache = self.decoder.prefill(
+            token_ids, padding_mask, capacity, *source
+        )
         return [], cache
 
     def start_rows(self, token_ids, lengths, columns, cache, request):
@@ -144,13 +147,14 @@ class Loop:
         ones = keras.ops.ones(keras.ops.shape(index)[:1], "int32")
         return keras.ops.scatter_update(seen, index, ones)[:, :-1] > 0
 
-    def complete(self, token_ids, lengths, request):
+    def complete(self, token_ids, lengths, request, source=()):
         """Completes prompts within a graph.
 
         Args:
             token_ids: int32 `(batch, length)`. Prompts, padded behind.
             lengths: int32 `(batch,)`.
             request: `Request`.
+            source: what an encoder takes: token ids and their mask.
 
         Returns:
             int32 `(batch, longest max_length)`, prompts included, zero behind
@@ -159,7 +163,7 @@ class Loop:
         ops, longest = keras.ops, keras.ops.max(request.max_length)
         width = ops.shape(token_ids)[1]
         known = ops.arange(width)[None] < lengths[:, None] - 1
-        _, cache = self.prefill_rows(token_ids, known, longest)
+        _, cache = self.prefill_rows(token_ids, known, longest, source)
         columns = ops.cast(width, "int32") + longest - ops.min(lengths)
         state = self.start_rows(token_ids, lengths, columns, cache, request)
         state = self.advance_rows(state, columns, longest)

@@ -2,6 +2,7 @@
 
 import numbers
 import reprlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,10 @@ from keras_reformer.ops.tracing import is_symbolic
 
 
 def check(
-    prompts, max_length: int, decoder: Decoder, padding_id: int | None = None
+    prompts: Any,
+    max_length: int,
+    decoder: Decoder,
+    padding_id: int | None = None,
 ) -> list[list[int]]:
     """Converts prompts to lists of token ids.
 
@@ -37,7 +41,7 @@ def check(
             f"most max_sequence_length={longest}. Received: "
             f"max_length={max_length}"
         )
-    texts = [row.tolist() for row in _without_padding(prompts, padding_id)]
+    texts = [row.tolist() for row in without_padding(prompts, padding_id)]
     for index, text in enumerate(texts):
         if not 1 <= len(text) <= max_length:
             raise ValueError(
@@ -70,8 +74,10 @@ def stop_ids(stop_token_ids) -> tuple[int, ...]:
     return tuple(sorted(tokens.tolist()))
 
 
-def _without_padding(prompts, padding_id):
-    """The rows as integer arrays, without padding."""
+def without_padding(
+    prompts: Any, padding_id: int | None = None
+) -> list[np.ndarray]:
+    """The rows as integer arrays, without padding; see `check`."""
     if padding_id is not None:
         checks.integer("padding_id", padding_id)
     if not isinstance(prompts, dict):

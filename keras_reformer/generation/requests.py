@@ -11,7 +11,12 @@ from keras_reformer.generation.hub import HubLoop
 from keras_reformer.generation.loop import Loop
 from keras_reformer.generation.prompts import check
 from keras_reformer.generation.samplers import Sampler
-from keras_reformer.ops.decoding.caches import grow, with_capacity
+from keras_reformer.generation.sources import NO_SOURCE, Source
+from keras_reformer.ops.decoding.caches import (
+    grow,
+    pad_contexts,
+    with_capacity,
+)
 
 # Lengths of prompts and caches are this one times a power of two, so that few
 # programs are traced or compiled for many lengths.
@@ -45,6 +50,7 @@ def generate(
     seed: int | None = None,
     padding_id: int | None = None,
     verbose: bool | str = "auto",
+    source: Source = NO_SOURCE,
 ) -> list[np.ndarray]:
     """Continues prompts to `max_length`, as `ReformerCausalLM.generate` says.
 
@@ -56,12 +62,13 @@ def generate(
         padding_id: Token that is padding at the ends of prompts.
         verbose: Whether to show a progress bar; `"auto"` shows it for long
             texts.
+        source: What an encoder takes, a row for each prompt.
 
     Returns:
         List of int32 arrays, prompt included.
     """
     make = _HubRun if isinstance(loop, HubLoop) else _Run
-    run = make(loop, prompts, max_length, seed, padding_id)
+    run = make(loop, prompts, max_length, seed, padding_id, source)
     if verbose == "auto":
         verbose = run.columns - run.width >= _TOKENS_WORTH_A_BAR
     bar = keras.utils.Progbar(run.columns - run.width) if verbose else None
@@ -79,6 +86,7 @@ def stream(
     *,
     seed: int | None = None,
     padding_id: int | None = None,
+    source: Source = NO_SOURCE,
 ) -> Iterator[list[np.ndarray]]:
     """Yields the new tokens of each row as they come; see `generate`.
 
@@ -92,7 +100,8 @@ def stream(
             "a `keras_reformer.generation.Sampler` other than beams. "
             f"Received: sampler={sampler!r}"
         )
-    return _stream(_Run(loop, prompts, max_length, seed, padding_id))
+    run = _Run(loop, prompts, max_length, seed, padding_id, source)
+    return _stream(run)
 
 
 def _stream(run):
@@ -107,9 +116,10 @@ def _stream(run):
 class _Run:
     """One call of `generate`: its state and its progress."""
 
-    def __init__(self, loop, prompts, max_length, seed, padding_id):
-        self.loop = loop
+    def __init__(self, loop, prompts, max_length, seed, padding_id, source):
+        self.loop, self.source = loop, source
         texts = check(prompts, max_length, loop.decoder, padding_id)
+        source.check_rows(len(texts))
         self.lengths = [len(text) for text in texts]
         self.max_length = max_length
         count = len(texts)
@@ -141,20 +151,25 @@ class _Run:
         known = np.array(self.lengths)[:, None] - 1
         mask = np.arange(self.width) < known
         if not self.loop.decoder.padding_matters:
-            return self._pass_over(self.prompts, mask)
+            source = self.source.padded(_room_for)
+            return self._pass_over(self.prompts, mask, source)
         parts = []
         for row, count in enumerate(known[:, 0]):
             # An empty prefix is one masked token.
             alone = slice(row, row + 1), slice(0, max(1, int(count)))
-            states, cache = self._pass_over(self.prompts[alone], mask[alone])
+            source = self.source.row(row)
+            states, cache = self._pass_over(
+                self.prompts[alone], mask[alone], source
+            )
             states = [with_capacity(x, self.width, axis=1) for x in states]
-            parts.append((states, cache))
+            parts.append((states, pad_contexts(cache, self.source.width)))
         return keras.tree.map_structure(
             lambda *rows: keras.ops.concatenate(rows), *parts
         )
 
-    def _pass_over(self, token_ids, mask):
-        return self.loop.prefill(token_ids, mask, np.int32(self.capacity))
+    def _pass_over(self, token_ids, mask, source):
+        capacity = np.int32(self.capacity)
+        return self.loop.prefill(token_ids, mask, capacity, source)
 
     def _align(self, states, cache):
         self.state = self.loop.start(

@@ -4,6 +4,9 @@ from keras_reformer.layers.alibi_bias import AlibiBias as AlibiBias
 from keras_reformer.layers.axial_position_embedding import (
     AxialPositionEmbedding as AxialPositionEmbedding,
 )
+from keras_reformer.layers.cross_attention import (
+    CrossAttention as CrossAttention,
+)
 from keras_reformer.layers.dropout import Dropout as Dropout
 from keras_reformer.layers.feed_forward import FeedForward as FeedForward
 from keras_reformer.layers.local_self_attention import (
@@ -37,6 +40,7 @@ from keras_reformer.layers.sine_position_encoding import (
 __all__ = [
     "AlibiBias",
     "AxialPositionEmbedding",
+    "CrossAttention",
     "Dropout",
     "FeedForward",
     "LSHSelfAttention",

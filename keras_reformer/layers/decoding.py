@@ -6,7 +6,9 @@ A layer that mixes positions has these methods besides `call`:
         `call` at inference, and a cache for `capacity` positions (an int or a
         scalar tensor). `inputs` is `(batch, length, dim)`; `mask` is None or
         a boolean `(batch, length)` that is True at valid tokens, which come
-        first.
+        first. A layer that attends to a context takes `context` and
+        `context_mask` too, as in `call`, and keeps in its cache what it needs
+        of them.
     decode(inputs, cache, positions, constants=None) -> outputs, cache
         Outputs for one more token of each row, and the cache with it.
         `inputs` is `(batch, 1, dim)`, `positions` int32 `(batch,)`, and
@@ -18,14 +20,15 @@ A layer that mixes positions has these methods besides `call`:
 Any other layer is taken to be position-wise and is just called.
 """
 
-from keras_reformer.layers.stateless import call_branch
+from keras_reformer.layers.stateless import accepted_by, call_branch, given
 
 
-def prefill(layer, inputs, mask, capacity):
+def prefill(layer, inputs, mask, capacity, **context):
     """A layer's outputs for prompts, and its cache."""
     if hasattr(layer, "prefill"):
-        return layer.prefill(inputs, mask, capacity)
-    return call_branch(layer, inputs, mask, False), ()
+        options = accepted_by(layer.prefill, given(**context))
+        return layer.prefill(inputs, mask, capacity, **options)
+    return call_branch(layer, inputs, mask, False, **context), ()
 
 
 def decode(layer, inputs, cache, positions, constants):

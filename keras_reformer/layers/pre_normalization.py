@@ -49,6 +49,9 @@ class PreNormalization(CompositeLayer):
         inputs: Float tensor of shape `(batch, length, hidden_dim)`.
         mask: Boolean tensor of shape `(batch, length)`, passed to `layer` if
             its `call` takes one.
+        context: Float tensor of shape `(batch, keys, dim)`, for a layer that
+            attends to one, such as `CrossAttention`.
+        context_mask: Boolean tensor of shape `(batch, keys)`.
         training: bool. Whether to apply dropout.
 
     Returns:
@@ -126,24 +129,42 @@ class PreNormalization(CompositeLayer):
             ),
         )
 
-    def build(self, input_shape):
-        checks.sequence_shape(self.name, input_shape)
-        self.normalization.build(input_shape)
-        build_branch(self.layer, input_shape, self.normalization.dtype)
-        self.dropout_layer.build(input_shape)
-        self.drop_branch.build(input_shape)
+    def build(self, inputs_shape, context_shape=None):
+        checks.sequence_shape(self.name, inputs_shape)
+        self.normalization.build(inputs_shape)
+        dtype = self.normalization.dtype
+        build_branch(self.layer, inputs_shape, dtype, context_shape)
+        self.dropout_layer.build(inputs_shape)
+        self.drop_branch.build(inputs_shape)
 
-    def call(self, inputs, mask=None, training=None):
+    def call(
+        self,
+        inputs,
+        mask=None,
+        training=None,
+        context=None,
+        context_mask=None,
+    ):
         outputs = call_branch(
-            self.layer, self._normalized(inputs), mask, training
+            self.layer,
+            self._normalized(inputs),
+            mask,
+            training,
+            context=context,
+            context_mask=context_mask,
         )
         outputs = self.dropout_layer(outputs, training=training)
         return self.drop_branch(outputs, training=training)
 
-    def prefill(self, inputs, mask, capacity):
+    def prefill(self, inputs, mask, capacity, context=None, context_mask=None):
         """`call` at inference, and the layer's cache."""
         return decoding.prefill(
-            self.layer, self._normalized(inputs), mask, capacity
+            self.layer,
+            self._normalized(inputs),
+            mask,
+            capacity,
+            context=context,
+            context_mask=context_mask,
         )
 
     def decode(self, inputs, cache, positions, constants=None):
@@ -170,8 +191,8 @@ class PreNormalization(CompositeLayer):
             ArraySpec(shape[2:], self.normalization.compute_dtype),
         )
 
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
+    def compute_output_shape(self, inputs_shape, context_shape=None):
+        return tuple(inputs_shape)
 
     def get_config(self):
         return {

@@ -5,6 +5,7 @@ from keras_reformer.layers.composite_layer import CompositeLayer
 from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
+    given,
     pure_function,
 )
 from keras_reformer.layers.sublayers import adopt
@@ -13,11 +14,16 @@ from keras_reformer.ops.reversible.coupling import couple, uncouple
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
 class ReversibleBlock(CompositeLayer):
-    """Two residual branches that can be inverted.
+    """Residual branches that can be inverted.
 
     `y1 = x1 + attention(x2)` and `y2 = x2 + feed_forward(y1)`. The block adds
     no normalization and no dropout: put them into the branches. The residual
     streams are at least float32, whatever the branches compute in.
+
+    In the decoder of an encoder-decoder a third branch stands between the
+    two: `y2 = x2 + cross_attention(y1, context)`, then `y1 +
+    feed_forward(y2)`. Every branch reads the stream that was written last and
+    is added to the other one, so the outputs are `y2` and that sum.
 
     In a `ReversibleSequence` the backward pass recomputes activations from
     the outputs. A block on its own stores them like any other layer.
@@ -25,6 +31,9 @@ class ReversibleBlock(CompositeLayer):
     Args:
         attention: Keras layer of equal input and output shape.
         feed_forward: the same.
+        cross_attention: Keras layer, the same, whose `call` takes `context`,
+            such as `CrossAttention`, perhaps in a `PreNormalization`; or
+            None. Defaults to `None`.
         sublayers: dict. Settings of sublayers that were changed after they
             were made, by path, as `get_config` returns them.
         **kwargs: Base layer arguments, such as `name`.
@@ -34,13 +43,16 @@ class ReversibleBlock(CompositeLayer):
         mask: Boolean tensor of shape `(batch, length)`. Passed to branches
             whose `call` takes a `mask`.
         training: bool. Passed to the branches.
+        context: Float tensor of shape `(batch, keys, dim)`, such as an
+            encoder's outputs. Passed to branches whose `call` takes it.
+        context_mask: Boolean tensor of shape `(batch, keys)`, passed with it.
 
     Returns:
         Pair of float tensors of the inputs' shape.
 
     Raises:
-        ValueError: if the inputs are not a pair of one shape, or a branch
-            changes the shape.
+        ValueError: if the inputs are not a pair of one shape, a branch
+            changes the shape, or there is a `cross_attention` and no context.
 
     Example:
 
@@ -58,24 +70,39 @@ class ReversibleBlock(CompositeLayer):
     section 3; [Gomez et al., 2017](https://arxiv.org/abs/1707.04585).
     """
 
-    _layer_arguments = ("attention", "feed_forward")
+    _layer_arguments = ("attention", "feed_forward", "cross_attention")
 
-    def __init__(self, attention, feed_forward, sublayers=None, **kwargs):
+    def __init__(
+        self,
+        attention,
+        feed_forward,
+        cross_attention=None,
+        sublayers=None,
+        **kwargs,
+    ):
         kwargs["dtype"] = stream_dtype(kwargs.get("dtype"))
         super().__init__(sublayers=sublayers, autocast=False, **kwargs)
         self.supports_masking = True
         self.attention = adopt(checks.layer("attention", attention))
         self.feed_forward = adopt(checks.layer("feed_forward", feed_forward))
+        self.cross_attention = adopt(
+            checks.layer_or_none("cross_attention", cross_attention)
+        )
 
     @property
     def branches(self):
-        """The two layers, in execution order."""
-        return self.attention, self.feed_forward
+        """The layers, in execution order."""
+        if self.cross_attention is None:
+            return self.attention, self.feed_forward
+        return self.attention, self.cross_attention, self.feed_forward
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape, context_shape=None):
         shape = check_pair(self.name, inputs_shape)
+        self.check_context(context_shape)
         for branch in self.branches:
-            output_shape = build_branch(branch, shape, self.compute_dtype)
+            output_shape = build_branch(
+                branch, shape, self.compute_dtype, context_shape
+            )
             if output_shape[1:] != shape[1:]:
                 raise ValueError(
                     "A branch of a reversible block must not change the "
@@ -84,14 +111,39 @@ class ReversibleBlock(CompositeLayer):
                     f"{output_shape} from layer `{branch.name}`"
                 )
 
-    def call(self, inputs, mask=None, training=None):
-        x1, x2 = map(self._stream, inputs)
-        mask = one_mask(mask)
-        y1 = couple(call_branch(self.attention, x2, mask, training), x1)
-        y2 = couple(call_branch(self.feed_forward, y1, mask, training), x2)
-        return y1, y2
+    def check_context(self, context):
+        """Raises a `ValueError` if there is no context to attend to."""
+        if self.cross_attention is not None and context is None:
+            raise ValueError(
+                "A block with cross-attention needs what it attends to. "
+                "Expected `context` of shape `(batch, keys, dim)`, such as "
+                f"an encoder's outputs. Received: context=None in `{self.name}`"
+            )
 
-    def inverse(self, outputs, mask=None, training=None):
+    def call(
+        self,
+        inputs,
+        mask=None,
+        training=None,
+        context=None,
+        context_mask=None,
+    ):
+        self.check_context(context)
+        x1, x2 = map(self._stream, inputs)
+        options = one_mask(mask), training
+        more = given(context, context_mask)
+        for branch in self.branches:
+            x1, x2 = x2, couple(call_branch(branch, x2, *options, **more), x1)
+        return x1, x2
+
+    def inverse(
+        self,
+        outputs,
+        mask=None,
+        training=None,
+        context=None,
+        context_mask=None,
+    ):
         """The inputs that `call` turned into `outputs`.
 
         Args:
@@ -100,39 +152,48 @@ class ReversibleBlock(CompositeLayer):
             mask: as in `call`.
             training: as in `call`. Random branches can be inverted only at
                 inference.
+            context: as in `call`.
+            context_mask: as in `call`.
 
         Returns:
             Pair of float tensors of the same shape.
         """
-        y1, y2 = map(self._stream, outputs)
-        x2 = uncouple(call_branch(self.feed_forward, y1, mask, training), y2)
-        x1 = uncouple(call_branch(self.attention, x2, mask, training), y1)
+        x1, x2 = map(self._stream, outputs)
+        more = given(context, context_mask)
+        for branch in reversed(self.branches):
+            y = call_branch(branch, x1, mask, training, **more)
+            x1, x2 = uncouple(y, x2), x1
         return x1, x2
 
-    def prefill(self, inputs, mask, capacity):
-        """Outputs of `call` at inference, and the branches' caches."""
-        x1, x2 = map(self._stream, inputs)
-        y, first = decoding.prefill(self.attention, x2, mask, capacity)
-        y1 = couple(y, x1)
-        y, second = decoding.prefill(self.feed_forward, y1, mask, capacity)
-        return (y1, couple(y, x2)), (first, second)
+    def prefill(self, inputs, mask, capacity, context=None, context_mask=None):
+        """Outputs for prompts, and the caches of all branches."""
+        self.check_context(context)
+        (x1, x2), caches = map(self._stream, inputs), []
+        more = given(context, context_mask)
+        for branch in self.branches:
+            y, cache = decoding.prefill(branch, x2, mask, capacity, **more)
+            x1, x2 = x2, couple(y, x1)
+            caches.append(cache)
+        return (x1, x2), tuple(caches)
 
     def decode(self, inputs, cache, positions, constants=None):
         """Outputs for one more position of each row, and the caches."""
-        x1, x2 = map(self._stream, inputs)
-        (first, second), (one, two) = cache, constants or (None, None)
-        y, first = decoding.decode(self.attention, x2, first, positions, one)
-        y1 = couple(y, x1)
-        y, second = decoding.decode(
-            self.feed_forward, y1, second, positions, two
-        )
-        return (y1, couple(y, x2)), (first, second)
+        (x1, x2), caches = map(self._stream, inputs), []
+        constants = constants or [None] * len(self.branches)
+        steps = zip(self.branches, cache, constants, strict=True)
+        for branch, before, constant in steps:
+            y, after = decoding.decode(branch, x2, before, positions, constant)
+            x1, x2 = x2, couple(y, x1)
+            caches.append(after)
+        return (x1, x2), tuple(caches)
 
     def decode_constants(self):
         """The part of `decode` that is equal in all steps."""
         return tuple(map(decoding.constants, self.branches))
 
-    def pure_branches(self, mask, training, signature_of=None):
+    def pure_branches(
+        self, mask, training, signature_of=None, context_mask=None
+    ):
         """The branches as pure functions, for `ops.reversible`.
 
         Args:
@@ -140,14 +201,17 @@ class ReversibleBlock(CompositeLayer):
             training: as in `call`.
             signature_of: function `(layer, training)` to what is equal where
                 layers run the same function. Defaults to `None`: not known.
+            context_mask: as in `call`. The functions take the context itself
+                after their inputs.
         """
 
         def pure(layer):
-            return pure_function(
-                layer,
-                lambda x: call_branch(layer, x, mask, training),
-                signature_of and signature_of(layer, training),
-            )
+            def call(x, context=None):
+                more = given(context, context_mask)
+                return call_branch(layer, x, mask, training, **more)
+
+            signature = signature_of and signature_of(layer, training)
+            return pure_function(layer, call, signature)
 
         return list(map(pure, self.branches))
 
@@ -158,7 +222,7 @@ class ReversibleBlock(CompositeLayer):
         mask = one_mask(previous_mask)
         return None if mask is None else [mask] * 2
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape, context_shape=None):
         check_pair(self.name, inputs_shape)
         return tuple(tuple(shape) for shape in inputs_shape)
 

@@ -58,6 +58,11 @@ class ReversibleSequence(CompositeLayer):
         mask: Boolean tensor of shape `(batch, length)`, passed to branches
             whose `call` takes one.
         training: bool. Passed to the branches.
+        context: Float tensor of shape `(batch, keys, dim)` that blocks with
+            `cross_attention` attend to, such as an encoder's outputs. It
+            gets gradients, the sum of those of all blocks.
+        context_mask: Boolean tensor of shape `(batch, keys)`, True at the
+            positions of the context that are seen.
 
     Returns:
         Float tensor of shape `(batch, length, 2 * hidden_dim)` for
@@ -66,7 +71,8 @@ class ReversibleSequence(CompositeLayer):
 
     Raises:
         ValueError: if `blocks` is empty or holds other layers, `merge` is
-            unknown, or `scan_blocks=True` and blocks visibly differ.
+            unknown, `scan_blocks=True` and blocks visibly differ, or a block
+            has a `cross_attention` and there is no context.
 
     Example:
 
@@ -106,10 +112,10 @@ class ReversibleSequence(CompositeLayer):
             "scan_blocks", scan_blocks, ("auto", True, False)
         )
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape, context_shape=None):
         for block in self.blocks:
             if not block.built:
-                block.build(self._pair_of_shapes(inputs_shape))
+                block.build(self._pair_of_shapes(inputs_shape), context_shape)
 
     def _pair_of_shapes(self, shape):
         one = isinstance(shape, (list, tuple)) and not any(
@@ -119,25 +125,33 @@ class ReversibleSequence(CompositeLayer):
         check_pair(self.name, shapes)
         return tuple(shapes)
 
-    def call(self, inputs, mask=None, training=None):
+    def call(
+        self,
+        inputs,
+        mask=None,
+        training=None,
+        context=None,
+        context_mask=None,
+    ):
         streams = self._streams(inputs)
+        context = self._context(context)
         signature_of = _SIGNATURES[self.scan_blocks] if training else None
         branches = [
             branch
             for block in self.blocks
             for branch in block.pure_branches(
-                one_mask(mask), training, signature_of
+                one_mask(mask), training, signature_of, context_mask
             )
         ]
         if training and self.scan_blocks is True:
             _check_scannable(self.blocks, branches)
-        output = self._run(branches, streams, training)
+        output = self._run(branches, streams, training, context)
         self._assign(output.changes)
         for losses in output.losses:
             self.add_loss(losses)
         return self._merge(output.streams)
 
-    def prefill(self, inputs, mask, capacity):
+    def prefill(self, inputs, mask, capacity, context=None, context_mask=None):
         """Outputs for whole prompts, and the cache that `decode` continues.
 
         Args:
@@ -145,14 +159,19 @@ class ReversibleSequence(CompositeLayer):
             mask: Boolean tensor of shape `(batch, length)`, True at valid
                 positions, which come first.
             capacity: int or scalar tensor. Greatest number of positions.
+            context: as in `call`. What steps need of it is in the cache.
+            context_mask: as in `call`.
 
         Returns:
             The outputs of `call` at inference, and a cache of all blocks. A
             branch without `prefill` must treat positions independently.
         """
         streams, caches = self._streams(inputs), []
+        context = self._context(context)
         for block in self.blocks:
-            streams, cache = block.prefill(streams, mask, capacity)
+            streams, cache = block.prefill(
+                streams, mask, capacity, *context, context_mask=context_mask
+            )
             caches.append(cache)
         return self._merge(streams), tuple(caches)
 
@@ -188,12 +207,22 @@ class ReversibleSequence(CompositeLayer):
             for x in streams
         )
 
-    def _run(self, branches, streams, training):
+    def _context(self, context):
+        """The context in a list, which is empty without one."""
+        if context is None:
+            for block in self.blocks:
+                block.check_context(None)
+            return []
+        context = checks.numeric("context", context)
+        return [keras.ops.cast(context, self.compute_dtype)]
+
+    def _run(self, branches, streams, training, context):
         if not self.recompute:
-            return stack.run_plainly(branches, streams)
+            return stack.run_plainly(branches, streams, context)
         # A scan copies the weights, which is not worth it for the short
         # calls of inference.
-        return stack.run_reversibly(branches, streams, repeat=bool(training))
+        repeat = bool(training)
+        return stack.run_reversibly(branches, streams, repeat, context)
 
     def _assign(self, changes):
         """Assigns updated state, such as seeds and statistics."""
@@ -217,7 +246,7 @@ class ReversibleSequence(CompositeLayer):
             return [previous_mask] * 2
         return previous_mask
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape, context_shape=None):
         shape, _ = self._pair_of_shapes(inputs_shape)
         if self.merge == "concat":
             return (*shape[:-1], 2 * shape[-1])
@@ -248,7 +277,7 @@ def _check_scannable(blocks, branches):
     pairs = [
         (f"blocks[{index}]", one, other)
         for index, block in enumerate(blocks[1:], 1)
-        for one, other in zip(blocks[0].branches, block.branches, strict=True)
+        for one, other in zip(blocks[0].branches, block.branches, strict=False)
         if visible_signature(one) != visible_signature(other)
     ]
     if pairs:

@@ -80,26 +80,44 @@ def _values(variables):
     ]
 
 
-def build_branch(layer, shape, dtype):
+def build_branch(layer, shape, dtype, context_shape=None):
     """Builds a layer, with or without a `build` method, by a symbolic call.
 
     Args:
         layer: a Keras layer, built or not.
         shape: shape of its inputs.
         dtype: dtype of its inputs.
+        context_shape: shape of its `context`, if there is one.
 
     Returns:
         The shape of its outputs.
     """
-    return tuple(layer(keras.KerasTensor(shape, dtype=dtype)).shape)
+    context = {}
+    if context_shape is not None:
+        context["context"] = keras.KerasTensor(context_shape, dtype=dtype)
+    inputs = keras.KerasTensor(shape, dtype=dtype)
+    return tuple(layer(inputs, **accepted_by(layer.call, context)).shape)
 
 
-def call_branch(layer, inputs, mask, training):
+def call_branch(layer, inputs, mask, training, **context):
     """Calls a layer with `mask` and `training`, where its `call` takes them.
 
     Both are explicit, because the backward pass of a custom gradient runs
-    outside of Keras's call context, which would fill them in.
+    outside of Keras's call context, which would fill them in. So are a
+    `context` and its `context_mask`, where there is one.
     """
-    options = {"mask": mask, "training": training}
-    accepted = inspect.signature(layer.call).parameters
-    return layer(inputs, **{k: v for k, v in options.items() if k in accepted})
+    options = {"mask": mask, "training": training, **given(**context)}
+    return layer(inputs, **accepted_by(layer.call, options))
+
+
+def given(context=None, context_mask=None):
+    """A context as arguments by name; none of them without one."""
+    if context is None:
+        return {}
+    return {"context": context, "context_mask": context_mask}
+
+
+def accepted_by(function, options):
+    """Those of some arguments, by name, that a function takes."""
+    accepted = inspect.signature(function).parameters
+    return {name: x for name, x in options.items() if name in accepted}

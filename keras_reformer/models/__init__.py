@@ -16,6 +16,12 @@ from keras_reformer.models.reformer_masked_lm import (
 from keras_reformer.models.reformer_question_answering import (
     ReformerQuestionAnswering as ReformerQuestionAnswering,
 )
+from keras_reformer.models.reformer_seq2seq import (
+    ReformerSeq2Seq as ReformerSeq2Seq,
+)
+from keras_reformer.models.reformer_seq2seq_backbone import (
+    ReformerSeq2SeqBackbone as ReformerSeq2SeqBackbone,
+)
 from keras_reformer.models.workers import (
     multi_worker_strategy as multi_worker_strategy,
 )
@@ -27,5 +33,7 @@ __all__ = [
     "ReformerClassifier",
     "ReformerMaskedLM",
     "ReformerQuestionAnswering",
+    "ReformerSeq2Seq",
+    "ReformerSeq2SeqBackbone",
     "multi_worker_strategy",
 ]

@@ -8,6 +8,7 @@ import keras
 from keras_reformer.layers import (
     AlibiBias,
     AxialPositionEmbedding,
+    CrossAttention,
     Dropout,
     FeedForward,
     LocalSelfAttention,
@@ -58,22 +59,27 @@ class BackboneLayers(NamedTuple):
         positions = self.position_embedding(x, start_index=start_index)
         return self.add([x, positions])
 
-    def before_normalization(self, inputs, **options):
+    def before_normalization(self, inputs, context=None, **options):
         """Hidden states before the final normalization.
 
         Args:
             inputs: what `inputs.complete` returns.
+            context: dict of `context` and `context_mask` of a decoder's
+                cross-attention, or None.
             **options: `training`, where Keras's call context lacks it.
         """
         x = self.dropout(self.embed(inputs), **options)
         padded, mask = self._padded(x, inputs["padding_mask"])
+        options.update(context or {})
         return self._cut(self.sequence(padded, mask=mask, **options), x)
 
-    def prefill(self, inputs, capacity):
+    def prefill(self, inputs, capacity, context=None):
         """Outputs at inference, and the stack's cache."""
         x = self.embed(inputs)
         padded, mask = self._padded(x, inputs["padding_mask"])
-        outputs, cache = self.sequence.prefill(padded, mask, capacity)
+        outputs, cache = self.sequence.prefill(
+            padded, mask, capacity, **(context or {})
+        )
         return self.normalization(self._cut(outputs, x)), cache
 
     def _padded(self, x, mask):
@@ -83,8 +89,15 @@ class BackboneLayers(NamedTuple):
         return outputs if self.pad is None else self.cut(outputs, like)
 
 
-def make_layers(config, policy):
-    """Makes the layers of a resolved `ReformerConfig`, not yet connected."""
+def make_layers(config, policy, cross_attention=False):
+    """Makes the layers of a resolved `ReformerConfig`, not yet connected.
+
+    Args:
+        config: `ReformerConfig`.
+        policy: dtype policy.
+        cross_attention: bool. Whether blocks attend to a context, as those of
+            a decoder do. Defaults to `False`.
+    """
     streams = stream_dtype(policy)
     positions = _position_layer(config, streams)
     pad = _pad_layer(config, streams)
@@ -110,7 +123,7 @@ def make_layers(config, policy):
         pad and CutToLength(dtype=streams, name="cut"),
         ReversibleSequence(
             [
-                _block(config, index, policy)
+                _block(config, index, policy, cross_attention)
                 for index in range(config.num_layers)
             ],
             merge=config.merge,
@@ -151,7 +164,7 @@ def _pad_layer(config, dtype):
     return PadToMultiple(multiple, above, dtype=dtype, name="pad")
 
 
-def _block(config, index, policy):
+def _block(config, index, policy, cross_attention):
     """A reversible block, with one seed for each of its layers."""
     kinds = config.attention_layers
     kind = kinds[index % len(kinds)]
@@ -185,9 +198,26 @@ def _block(config, index, policy):
     return ReversibleBlock(
         branch(make(config, seeds[0], policy), seeds[2], "attention"),
         branch(feed_forward, seeds[3], "feed_forward"),
+        _cross_branch(config, index, policy, branch)
+        if cross_attention
+        else None,
         dtype=policy,
         name=f"block_{index}",
     )
+
+
+def _cross_branch(config, index, policy, branch):
+    """The branch of cross-attention, with seeds after all of the others."""
+    first = 4 * config.num_layers + 2 * index
+    seeds = [_seed(config.seed, first + step) for step in (1, 2)]
+    layer = CrossAttention(
+        num_heads=config.num_heads,
+        key_dim=config.key_dim,
+        dropout=config.dropout,
+        name="cross_attention",
+        **_common_arguments(config, seeds[0], policy),
+    )
+    return branch(layer, seeds[1], "cross_attention")
 
 
 def _lsh_layer(config, seed, policy):

@@ -15,9 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reformer.layers.mixins import ModelMixin
-from keras_reformer.models.inputs import as_dict, complete
+from keras_reformer.models.inputs import as_dict
 from keras_reformer.models.targets import class_weights
-from keras_reformer.ops.vocabulary import check_token_ids
 
 # Arrays are checked in parts of so many tokens.
 _TOKENS_IN_STEP = 2**22
@@ -181,14 +180,8 @@ class _Feed:
 
     def _check(self, x, y, weights):
         """Raises an error for ids and labels outside of the vocabulary."""
-        inputs = complete(x)
-        if "token_ids" in inputs:
-            # In a graph it is an assertion, which runs on its own.
-            check_token_ids(
-                inputs["token_ids"],
-                inputs["padding_mask"],
-                self._vocabulary_size,
-            )
+        inputs = self._model.complete_inputs(x)
+        self._model.check_ids(inputs)
         if self._has_token_labels and y is not None:
             self._model._targets(inputs, y, weights)
 
@@ -200,7 +193,8 @@ class _Feed:
                 f"Received: sample_weight.shape={tuple(weights.shape)} and "
                 "class_weight"
             )
-        labels, weights = self._model._targets(complete(x), y, weights)
+        inputs = self._model.complete_inputs(x)
+        labels, weights = self._model._targets(inputs, y, weights)
         if self._class_weights is not None:
             # A user's loss may take one-hot labels.
             tokens = labels if len(labels.shape) == 2 else tf.argmax(labels, -1)

@@ -4,6 +4,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.mixins import ModelMixin
+from keras_reformer.ops.vocabulary import check_token_ids
 
 
 def token_inputs():
@@ -52,24 +53,39 @@ class TokenInputs(ModelMixin):
         # refuses arrays beside tensors.
         return super().__call__(_tensors(inputs), *args, **kwargs)
 
+    def symbolic_inputs(self):
+        """The inputs of the model's graph."""
+        return token_inputs()
+
     def complete_inputs(self, inputs, mask=None):
         """Checked inputs in one form; see `complete`."""
         return complete(inputs, mask)
+
+    def check_ids(self, inputs):
+        """Refuses complete inputs with unknown token ids, on the host."""
+        if "token_ids" in inputs:
+            # In a graph it is an assertion, which runs on its own.
+            check_token_ids(
+                inputs["token_ids"],
+                inputs["padding_mask"],
+                getattr(self, "backbone", self).vocabulary_size,
+            )
 
     def compute_mask(self, inputs, previous_mask):
         """None: the last layers attach masks to the outputs."""
         return None
 
     def compute_output_spec(self, inputs, training=None, mask=None):
-        inputs = self.complete_inputs(inputs)
+        return super().compute_output_spec(self.inputs_of_shape(inputs))
+
+    def inputs_of_shape(self, inputs):
+        """Symbolic inputs of the graph, of the shapes of inputs."""
         # The graph has token ids and a mask, whatever the inputs are.
-        shape = tokens_of(inputs).shape[:2]
-        return super().compute_output_spec(
-            {
-                "token_ids": keras.KerasTensor(shape, "int32"),
-                "padding_mask": keras.KerasTensor(shape, "bool"),
-            }
-        )
+        shape = tokens_of(self.complete_inputs(inputs)).shape[:2]
+        return {
+            "token_ids": keras.KerasTensor(shape, "int32"),
+            "padding_mask": keras.KerasTensor(shape, "bool"),
+        }
 
     def compute_output_shape(self, input_shape):
         outputs = self.compute_output_spec(_of_shapes(input_shape))

@@ -1,13 +1,12 @@
-import functools
-
 import keras
 
 from keras_reformer import generation
 from keras_reformer.models.language_model import LanguageModel
+from keras_reformer.models.text_generation import DecodesTexts
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
-class ReformerCausalLM(LanguageModel):
+class ReformerCausalLM(DecodesTexts, LanguageModel):
     """A language model: token ids to logits of each next token.
 
     Compiled without a loss it trains on cross-entropy with integer labels,
@@ -158,47 +157,3 @@ class ReformerCausalLM(LanguageModel):
         return generation.stream(
             loop, prompts, max_length, seed=seed, padding_id=padding_id
         )
-
-    def decoder(self):
-        """The model as functions that `keras_reformer.generation` calls."""
-        return generation.Decoder(
-            self.backbone.prefill,
-            self.backbone.decode_constants,
-            self._decode,
-            self.backbone.vocabulary_size,
-            self.backbone.max_sequence_length,
-            padding_matters=any(
-                layer.scope == "chunk" or layer.exact_below
-                for layer in self.backbone.lsh_layers().values()
-            ),
-        )
-
-    def _decode(self, *arguments):
-        hidden, cache = self.backbone.decode(*arguments)
-        logits = keras.ops.cast(self.head(hidden)[:, 0], "float32")
-        return logits, hidden[:, 0], cache
-
-    def _loop(self, sampler, stop_token_ids, jit_compile):
-        """The decoding loop for these settings, traced once."""
-        sampler = generation.get_sampler(sampler)
-        stops = generation.stop_ids(stop_token_ids)
-        options = [*generation.settings_of(sampler), stops, jit_compile]
-        loop = self._loops.get(
-            self.trace_version,
-            options,
-            lambda: self._make_loop(sampler, stops, jit_compile),
-        )
-        # The cached loop may hold an equal sampler that was changed since.
-        loop.sampler = sampler
-        return loop
-
-    def _make_loop(self, sampler, stops, jit_compile):
-        if isinstance(sampler, generation.Sampler):
-            return generation.Loop(self.decoder(), sampler, stops, jit_compile)
-        return generation.HubLoop(
-            self.decoder(), sampler, stops, jit_compile, model=self
-        )
-
-    @functools.cached_property
-    def _loops(self):
-        return generation.TraceCache()

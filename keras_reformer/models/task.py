@@ -9,7 +9,6 @@ from keras_reformer.layers.sublayers import (
     deserialize,
     serialize,
 )
-from keras_reformer.models.inputs import token_inputs
 from keras_reformer.models.reformer_backbone import ReformerBackbone
 from keras_reformer.models.reformer_model import ReformerModel
 from keras_reformer.models.replicas import WeighsReplicas
@@ -27,6 +26,7 @@ class Task(WeighsReplicas, ReformerModel):
     # The head's arguments, and defaults that replace the backbone's.
     _head_defaults = {}
     _backbone_defaults = {}
+    _backbone_class = ReformerBackbone
 
     def __init__(
         self,
@@ -56,14 +56,16 @@ class Task(WeighsReplicas, ReformerModel):
             max_sequence_length,
         )
         sizes = dict(zip(_SIZES, given, strict=True))
-        backbone = _backbone(backbone, sizes, kwargs, self._backbone_defaults)
+        if backbone is None:
+            kwargs = {**self._backbone_defaults, **kwargs}
+        backbone = _backbone(self._backbone_class, backbone, sizes, kwargs)
         self._check_backbone(backbone)
         # === Layers ===
         head = self._make_head(backbone, **head_options)
         head = sublayers.make_all(head, trainable)
 
         # === Functional model ===
-        inputs = token_inputs()
+        inputs = self.symbolic_inputs()
         super().__init__(
             inputs=inputs,
             outputs=self._connect(head, backbone(inputs)),
@@ -160,7 +162,7 @@ _SIZES = (
 )
 
 
-def _backbone(backbone, sizes, options, defaults):
+def _backbone(make, backbone, sizes, options):
     """Returns the backbone, or makes one from the other arguments."""
     given = {k: v for k, v in sizes.items() if v is not None} | options
     if backbone is None:
@@ -171,7 +173,7 @@ def _backbone(backbone, sizes, options, defaults):
                 f"{missing}. Received: "
                 + ", ".join(f"{name}=None" for name in missing)
             )
-        backbone = ReformerBackbone(**{**defaults, **sizes, **options})
+        backbone = make(**sizes, **options)
     elif given:
         raise ValueError(
             "Either `backbone` or its arguments may be given, not both. "

@@ -8,13 +8,16 @@ has weight zero. Masked ids, and labels of weight zero, may be anything.
 import tensorflow as tf
 
 
-def check_token_ids(token_ids, mask, vocabulary_size) -> list[tf.Operation]:
+def check_token_ids(
+    token_ids, mask, vocabulary_size, name="token_ids"
+) -> list[tf.Operation]:
     """Refuses valid tokens outside `[0, vocabulary_size)`.
 
     Args:
         token_ids: Tensor of shape `(batch, length)`.
         mask: Tensor of the same shape, True at valid tokens, or None.
         vocabulary_size: int.
+        name: what the tokens are called in the message.
 
     Returns:
         The assertion, in a graph; nothing eagerly.
@@ -27,7 +30,7 @@ def check_token_ids(token_ids, mask, vocabulary_size) -> list[tf.Operation]:
         allowed |= ~tf.cast(mask, tf.bool)
     return _require(
         allowed,
-        "token_ids",
+        name,
         token_ids,
         f"Token ids must lie in [0, {vocabulary_size}), the vocabulary, where "
         "`padding_mask` does not mask them.",

@@ -20,19 +20,25 @@ import sys
 
 import tensorflow as tf
 
-from tests.support import tiny
+from tests.support import tiny, tiny_pairs
 
 length, width, kind, recompute, *depths = sys.argv[1:]
 for depth in map(int, depths):
-    model = tiny.make_model(
-        num_layers=depth,
-        attention_layers=(kind,),
-        hidden_dim=int(width),
-        max_sequence_length=int(length),
-        num_hashes=1,
-        chunk_length=64,
-        recompute=recompute == "True",
-    )
+    options = {
+        "num_layers": depth,
+        "hidden_dim": int(width),
+        "max_sequence_length": int(length),
+        "num_hashes": 1,
+        "chunk_length": 64,
+        "recompute": recompute == "True",
+    }
+    if kind == "seq2seq":
+        options.update(intermediate_dim=32, dropout=0.1)
+        model = tiny_pairs.make_model(**options)
+        ids = tiny_pairs.make_inputs(1, int(length), int(length), masks=False)
+    else:
+        model = tiny.make_model(attention_layers=(kind,), **options)
+        ids = tf.constant(tiny.make_ids(1, int(length)))
     variables = [v.value for v in model.trainable_variables]
 
     def step(ids):
@@ -42,7 +48,7 @@ for depth in map(int, depths):
 
     step.__name__ = f"step_of_{depth}_blocks"
     step = tf.function(step, jit_compile=True, autograph=False)
-    step(tf.constant(tiny.make_ids(1, int(length))))
+    step(tf.nest.map_structure(tf.constant, ids))
 """
 
 
@@ -77,3 +83,13 @@ def test_a_block_more_takes_less_than_a_stream(kind, tmp_path):
     few, many = temporaries(tmp_path, kind, True, [4, 8])
     assert few > STREAM
     assert (many - few) / 4 < 0.5 * STREAM
+
+
+@pytest.mark.slow
+def test_blocks_of_an_encoder_and_a_decoder_take_less_than_a_stream(tmp_path):
+    """The context and its gradient are there once for all blocks."""
+    few, many = temporaries(tmp_path / "flat", "seq2seq", True, [3, 6])
+    assert few > STREAM
+    assert (many - few) / 3 < 0.5 * STREAM
+    few, many = temporaries(tmp_path / "grows", "seq2seq", False, [3, 6])
+    assert (many - few) / 3 > 2 * STREAM

@@ -134,6 +134,24 @@ def multi_head_attention(draw):
 
 
 @st.composite
+def cross_attention(draw):
+    own = ("position_bias", "rotary_embedding", "causal")
+    options = {k: v for k, v in _ATTENTION.items() if k not in own}
+    options["query_chunk_length"] = some.SMALL
+    case = _sequence_case(draw, keras_reformer.CrossAttention, _HEADS, options)
+    batch, *_ = case.inputs[0].shape or (1,)
+    keys = draw(st.integers(0, 6))
+    rows = draw(st.sampled_from([batch] * 9 + [batch + 1]))
+    call = dict(case.call)
+    if draw(st.booleans()):
+        call["context_mask"] = some.mask(draw, batch, keys)
+    context = draw(
+        st.sampled_from([some.vectors(draw, rows, keys, 3)] * 9 + [None])
+    )
+    return case._replace(inputs=(case.inputs[0], context), call=call)
+
+
+@st.composite
 def feed_forward(draw):
     more = {
         "activation": st.sampled_from(["gelu", "relu", None, "tanh"]),
@@ -288,6 +306,7 @@ CASES = {
         lsh_self_attention,
         local_self_attention,
         multi_head_attention,
+        cross_attention,
         feed_forward,
         reversible_block,
         reversible_sequence,

@@ -10,6 +10,9 @@ The backward pass reconstructs a block's input by the right column, and
 differentiates `f` and `g` at the points where they were evaluated. All a
 branch reads comes in as arguments, and discrete decisions are replayed
 (`recompute.py`).
+
+What all branches may read besides, such as an encoder's outputs in a decoder,
+is the context. Its gradient is the sum of those of all branches.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -28,8 +31,9 @@ class PureFunction(NamedTuple):
     """One of a block's two functions, with all that it reads.
 
     Attributes:
-        run: `(trainable, state, x) -> (y, changes, losses)`: the new values
-            of what changed in `state`, by index, and a list of losses.
+        run: `(trainable, state, x, *context) -> (y, changes, losses)`: the
+            new values of what changed in `state`, by index, and a list of
+            losses.
         trainable: values that get gradients.
         state: values that do not.
         keys: one for each of `state`, equal where branches share it.
@@ -37,7 +41,7 @@ class PureFunction(NamedTuple):
             reads; None where that is not known.
     """
 
-    run: Callable[[Tensors, Tensors, tf.Tensor], tuple]
+    run: Callable[..., tuple]
     trainable: Tensors
     state: Tensors
     keys: Sequence[Hashable] = ()
@@ -79,6 +83,7 @@ def stack_forward(
     trainable: Sequence[Tensors],
     decisions_by_branch: Sequence[SavedDecisions],
     streams: Streams,
+    context: Sequence[tf.Tensor] = (),
 ) -> tuple[StackOutput, list[Tensors]]:
     """The forward pass; each branch's decisions are recorded.
 
@@ -94,7 +99,7 @@ def stack_forward(
     ):
         branch = _with_latest_state(branch, latest)
         with decisions.record():
-            streams, change, loss = _forward(branch, values, streams)
+            streams, change, loss = _forward(branch, values, streams, context)
         latest.update((branch.keys[i], value) for i, value in change.items())
         states.append(branch.state)
         changes.append(change)
@@ -128,10 +133,11 @@ def shares_state(branches: Sequence[PureFunction]) -> bool:
     return len(set(keys)) < len(keys)
 
 
-def _forward(branch: PureFunction, trainable: Tensors, streams) -> tuple:
+def _forward(branch, trainable, streams, context) -> tuple:
     """One half of a block, after which the streams are swapped."""
     x1, x2 = streams
-    y, changes, losses = branch.run(trainable, _state(branch, x2), x2)
+    state = _state(branch, x2)
+    y, changes, losses = branch.run(trainable, state, x2, *context)
     (sum_,) = optimization_barrier([couple(y, x1)])
     return (x2, sum_), changes, losses
 
@@ -143,13 +149,17 @@ def stack_backward(
     streams: Streams,
     d_streams: Streams,
     d_losses: Sequence[Tensors],
-) -> tuple[Streams, Streams, list[Tensors]]:
+    context: Sequence[tf.Tensor] = (),
+    d_context: Sequence[tf.Tensor] = (),
+) -> tuple[Streams, Streams, list[Tensors], Sequence[tf.Tensor]]:
     """The backward pass, from the streams that `stack_forward` returned.
 
     Returns:
         streams: the first block's input, reconstructed.
         d_streams: gradients with respect to it.
         d_trainable: gradients with respect to each branch's trainable values.
+        d_context: gradients with respect to the context, added to those
+            given.
     """
     gradients = []
     for branch, values, decisions, d_loss in zip(
@@ -160,35 +170,56 @@ def stack_backward(
         strict=True,
     ):
         x2, sum_ = streams
-        x2, d_passed, d_sum = optimization_barrier(
-            (x2, *d_streams), gradients[-1] if gradients else ()
-        )
+        done = (*gradients[-1], *d_context) if gradients else ()
+        x2, d_passed, d_sum = optimization_barrier((x2, *d_streams), done)
         with decisions.replay():
-            x1, d_sum, d_x2, d_values = _half_backward(
-                branch, values, x2, sum_, d_sum, d_loss
+            x1, d_sum, d_x2, d_values, d_used = _half_backward(
+                branch, values, x2, sum_, d_sum, d_loss, context
             )
+        d_context = _accumulate(d_context, d_used)
         streams, d_streams = (x1, x2), (d_sum, couple(d_x2, d_passed))
         gradients.append(d_values)
-    return streams, d_streams, gradients[::-1]
+    return streams, d_streams, gradients[::-1], d_context
 
 
-def _half_backward(branch, trainable, x2, sum_, d_sum, d_losses) -> tuple:
+def _accumulate(totals, parts) -> Sequence[tf.Tensor]:
+    """The totals with the parts, None for nothing, added at once.
+
+    A sum of all blocks' parts at the end would keep all of them alive.
+    """
+    if all(part is None for part in parts):
+        return totals
+    pairs = zip(totals, parts, strict=True)
+    return optimization_barrier(
+        [total if part is None else total + part for total, part in pairs]
+    )
+
+
+def _half_backward(
+    branch, trainable, x2, sum_, d_sum, d_losses, context
+) -> tuple:
     """Reconstructs one half's input and differentiates at it.
 
     The forward pass was `(x1, x2) -> (x2, x1 + f(x2))`.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch((x2, *trainable))
-        y, _, losses = branch.run(trainable, _state(branch, x2), x2)
+        # Within a loop, what is outside of it is not seen by a tape.
+        context = [tf.identity(x) for x in context]
+        tape.watch((x2, *trainable, *context))
+        y, _, losses = branch.run(trainable, _state(branch, x2), x2, *context)
     # The reconstructed stream first: it frees the sum and the branch's output.
     x1, d_sum = optimization_barrier((uncouple(y, sum_), d_sum))
-    d_x2, *d_trainable = tape.gradient(
+    sources = (x2, *trainable)
+    gradients = tape.gradient(
         (y, *losses),
-        (x2, *trainable),
+        (*sources, *context),
         output_gradients=(tf.cast(d_sum, y.dtype), *d_losses),
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
-    return x1, d_sum, d_x2, d_trainable
+    d_x2, *d_trainable = [
+        tf.zeros_like(x) if gradient is None else gradient
+        for x, gradient in zip(sources, gradients, strict=False)
+    ]
+    return x1, d_sum, d_x2, d_trainable, gradients[len(sources) :]
 
 
 def _state(branch: PureFunction, x: tf.Tensor) -> Tensors:

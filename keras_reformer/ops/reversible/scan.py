@@ -31,14 +31,13 @@ _TENSOR = object()
 def num_scan_steps(branches: Sequence[PureFunction]) -> int:
     """How often the shortest period of the branches' signatures is repeated.
 
-    A stack is cut into whole blocks, of two branches each. A layer that is
-    used several times hands its state on from one use to the next, which a
-    scan over stacked values does not.
+    A layer that is used several times hands its state on from one use to the
+    next, which a scan over stacked values does not.
     """
     if shares_state(branches):
         return 1
     signatures = [branch.signature for branch in branches]
-    for period in range(2, len(signatures), 2):
+    for period in range(2, len(signatures)):
         first = signatures[:period]
         repeated = first * (len(signatures) // period)
         if None not in first and repeated == signatures:
@@ -54,12 +53,14 @@ class _Residuals(NamedTuple):
         trainable: of each branch, arguments.
         states: of each branch of a step, stacked over steps.
         decisions: of each branch of a step, stacked over steps.
+        context: argument.
     """
 
     streams: Streams
     trainable: Sequence[Tensors]
     states: Sequence[Tensors]
     decisions: Sequence[Sequence]
+    context: Sequence[tf.Tensor]
 
 
 class ScannedStack:
@@ -80,9 +81,10 @@ class ScannedStack:
         streams: Streams,
         trainable: Sequence[Tensors],
         states: Sequence[Tensors],
+        context: Sequence[tf.Tensor],
     ) -> tuple[StackOutput, _Residuals]:
         stacked = self._stack(trainable), self._stack(states)
-        step, template = self._trace(stacked, streams)
+        step, template = self._trace(stacked, streams, context)
 
         def body(index, streams, arrays):
             values = tf.nest.flatten(_at(stacked, index))
@@ -105,7 +107,9 @@ class ScannedStack:
         output = StackOutput(
             streams, self._unstack(changes), self._unstack(losses)
         )
-        return output, _Residuals(streams, trainable, stacked[1], decisions)
+        return output, _Residuals(
+            streams, trainable, stacked[1], decisions, context
+        )
 
     def backward(
         self,
@@ -114,8 +118,8 @@ class ScannedStack:
         d_changes: Sequence,
         d_losses: Sequence[Tensors],
     ) -> tuple:
-        """Gradients with respect to streams and trainable values."""
-        streams, trainable, states, decisions = residuals
+        """Gradients with respect to streams, trainable values and context."""
+        streams, trainable, states, decisions, context = residuals
         d_losses = self._stack(d_losses)
         # A value is not read again once its step has computed its gradient,
         # which is written in its place.
@@ -123,26 +127,29 @@ class ScannedStack:
 
         def body(step, state, arrays):
             index = self.count - 1 - step
-            streams, d_streams = state
+            streams, d_streams, d_context = state
             step_states, d_loss = _at((states, d_losses), index)
-            streams, d_streams, d_values = stack_backward(
+            streams, d_streams, d_values, d_context = stack_backward(
                 with_states(self.period, step_states),
                 tf.nest.map_structure(lambda x: x.read(index), arrays),
                 [SavedDecisions(x) for x in _at(decisions, index)],
                 streams,
                 d_streams,
                 d_loss,
+                context,
+                d_context,
             )
             arrays = tf.nest.map_structure(
                 lambda array, x: array.write(index, x), arrays, d_values
             )
-            return step + 1, (streams, d_streams), arrays
+            return step + 1, (streams, d_streams, list(d_context)), arrays
 
-        _, (_, d_streams), arrays = self._loop(
-            body, (tuple(streams), tuple(d_streams)), arrays
+        d_context = [tf.zeros_like(x) for x in context]
+        _, (_, d_streams, d_context), arrays = self._loop(
+            body, (tuple(streams), tuple(d_streams), d_context), arrays
         )
         d_stacked = tf.nest.map_structure(lambda array: array.stack(), arrays)
-        return d_streams, self._unstack(d_stacked), None
+        return d_streams, self._unstack(d_stacked), None, d_context
 
     def _loop(self, body, state, arrays):
         return tf.while_loop(
@@ -153,7 +160,7 @@ class ScannedStack:
             maximum_iterations=self.count,
         )
 
-    def _trace(self, stacked, streams) -> tuple:
+    def _trace(self, stacked, streams, context) -> tuple:
         """A step as a graph, and the structure of what it returns.
 
         A loop must know how many arrays it fills before its body is traced.
@@ -168,6 +175,7 @@ class ScannedStack:
                 trainable,
                 decisions,
                 (x1, x2),
+                context,
             )
             tensors, template = _tensors_of(
                 (output.changes, output.losses, [x.values for x in decisions])

@@ -32,13 +32,15 @@ from keras_reformer.ops.reversible.scan import ScannedStack, num_scan_steps
 
 
 def run_plainly(
-    branches: Sequence[PureFunction], streams: Streams
+    branches: Sequence[PureFunction],
+    streams: Streams,
+    context: Sequence[tf.Tensor] = (),
 ) -> StackOutput:
     """The stack with ordinary backpropagation, which keeps activations."""
     trainable = [branch.trainable for branch in branches]
     # Not read again: automatic differentiation keeps what it needs.
     decisions = [SavedDecisions() for _ in branches]
-    output, _ = stack_forward(branches, trainable, decisions, streams)
+    output, _ = stack_forward(branches, trainable, decisions, streams, context)
     return output
 
 
@@ -46,19 +48,21 @@ def run_reversibly(
     branches: Sequence[PureFunction],
     streams: Streams,
     repeat: bool = False,
+    context: Sequence[tf.Tensor] = (),
 ) -> StackOutput:
     """The same values and gradients in memory that does not grow with depth.
 
     Args:
-        branches: `f` and `g` of the first block, of the second, and so on.
+        branches: those of the first block, of the second, and so on.
         streams: `(x1, x2)`, float32 at least: reconstructing in lower
             precision is several per cent wrong after a few blocks.
         repeat: bool. Whether blocks of equal signatures become one loop in a
             graph, which is traced and compiled once. It copies their values.
+        context: what all branches may read besides.
 
     Returns:
-        A `StackOutput`. Gradients flow to the streams and to every branch's
-        `trainable`, from the streams and from the losses.
+        A `StackOutput`. Gradients flow to the streams, to every branch's
+        `trainable` and to the context, from the streams and from the losses.
     """
     repeat = repeat and not tf.executing_eagerly()
     count = num_scan_steps(branches) if repeat else 1
@@ -68,6 +72,7 @@ def run_reversibly(
         tuple(streams),
         [list(branch.trainable) for branch in branches],
         [list(branch.state) for branch in branches],
+        list(context),
     )
 
 
@@ -79,12 +84,14 @@ class _Residuals(NamedTuple):
         trainable: of each branch, arguments.
         states: what each branch read in the forward pass.
         decisions: of each branch, to be replayed.
+        context: argument.
     """
 
     streams: Streams
     trainable: Sequence[Tensors]
     states: Sequence[Tensors]
     decisions: Sequence[SavedDecisions]
+    context: Sequence[tf.Tensor]
 
 
 class _Unrolled:
@@ -102,11 +109,16 @@ class _Unrolled:
         streams: Streams,
         trainable: Sequence[Tensors],
         states: Sequence[Tensors],
+        context: Sequence[tf.Tensor],
     ) -> tuple[StackOutput, _Residuals]:
         branches = with_states(self.branches, states)
         decisions = [SavedDecisions() for _ in branches]
-        output, states = stack_forward(branches, trainable, decisions, streams)
-        return output, _Residuals(output.streams, trainable, states, decisions)
+        output, states = stack_forward(
+            branches, trainable, decisions, streams, context
+        )
+        return output, _Residuals(
+            output.streams, trainable, states, decisions, context
+        )
 
     def backward(
         self,
@@ -115,13 +127,16 @@ class _Unrolled:
         d_changes: Sequence,
         d_losses: Sequence[Tensors],
     ) -> tuple:
-        """Gradients with respect to streams and trainable values."""
-        _, d_streams, d_trainable = stack_backward(
+        """Gradients with respect to streams, trainable values and context."""
+        context = residuals.context
+        _, d_streams, d_trainable, d_context = stack_backward(
             with_states(self.branches, residuals.states),
             residuals.trainable,
             residuals.decisions,
             residuals.streams,
             d_streams,
             d_losses,
+            context,
+            [tf.zeros_like(x) for x in context],
         )
-        return d_streams, d_trainable, None
+        return d_streams, d_trainable, None, d_context

@@ -14,6 +14,7 @@ from keras_reformer.ops.reversible.coupling import PureFunction
         ("ababab", 3),
         ("aaaaaa", 3),
         ("abcdabcd", 2),
+        ("abcabcabc", 3),
         ("ababcd", 1),
         ("abababa", 1),
         ("", 1),
