@@ -3,7 +3,6 @@
 import collections.abc
 import json
 import pathlib
-import tempfile
 import warnings
 
 import numpy as np
@@ -21,12 +20,15 @@ from keras_reformer.convert.rotations import (
 )
 from keras_reformer.convert.weight_files import (
     SAFETENSORS,
-    existing,
     read_file,
-    read_json,
     read_weights,
 )
-from keras_reformer.files import reading
+from keras_reformer.files import (
+    existing,
+    read_json,
+    reading,
+    written_together,
+)
 from keras_reformer.models import (
     ReformerBackbone,
     ReformerCausalLM,
@@ -198,16 +200,10 @@ def save_huggingface(model, directory):
         weights[_OTHER_LM_BIAS] = weights[_LM_BIAS]
     rotations = get_rotations(model)
     by_name = {str(layer): array for layer, array in rotations.items()}
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    # An earlier checkpoint stays whole until all of the new one is written.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as new:
-        new = pathlib.Path(new)
+    with written_together(directory) as new:
         save_file(weights, new / SAFETENSORS, {"format": "pt"})
         save_file(by_name, new / _ROTATIONS)
         (new / _CONFIG).write_text(json.dumps(config, indent=2))
-        for path in new.iterdir():
-            path.replace(directory / path.name)
 
 
 def _check_mapping(name, value, kind):

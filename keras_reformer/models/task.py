@@ -27,6 +27,7 @@ class Task(WeighsReplicas, ReformerModel):
     # The head's arguments, and defaults that replace the backbone's.
     _head_defaults = {}
     _backbone_defaults = {}
+    _backbone_class = ReformerBackbone
 
     def __init__(
         self,
