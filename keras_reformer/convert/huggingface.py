@@ -29,6 +29,7 @@ from keras_reformer.files import (
     reading,
     written_together,
 )
+from keras_reformer.layers.static_state import sublayers_of
 from keras_reformer.models import (
     ReformerBackbone,
     ReformerCausalLM,
@@ -122,6 +123,8 @@ def from_huggingface(config, weights, rotations=None):
 def to_huggingface(model):
     """A model's configuration and state dict in the published layout.
 
+    Low-rank adapters are part of the weights that they adapt.
+
     Args:
         model: what `from_huggingface` returns, or a model like it. What was
             set on its layers since (`num_hashes`) counts.
@@ -145,6 +148,7 @@ def to_huggingface(model):
             "The published head has a kernel of its own. Expected "
             "tie_embeddings=False. Received: tie_embeddings=True"
         )
+    _check_floats(model)
     backbone = _backbone(model)
     arguments = backbone.get_config() | _settings(backbone)
     config = to_published(arguments) | _head_config(model)
@@ -283,6 +287,21 @@ def _backbone(model):
 def _prefix(weights):
     """A state dict of the bare model has no prefix."""
     return _PREFIX if any(n.startswith(_PREFIX) for n in weights) else ""
+
+
+def _check_floats(model):
+    """Raises a `ValueError` if weights are not what they stand for."""
+    modes = {
+        layer.name: layer.quantization_mode
+        for layer in sublayers_of(model)
+        if layer.quantization_mode is not None
+    }
+    if modes:
+        raise ValueError(
+            "The published layout holds floats. Expected a model that is not "
+            "quantized. Received: "
+            + ", ".join(f"{name} of {mode}" for name, mode in modes.items())
+        )
 
 
 def _settings(backbone):

@@ -155,16 +155,20 @@ def write_folder(model, folder):
     with written_together(folder) as new:
         _write_json(new / _CONFIG, _serialized(backbone))
         _write_json(new / _METADATA, _metadata(model, backbone))
-        backbone.save_weights(new / _WEIGHTS)
+        _save(backbone, new / _WEIGHTS)
         if model is not backbone:
             _write_json(new / _TASK, _serialized(model))
         if _head_weights(model):
-            skipped = sublayers_of(backbone)
-            path = new / _TASK_WEIGHTS
-            keras.saving.save_weights(model, path, objects_to_skip=skipped)
+            _save(model, new / _TASK_WEIGHTS, sublayers_of(backbone))
         written = {path.name for path in new.iterdir()}
     for name in {_TASK, _TASK_WEIGHTS} - written:
         (pathlib.Path(folder) / name).unlink(missing_ok=True)
+
+
+def _save(model, path, skipped=()):
+    """Saves weights, but for those of some layers and of the optimizer."""
+    skipped = [*skipped, getattr(model, "optimizer", None)]
+    keras.saving.save_weights(model, path, objects_to_skip=skipped)
 
 
 def _serialized(model):
