@@ -38,6 +38,10 @@ from keras_reformer.models import ReformerSeq2Seq as ReformerSeq2Seq
 from keras_reformer.models import (
     ReformerSeq2SeqBackbone as ReformerSeq2SeqBackbone,
 )
+from keras_reformer.models import from_preset as from_preset
+from keras_reformer.models.preset_folders import (
+    set_converter as _set_converter,
+)
 from keras_reformer.ops.loops.tiling import (
     set_tokens_in_tile as set_tokens_in_tile,
 )
@@ -47,6 +51,9 @@ if _typing.TYPE_CHECKING:
     from keras_reformer import distribute as distribute
     from keras_reformer import planning as planning
     from keras_reformer.export import export_saved_model as export_saved_model
+
+# The room of models knows no converter, which is made of models.
+_set_converter(lambda: _import_module("keras_reformer.convert"))
 
 __version__ = _metadata.version("keras-reformer")
 
@@ -78,6 +85,7 @@ __all__ = [
     "convert",
     "distribute",
     "export_saved_model",
+    "from_preset",
     "planning",
     "set_tokens_in_tile",
 ]

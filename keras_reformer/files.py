@@ -1,8 +1,11 @@
-"""What a file that cannot be read is told as, whatever it was read by."""
+"""Files that cannot be read, told in one way; files that belong together."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+import pathlib
+import tempfile
+from collections.abc import Iterable, Iterator
 
 
 @contextlib.contextmanager
@@ -33,3 +36,40 @@ def reading(path: str | os.PathLike, expected: str) -> Iterator[None]:
             f"{expected}. Received: path={os.fspath(path)!r}, which fails "
             f"with {type(error).__name__}: {error}"
         ) from error
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """The dict in a JSON file."""
+    with reading(path, "JSON of one object"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
+        return content
+
+
+def existing(directory: pathlib.Path, names: Iterable[str]) -> pathlib.Path:
+    """The path of the first of some files that a folder has."""
+    for name in names:
+        if (directory / name).is_file():
+            return directory / name
+    raise ValueError(
+        f"The folder lacks a file. Expected {' or '.join(names)}. Received: "
+        f"directory={str(directory)!r}"
+    )
+
+
+@contextlib.contextmanager
+def written_together(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A place for new files, which move to a folder once all are written.
+
+    Until then the folder's own files of these names stay whole.
+
+    Args:
+        directory: path of the folder, which is made.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as new:
+        yield pathlib.Path(new)
+        for path in pathlib.Path(new).iterdir():
+            path.replace(directory / path.name)

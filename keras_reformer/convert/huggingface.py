@@ -3,7 +3,6 @@
 import collections.abc
 import json
 import pathlib
-import tempfile
 import warnings
 
 import numpy as np
@@ -21,12 +20,16 @@ from keras_reformer.convert.rotations import (
 )
 from keras_reformer.convert.weight_files import (
     SAFETENSORS,
-    existing,
     read_file,
-    read_json,
     read_weights,
 )
-from keras_reformer.files import reading
+from keras_reformer.files import (
+    existing,
+    read_json,
+    reading,
+    written_together,
+)
+from keras_reformer.layers.static_state import sublayers_of
 from keras_reformer.models import (
     ReformerBackbone,
     ReformerCausalLM,
@@ -120,6 +123,8 @@ def from_huggingface(config, weights, rotations=None):
 def to_huggingface(model):
     """A model's configuration and state dict in the published layout.
 
+    Low-rank adapters are part of the weights that they adapt.
+
     Args:
         model: what `from_huggingface` returns, or a model like it. What was
             set on its layers since (`num_hashes`) counts.
@@ -143,6 +148,7 @@ def to_huggingface(model):
             "The published head has a kernel of its own. Expected "
             "tie_embeddings=False. Received: tie_embeddings=True"
         )
+    _check_floats(model)
     backbone = _backbone(model)
     arguments = backbone.get_config() | _settings(backbone)
     config = to_published(arguments) | _head_config(model)
@@ -198,16 +204,10 @@ def save_huggingface(model, directory):
         weights[_OTHER_LM_BIAS] = weights[_LM_BIAS]
     rotations = get_rotations(model)
     by_name = {str(layer): array for layer, array in rotations.items()}
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    # An earlier checkpoint stays whole until all of the new one is written.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as new:
-        new = pathlib.Path(new)
+    with written_together(directory) as new:
         save_file(weights, new / SAFETENSORS, {"format": "pt"})
         save_file(by_name, new / _ROTATIONS)
         (new / _CONFIG).write_text(json.dumps(config, indent=2))
-        for path in new.iterdir():
-            path.replace(directory / path.name)
 
 
 def _check_mapping(name, value, kind):
@@ -287,6 +287,21 @@ def _backbone(model):
 def _prefix(weights):
     """A state dict of the bare model has no prefix."""
     return _PREFIX if any(n.startswith(_PREFIX) for n in weights) else ""
+
+
+def _check_floats(model):
+    """Raises a `ValueError` if weights are not what they stand for."""
+    modes = {
+        layer.name: layer.quantization_mode
+        for layer in sublayers_of(model)
+        if layer.quantization_mode is not None
+    }
+    if modes:
+        raise ValueError(
+            "The published layout holds floats. Expected a model that is not "
+            "quantized. Received: "
+            + ", ".join(f"{name} of {mode}" for name, mode in modes.items())
+        )
 
 
 def _settings(backbone):

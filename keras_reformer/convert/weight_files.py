@@ -1,10 +1,9 @@
 """The arrays of a checkpoint's folder, in one file or in shards."""
 
-import json
 import pathlib
 
 from keras_reformer.convert.torch_files import read_torch_file
-from keras_reformer.files import reading
+from keras_reformer.files import existing, read_json, reading
 
 SAFETENSORS = "model.safetensors"
 _INDEX = ".index.json"
@@ -44,26 +43,6 @@ def read_file(path):
 
     with reading(path, "a safetensors file"):
         return load_file(path)
-
-
-def read_json(path):
-    """The dict in a JSON file."""
-    with reading(path, "JSON of one object"):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise TypeError(f"it holds a {type(content).__name__}")
-        return content
-
-
-def existing(directory, names):
-    """The path of the first of some files that a folder has."""
-    for name in names:
-        if (directory / name).is_file():
-            return directory / name
-    raise ValueError(
-        f"The folder lacks a file. Expected {' or '.join(names)}. Received: "
-        f"directory={str(directory)!r}"
-    )
 
 
 def _read_shards(index):

@@ -12,6 +12,7 @@ from keras_reformer.layers.scan_signature import (
     known_signature,
     visible_signature,
 )
+from keras_reformer.layers.stateless import split_variables
 from keras_reformer.layers.sublayers import adopt
 from keras_reformer.layers.tracking import track_each
 from keras_reformer.ops.reversible import stack
@@ -228,7 +229,7 @@ class ReversibleSequence(CompositeLayer):
         """Assigns updated state, such as seeds and statistics."""
         layers = [layer for block in self.blocks for layer in block.branches]
         for layer, change in zip(layers, changes, strict=True):
-            variables = layer.non_trainable_variables
+            _, variables = split_variables([layer])
             for index, value in change.items():
                 variables[index].assign(value)
 

@@ -23,8 +23,7 @@ def pure_function(layers, function, signature=None):
         outputs, the updated values of `state` by index, and a list of losses.
     """
     layers = layers if isinstance(layers, list) else [layers]
-    trainable = [v for layer in layers for v in layer.trainable_variables]
-    others = [v for layer in layers for v in layer.non_trainable_variables]
+    trainable, others = split_variables(layers)
 
     def run(trainable_values, state_values, *inputs):
         mapping = [
@@ -47,6 +46,20 @@ def pure_function(layers, function, signature=None):
     return PureFunction(
         run, _values(trainable), _values(others), keys, signature
     )
+
+
+def split_variables(layers):
+    """Variables that gradients may be asked for, and all others.
+
+    Each variable's own flag counts, as in the lists of a whole model: a layer
+    may train inside of one that does not.
+
+    Args:
+        layers: list of built Keras layers.
+    """
+    variables = [v for layer in layers for v in layer.variables]
+    trainable = [v for v in variables if v.trainable]
+    return trainable, [v for v in variables if not v.trainable]
 
 
 def pure_outputs(layers, function):

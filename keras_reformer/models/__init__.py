@@ -1,5 +1,6 @@
 """Functional models made of the layers."""
 
+from keras_reformer.models.from_preset import from_preset as from_preset
 from keras_reformer.models.functional_model import Model as Model
 from keras_reformer.models.reformer_backbone import (
     ReformerBackbone as ReformerBackbone,
@@ -35,5 +36,6 @@ __all__ = [
     "ReformerQuestionAnswering",
     "ReformerSeq2Seq",
     "ReformerSeq2SeqBackbone",
+    "from_preset",
     "multi_worker_strategy",
 ]

@@ -11,7 +11,8 @@ import pytest
 
 from keras_reformer import convert
 from keras_reformer.convert.torch_files import read_torch_file
-from keras_reformer.convert.weight_files import read_file, read_json
+from keras_reformer.convert.weight_files import read_file
+from keras_reformer.files import read_json
 from tests.support import published
 from tests.support.damage import check, cuts, flips
 from tests.support.published import CONFIG
