@@ -98,17 +98,17 @@ class RunsOnEngine(ModelMixin):
 
     def make_train_function(self, force=False):
         make = super().make_train_function
-        return self._make_function("train_function", make, force)
+        return self._function_of_runner("train_function", make, force)
 
     def make_test_function(self, force=False):
         make = super().make_test_function
-        return self._make_function("test_function", make, force)
+        return self._function_of_runner("test_function", make, force)
 
     def make_predict_function(self, force=False):
         make = super().make_predict_function
-        return self._make_function("predict_function", make, force)
+        return self._function_of_runner("predict_function", make, force)
 
-    def _make_function(self, name, make_with_tensorflow, force):
+    def _function_of_runner(self, name, make_with_tensorflow, force):
         if self._runner is None:
             return make_with_tensorflow(force)
         if getattr(self, name) is None or force:

@@ -94,7 +94,7 @@ def test_what_is_a_mean_over_a_batch(two):
         # Their norms differ from row to row, and they weigh the directions.
         norms = np.linspace(1, 9, engines.IDS)[:, None]
         model.layers[1].embeddings.assign(norms * model.layers[1].embeddings)
-        model.layers[1].activity_regularizer = keras.regularizers.L2(0.01)
+        engines.penalize_outputs(model.layers[1])
         return model, {"optimizer": "sgd", "loss": FROM_LOGITS}
 
     ids, labels, _ = engines.classes()
@@ -106,8 +106,7 @@ def test_what_is_a_mean_over_a_batch(two):
 
 def language_model_with_a_penalty_of_outputs():
     model, settings = hashing_language_model()
-    embedding = model.backbone.get_layer("token_embedding")
-    embedding.activity_regularizer = keras.regularizers.L2(0.01)
+    engines.penalize_outputs(model.backbone.get_layer("token_embedding"))
     return model, settings
 
 
