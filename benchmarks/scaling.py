@@ -40,6 +40,9 @@ FITTED = {
     "32,000 symbols": {"vocabulary_size": 32000},
     "6 blocks": {"num_layers": 6},
     "4 sequences": {"batch_size": 4, "max_sequence_length": 2048},
+    # What a round results in no longer fits a v5e's chip.
+    "65,536 tokens": {"max_sequence_length": 65536, "num_hashes": 2},
+    "131,072 tokens": {"max_sequence_length": 131072, "num_hashes": 2},
 }
 HELD_OUT = {
     "wide": {
@@ -59,8 +62,25 @@ HELD_OUT = {
     "a batch": {"batch_size": 8, "num_hashes": 2},
     "deep": {"num_layers": 4, "hidden_dim": 512, "num_heads": 8},
     "one round": {"num_hashes": 1, "max_sequence_length": 49152},
+    "long and wide": {
+        "hidden_dim": 512,
+        "num_heads": 8,
+        "max_sequence_length": 65536,
+    },
+    "16 sequences": {
+        "num_layers": 4,
+        "num_heads": 8,
+        "intermediate_dim": 1024,
+        "max_sequence_length": 4096,
+        "batch_size": 16,
+    },
 }
 SETS = {"fitted": FITTED, "held-out": HELD_OUT}
+# About what lies on a chip.
+TPU_ALONE = (
+    *("65,536 tokens", "131,072 tokens"),
+    *("long and wide", "16 sequences"),
+)
 KEYS = ("platform", "cases", "name")
 DEFAULTS = {"allocators": ["default"]}
 QUICK = {"platform": ["cpu"], "cases": ["fitted"], "names": ["base"]}
@@ -75,7 +95,7 @@ SHOWN = "measured", "predicted"
 def cases(options):
     for platform in options.platform:
         for kind in options.cases:
-            for name, changes in SETS[kind].items():
+            for name, changes in cases_on(platform, kind).items():
                 if not options.names or name in options.names:
                     model = {**BASE, **changes}
                     yield {
@@ -85,6 +105,15 @@ def cases(options):
                         "batch_size": model.pop("batch_size", 1),
                         "model": model,
                     }
+
+
+def cases_on(platform, kind):
+    """Cases of a set by name."""
+    return {
+        name: changes
+        for name, changes in SETS[kind].items()
+        if platform == "tpu" or name not in TPU_ALONE
+    }
 
 
 # === Measuring ===
@@ -204,7 +233,8 @@ def tables(records, options):
             )
     fitted = [each for each in records if each["cases"] == "fitted"]
     for platform in options.platform:
-        if sum(each["platform"] == platform for each in fitted) >= len(FITTED):
+        count = sum(each["platform"] == platform for each in fitted)
+        if count >= len(cases_on(platform, "fitted")):
             shares = fit(fitted, platform)
             rows = [(name, f"{value:.2f}") for name, value in shares.items()]
             yield f"Shares that fit best, {platform}", ("part", "share"), rows

@@ -16,18 +16,23 @@ from keras_reformer.commands.config import (
 # What a shell reports of a process that SIGPIPE has ended.
 _BROKEN_PIPE = 141
 
+# Sizes of a model, by argument.
+_SIZES = {
+    "layers": "number of reversible blocks",
+    "heads": "attention heads",
+    "hidden_dim": "width of a residual stream",
+    "intermediate_dim": "width inside the feed-forward layers",
+    "chunk_length": "attention window, in (sorted) positions",
+    "num_hashes": "LSH rounds",
+}
 _TRAINING_OPTIONS = {
     "data": "corpus: 'python' (the standard library's sources), a file, a "
     "folder, a glob or 'tfds:NAME' for a tensorflow-datasets name",
     "name": "name of the run's folder and of the exported model",
     "length": "bytes in a training window",
     "batch_size": "windows in a step",
-    "layers": "number of reversible blocks",
+    **_SIZES,
     "heads": "attention heads; must divide the hidden size",
-    "hidden_dim": "width of a residual stream",
-    "intermediate_dim": "width inside the feed-forward layers",
-    "chunk_length": "attention window, in (sorted) positions",
-    "num_hashes": "LSH rounds",
     "num_buckets": "LSH buckets, even; by default they follow the length",
     "dropout": "dropout rate of the blocks",
     "learning_rate": "peak learning rate",
@@ -51,19 +56,29 @@ _RECALL_OPTIONS = {
     "output": "folder that holds the runs",
 }
 _PLAN_OPTIONS = {
-    "length": (4096, "tokens in a sequence"),
-    "layers": (6, "number of reversible blocks"),
-    "heads": (4, "attention heads"),
-    "hidden_dim": (256, "width of a residual stream"),
-    "intermediate_dim": (1024, "width inside the feed-forward layers"),
-    "vocabulary_size": (258, "number of token ids"),
-    "num_hashes": (4, "LSH rounds"),
-    "chunk_length": (64, "attention window, in (sorted) positions"),
-    "batch_size": (1, "sequences in a step, on all chips together"),
-    "chips": (1, "devices that share the batch"),
-    "device": ("v5e", "a kind of TPU (v5e, v6e, ...) or GPU (h100, ...), cpu"),
-    "optimizer": ("adam", "adam, adamw, adafactor, momentum or sgd"),
-    "precision": ("float32", "float32 or mixed_bfloat16"),
+    "length": "tokens in a sequence",
+    **_SIZES,
+    "vocabulary_size": "number of token ids",
+    "batch_size": "sequences in a step, on all chips together",
+    "chips": "devices that share the batch",
+    "device": "a kind of TPU (v5e, v6e, ...) or GPU (h100, ...), cpu",
+    "optimizer": "adam, adamw, adafactor, momentum or sgd",
+    "precision": "float32 or mixed_bfloat16",
+}
+_PLAN_DEFAULTS = {
+    "length": 4096,
+    "layers": 6,
+    "heads": 4,
+    "hidden_dim": 256,
+    "intermediate_dim": 1024,
+    "vocabulary_size": 258,
+    "num_hashes": 4,
+    "chunk_length": 64,
+    "batch_size": 1,
+    "chips": 1,
+    "device": "v5e",
+    "optimizer": "adam",
+    "precision": "float32",
 }
 # What the model's arguments are called here.
 _MODEL_NAMES = {
@@ -272,9 +287,7 @@ def _add_plan_parser(subparsers):
         help="predict the memory of a train step, part by part",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    defaults = {name: value for name, (value, _) in _PLAN_OPTIONS.items()}
-    helps = {name: text for name, (_, text) in _PLAN_OPTIONS.items()}
-    _add_options(parser, helps, defaults)
+    _add_options(parser, _PLAN_OPTIONS, _PLAN_DEFAULTS)
     add = parser.add_argument
     add("--key-dim", type=int, help="of a head; default: width over heads")
     add("--memory", type=float, help="GiB, where a device has other than usual")

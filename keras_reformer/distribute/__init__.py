@@ -6,5 +6,6 @@ True
 """
 
 from keras_reformer.distribute.jax_engine import JaxEngine as JaxEngine
+from keras_reformer.distribute.processes import initialize as initialize
 
-__all__ = ["JaxEngine"]
+__all__ = ["JaxEngine", "initialize"]

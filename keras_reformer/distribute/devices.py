@@ -8,8 +8,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from keras_reformer.distribute.lowering import wide_integers
+from keras_reformer.models.rendezvous import lines_while_waiting
 
 AXIS = "batch"
+_FIRST = (
+    "the first process's weights. All processes must call the same methods "
+    "of a model, in the same order."
+)
 
 
 class State(NamedTuple):
@@ -31,7 +36,7 @@ class Batch(NamedTuple):
 def put_everywhere(mesh, values):
     """Arrays or variables, the first process's on every device."""
     if mesh.is_multi_process:
-        with wide_integers():
+        with wide_integers(), lines_while_waiting(_FIRST):
             values = multihost_utils.broadcast_one_to_all(
                 jax.tree.map(np.asarray, values)
             )

@@ -14,14 +14,15 @@ class JaxEngine:
     build for, on GPUs, on several of them, and on several hosts. `fit` and its
     callbacks stay Keras's. Every device has the weights and computes a part
     of each batch, and what comes out is what one device makes of the whole
-    batch; only dropout masks differ.
+    batch; only dropout masks and running means of other layers than this
+    library's differ.
 
     Weights live on the devices during an epoch. The model's variables get
     them back at its end, before they are saved, and after each batch if a
     callback of yours looks at batches.
 
-    After `jax.distributed.initialize()` on each host, each host's `fit` takes
-    the host's own rows of every batch.
+    After `keras_reformer.distribute.initialize()` on each host, each host's
+    `fit` takes the host's own rows of every batch.
 
     Args:
         devices: list of `jax.Device`, or None for all. Defaults to `None`.

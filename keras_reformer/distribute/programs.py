@@ -17,6 +17,9 @@ from keras_reformer.distribute.steps import Rows
 # What parts add to seeds is a multiple of this odd number.
 _SEED_STEP = 0x9E3779B1
 
+# Less than any sum of weights.
+_TINY = jnp.finfo(jnp.float32).tiny
+
 _EVERYWHERE, _BY_ROWS = PartitionSpec(), PartitionSpec(AXIS)
 
 
@@ -89,7 +92,8 @@ class Programs:
             outputs, changed = predict(state.trainable, state.others, batch.own)
             # Inference draws nothing that a part would draw apart.
             others = list(state.others)
-            for index, value in zip(self._steps.changed, changed, strict=True):
+            changes = zip(self._steps.changed, changed, strict=True)
+            for index, (value, *_) in changes:
                 others[index] = value
             return outputs, state._replace(others=others)
 
@@ -208,11 +212,16 @@ class Programs:
     def _others(self, parts, others, changed, offsets):
         """The other variables after a step: means of the parts'.
 
-        Seeds and counters are equal in all parts but for their offsets.
+        By weights that a step returns beside them, or else by the parts'
+        rows. Seeds and counters are equal in all parts but for their offsets.
         """
         others = list(others)
-        for index, *values in zip(self._steps.changed, *changed, strict=True):
-            if jnp.issubdtype(values[0].dtype, jnp.floating):
+        for index, *changes in zip(self._steps.changed, *changed, strict=True):
+            values, *weights = zip(*changes, strict=True)
+            if weights:
+                old = others[index]
+                others[index] = self._mean(parts, old, values, *weights)
+            elif jnp.issubdtype(values[0].dtype, jnp.floating):
                 weighted = [
                     (value * part.fraction).astype(value.dtype)
                     for part, value in zip(parts, values, strict=True)
@@ -224,6 +233,13 @@ class Programs:
             else:
                 others[index] = values[0]
         return others
+
+    def _mean(self, parts, old, values, weights):
+        """The weighted mean of the parts' values, `old` without any weight."""
+        pairs = zip(values, weights, strict=True)
+        change = self._sum(parts, [(x - old) * weight for x, weight in pairs])
+        total = self._sum(parts, list(weights))
+        return old + jnp.where(total > 0, change / jnp.maximum(total, _TINY), 0)
 
     # === Devices ===
 

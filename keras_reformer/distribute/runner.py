@@ -31,6 +31,9 @@ class Runner:
         self._model = weakref.proxy(model)
         self._engine = engine
         self._state = None
+        # What was brought back of a state that the devices keep, or None.
+        self._seen = None
+        self._depth = 0
         self._is_built = False
 
     def train_function(self):
@@ -62,7 +65,12 @@ class Runner:
 
     @contextlib.contextmanager
     def running(self):
-        """Brings values back at the end, also where it is an error."""
+        """Brings values back at the end, also where it is an error.
+
+        The devices keep what they have until the outermost of these ends:
+        epochs and evaluations of `fit` need not give it to them again.
+        """
+        self._depth += 1
         try:
             yield
         except BaseException as error:
@@ -76,17 +84,29 @@ class Runner:
             raise
         finally:
             self.bring_back()
+            self._depth -= 1
+            if not self._depth:
+                self._state = self._seen = None
 
     def bring_back(self):
         """Gives the model's variables the values that steps have made."""
-        if self._state is None:
+        if self._state is None or self._seen is not None:
             return
-        values = jax.device_get(self._state)
-        # Whoever asks may change them.
-        self._state = None
-        for group, arrays in zip(self._variables(), values, strict=True):
-            for variable, array in zip(group, arrays, strict=True):
-                variable.assign(array)
+        for array in jax.tree.leaves(self._state):
+            array.copy_to_host_async()
+        # Copies: jax donates nothing that is seen elsewhere.
+        values = jax.tree.map(np.array, self._state)
+        for variable, array in zip(
+            jax.tree.leaves(self._variables()),
+            jax.tree.leaves(values),
+            strict=True,
+        ):
+            variable.assign(array)
+        if self._depth and not self._engine.mesh.is_multi_process:
+            self._seen = values
+        else:
+            # Processes would have to agree on what has changed.
+            self._state = None
 
     def _is_lost(self):
         """Whether a step has failed that the state was given to."""
@@ -140,10 +160,7 @@ class Runner:
         programs = {}
 
         def step(batch):
-            if self._state is None:
-                self._state = devices.put_everywhere(
-                    self._engine.mesh, self._variables()
-                )
+            self._put()
             batch = devices.put_batch(self._engine.mesh, batch)
             key = _shapes(batch)
             if key not in programs:
@@ -153,6 +170,25 @@ class Runner:
             return logs
 
         return step
+
+    def _put(self):
+        """Gives the devices the variables' values, or what has changed."""
+        mesh, variables = self._engine.mesh, self._variables()
+        if self._state is None:
+            self._state = devices.put_everywhere(mesh, variables)
+        elif self._seen is not None:
+            # Whoever got values may have changed some.
+            self._state = jax.tree.map(
+                lambda variable, array, seen: (
+                    array
+                    if np.array_equal(variable, seen)
+                    else devices.put_everywhere(mesh, variable)
+                ),
+                variables,
+                self._state,
+                self._seen,
+            )
+        self._seen = None
 
     def _variables(self):
         model = self._model

@@ -5,11 +5,13 @@ metrics. A batch may come in parts, one for each device: loss and gradients of
 the parts add up to the batch's, and so do the changes of the metrics.
 """
 
+import contextlib
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from keras_reformer.layers.moving_means import collecting_weights
 from keras_reformer.ops.replicas import Part, tracing_part
 
 
@@ -39,8 +41,8 @@ class Steps:
                 asked.append(x)
                 return x
 
-            scope = self._scope(trainable, others, metrics)
-            with tracing_part(Part(fraction, ask, offset)), scope:
+            part = Part(fraction, ask, offset)
+            with tracing_part(part), self._scope(trainable, others, metrics):
                 self._model.replica_loss(batch, training)
             return asked
 
@@ -50,16 +52,16 @@ class Steps:
         """A function to gradients, what others changed to, and metrics."""
 
         def gradients(trainable, others, metrics, batch, totals, offset):
-            scope = self._scope(trainable, others, metrics)
             part = self._part(fraction, totals, offset)
-            with tracing_part(part), scope, tf.GradientTape() as tape:
+            scope = self._scope(trainable, others, metrics)
+            with tracing_part(part), scope as after, tf.GradientTape() as tape:
                 tape.watch(trainable)
                 loss = self._model.replica_loss(batch, training=True)
                 loss = self._model.optimizer.scale_loss(loss)
             found = tape.gradient(loss, trainable)
             self._has_gradient = [each is not None for each in found]
             found = [_values(x) for x in found if x is not None]
-            return found, *self._states(scope, others, metrics)
+            return found, *self._states(after, others, metrics)
 
         return gradients
 
@@ -76,20 +78,19 @@ class Steps:
         """A function to what others changed to, and metrics."""
 
         def test(trainable, others, metrics, batch, totals, offset):
-            scope = self._scope(trainable, others, metrics)
             part = self._part(fraction, totals, offset)
-            with tracing_part(part), scope:
+            scope = self._scope(trainable, others, metrics)
+            with tracing_part(part), scope as after:
                 self._model.replica_loss(batch, training=False)
-            return self._states(scope, others, metrics)
+            return self._states(after, others, metrics)
 
         return test
 
     def predict(self, trainable, others, batch):
         """Outputs, and what others changed to."""
-        scope = self._scope(trainable, others, [])
-        with scope:
+        with self._scope(trainable, others, []) as after:
             outputs = self._model.predict_step(batch)
-        return outputs, self._states(scope, others, [])[0]
+        return outputs, self._states(after, others, [])[0]
 
     def results(self, metrics):
         """The metrics' results, by name."""
@@ -104,28 +105,51 @@ class Steps:
         given = iter(totals)
         return Part(fraction, lambda x: next(given), offset)
 
+    @contextlib.contextmanager
     def _scope(self, trainable, others, metrics):
         mapping = _pairs(self._model.trainable_variables, trainable)
         mapping += _pairs(self._model.non_trainable_variables, others)
         if metrics:
             mapping += _pairs(self._model.metrics_variables, metrics)
-        return keras.StatelessScope(mapping, collect_losses=True)
+        scope = keras.StatelessScope(mapping, collect_losses=True)
+        with collecting_weights() as weights, scope:
+            yield _After(scope, weights)
 
     def _states(self, scope, others, metrics):
-        """Values of the other variables that changed, and of metrics."""
-        after = [
-            scope.get_current_value(variable)
-            for variable in self._model.non_trainable_variables
-        ]
+        """What the other variables changed to, and values of metrics.
+
+        Of each variable that changed a list of its value and, where that is
+        to be a weighted mean over parts, its weight.
+        """
+        variables = self._model.non_trainable_variables
+        after = [scope.value(variable) for variable in variables]
         self.changed = [
             index
             for index, (old, new) in enumerate(zip(others, after, strict=True))
             if old is not new
         ]
-        return [after[index] for index in self.changed], [
-            scope.get_current_value(variable)
+        changes = [
+            [after[index], *scope.weight(variables[index])]
+            for index in self.changed
+        ]
+        return changes, [
+            scope.value(variable)
             for variable in self._model.metrics_variables[: len(metrics)]
         ]
+
+
+class _After(NamedTuple):
+    """Values of variables after a step."""
+
+    scope: keras.StatelessScope
+    weights: dict[int, tf.Tensor]
+
+    def value(self, variable):
+        return self.scope.get_current_value(variable)
+
+    def weight(self, variable):
+        """A list of the weight, empty without one."""
+        return [x for x in [self.weights.get(id(variable))] if x is not None]
 
 
 def _pairs(variables, values):

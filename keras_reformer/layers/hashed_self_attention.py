@@ -4,6 +4,7 @@ import numpy as np
 from keras_reformer.layers import checks, lsh_arguments
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.layers.lsh_hasher import LSHHasher
+from keras_reformer.layers.moving_means import assign_mean
 from keras_reformer.ops.random import seed_values
 
 
@@ -163,8 +164,9 @@ class HashedSelfAttention(ChunkedSelfAttention):
         """One step of the moving average, after this step's hashing."""
         if self.hash_center is None:
             return
-        self.hash_center.assign(
-            self.hasher.updated_center(query_key, mask, self._center())
+        assign_mean(
+            self.hash_center,
+            *self.hasher.updated_center(query_key, mask, self._center()),
         )
 
     def save_own_variables(self, store):

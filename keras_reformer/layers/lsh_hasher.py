@@ -160,11 +160,14 @@ class LSHHasher:
             center: Float tensor of shape `(num_heads, key_dim)`.
 
         Returns:
-            Float tensor of the center's shape, without gradient.
+            Float tensor of the center's shape, and one of shape `(num_heads,
+            1)`, its weight in the mean over parts of a batch; both without
+            gradient.
         """
-        common = hashing.common_direction(query_key, mask, center)
+        common, weight = hashing.common_direction(query_key, mask, center)
         common = keras.ops.stop_gradient(common)
-        return center + (1 - _MOMENTUM) * (common - center)
+        center += (1 - _MOMENTUM) * (common - center)
+        return center, keras.ops.stop_gradient(weight)
 
     def importance(self, length):
         """Importance weights: how likely rounds are to show a pair.

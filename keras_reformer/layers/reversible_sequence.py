@@ -2,6 +2,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.composite_layer import CompositeLayer
+from keras_reformer.layers.moving_means import assign_mean
 from keras_reformer.layers.reversible_block import (
     check_pair,
     one_mask,
@@ -230,8 +231,11 @@ class ReversibleSequence(CompositeLayer):
         layers = [layer for block in self.blocks for layer in block.branches]
         for layer, change in zip(layers, changes, strict=True):
             _, variables = split_variables([layer])
-            for index, value in change.items():
-                variables[index].assign(value)
+            for index, (value, weight) in change.items():
+                if weight:
+                    assign_mean(variables[index], value, *weight)
+                else:
+                    variables[index].assign(value)
 
     def _merge(self, streams):
         y1, y2 = streams

@@ -2,7 +2,8 @@ import inspect
 
 import keras
 
-from keras_reformer.ops.reversible.coupling import PureFunction
+from keras_reformer.layers.moving_means import collecting_weights
+from keras_reformer.ops.reversible.coupling import Change, PureFunction
 
 
 def pure_function(layers, function, signature=None):
@@ -20,7 +21,7 @@ def pure_function(layers, function, signature=None):
 
     Returns:
         A `PureFunction` whose `run(trainable, state, *inputs)` returns
-        outputs, the updated values of `state` by index, and a list of losses.
+        outputs, changes of `state` by index, and a list of losses.
     """
     layers = layers if isinstance(layers, list) else [layers]
     trainable, others = split_variables(layers)
@@ -30,13 +31,16 @@ def pure_function(layers, function, signature=None):
             *zip(trainable, trainable_values, strict=True),
             *zip(others, state_values, strict=True),
         ]
-        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+        stateless = keras.StatelessScope(mapping, collect_losses=True)
+        with collecting_weights() as weights, stateless as scope:
             before = [scope.get_current_value(v) for v in others]
             outputs = function(*inputs)
             after = [scope.get_current_value(v) for v in others]
         changes = {
-            index: new
-            for index, (old, new) in enumerate(zip(before, after, strict=True))
+            index: Change(new, [weights[id(v)]] if id(v) in weights else [])
+            for index, (v, old, new) in enumerate(
+                zip(others, before, after, strict=True)
+            )
             if new is not old
         }
         return outputs, changes, list(scope.losses)

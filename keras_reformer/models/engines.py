@@ -97,25 +97,23 @@ class RunsOnEngine(ModelMixin):
     # === Functions that Keras calls ===
 
     def make_train_function(self, force=False):
-        if self._runner is None:
-            return super().make_train_function(force)
-        if self.train_function is None or force:
-            self.train_function = self._runner.train_function()
-        return self.train_function
+        make = super().make_train_function
+        return self._function_of_runner("train_function", make, force)
 
     def make_test_function(self, force=False):
-        if self._runner is None:
-            return super().make_test_function(force)
-        if self.test_function is None or force:
-            self.test_function = self._runner.test_function()
-        return self.test_function
+        make = super().make_test_function
+        return self._function_of_runner("test_function", make, force)
 
     def make_predict_function(self, force=False):
+        make = super().make_predict_function
+        return self._function_of_runner("predict_function", make, force)
+
+    def _function_of_runner(self, name, make_with_tensorflow, force):
         if self._runner is None:
-            return super().make_predict_function(force)
-        if self.predict_function is None or force:
-            self.predict_function = self._runner.predict_function()
-        return self.predict_function
+            return make_with_tensorflow(force)
+        if getattr(self, name) is None or force:
+            setattr(self, name, getattr(self._runner, name)())
+        return getattr(self, name)
 
     # === When variables get their values back ===
 

@@ -106,9 +106,8 @@ class ChunkedCrossEntropy(ModelMixin):
         if self._results is None:
             return super().train_step((x, labels, weights))
         with tf.GradientTape() as tape:
-            share = self._share(
-                *self._position_losses(x, labels, weights, training=True)
-            )
+            loss = self._loss_and_metrics(x, labels, weights, training=True)
+            share = loss * fraction()
             scaled = self.optimizer.scale_loss(share)
         variables = self.trainable_weights
         if variables:
@@ -121,14 +120,15 @@ class ChunkedCrossEntropy(ModelMixin):
         x, labels, weights = self._unpack(data)
         if self._results is None:
             return super().test_step((x, labels, weights))
-        self._position_losses(x, labels, weights, training=False)
+        self._loss_and_metrics(x, labels, weights, training=False)
         return self.get_metrics_result()
 
     def replica_loss(self, data, training):
         x, labels, weights = self._unpack(data)
         if self._results is None:
             return super().replica_loss((x, labels, weights), training)
-        return self._share(*self._position_losses(x, labels, weights, training))
+        loss = self._loss_and_metrics(x, labels, weights, training)
+        return loss * fraction()
 
     def build_metrics(self, data):
         if self._results is None:
@@ -144,8 +144,10 @@ class ChunkedCrossEntropy(ModelMixin):
         losses = keras.ops.sparse_categorical_crossentropy(
             y, y_pred, from_logits=True
         )
-        share = self._share(losses, tf.cast(sample_weight, losses.dtype))
-        return loss_for_keras(share)
+        weights = tf.cast(sample_weight, losses.dtype)
+        loss = _mean(losses, weights, _weight_of_part(weights))
+        loss += self._added_loss(losses.dtype)
+        return loss_for_keras(loss * fraction())
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Metrics that need logits. See `keras.Model.compute_metrics`."""
@@ -203,17 +205,20 @@ class ChunkedCrossEntropy(ModelMixin):
         x, labels, weights = self._unpack((inputs, labels, sample_weight))
         losses, _, _ = self._cross_entropy(x, labels, training=True)
         weights = tf.cast(weights, losses.dtype)
-        return _mean(losses, weights) + self._added_loss(losses.dtype)
+        loss = _mean(losses, weights, tf.reduce_sum(weights))
+        return loss + self._added_loss(losses.dtype)
 
-    def _position_losses(self, x, labels, weights, training):
-        """Losses and weights of all positions; updates the metrics."""
+    def _loss_and_metrics(self, x, labels, weights, training):
+        """A loss whose mean over replicas, by their fractions, is the batch's;
+        updates the metrics."""
         losses, nats, correct = self._cross_entropy(
             x, labels, training, self._label_smoothing
         )
         weights = tf.cast(weights, losses.dtype)
-        loss = _mean(losses, weights) + self._added_loss(losses.dtype)
-        self._results.update(loss, nats, correct, weights)
-        return losses, weights
+        weight = _weight_of_part(weights)
+        loss = _mean(losses, weights, weight) + self._added_loss(losses.dtype)
+        self._results.update(loss, weight, nats, correct, weights)
+        return loss
 
     def _cross_entropy(self, x, labels, training, label_smoothing=0.0):
         """Loss, nats and accuracy of each position, computed in chunks."""
@@ -231,12 +236,6 @@ class ChunkedCrossEntropy(ModelMixin):
             label_smoothing,
         )
 
-    def _share(self, losses, weights):
-        """A replica's share of the loss; gradients of replicas are summed."""
-        total = sum_over_replicas(tf.reduce_sum(weights))
-        share = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
-        return share + self._added_loss(losses.dtype) * fraction()
-
     def _added_loss(self, dtype):
         """The sum of losses that layers add."""
         total = tf.zeros((), dtype)
@@ -245,8 +244,12 @@ class ChunkedCrossEntropy(ModelMixin):
         return total
 
 
-def _mean(losses, weights):
-    total = tf.reduce_sum(weights)
+def _weight_of_part(weights):
+    """The weight of all replicas' positions, times this one's fraction."""
+    return sum_over_replicas(tf.reduce_sum(weights)) * fraction()
+
+
+def _mean(losses, weights, total):
     return tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
 
 
@@ -261,8 +264,8 @@ class _Results:
         self.loss = keras.metrics.Mean(name="loss")
         self.all = [self.loss, *metrics]
 
-    def update(self, loss, nats, correct, weights):
-        self.loss.update_state(loss, tf.reduce_sum(weights))
+    def update(self, loss, weight, nats, correct, weights):
+        self.loss.update_state(loss, weight)
         for metric in self.all[1:]:
             if isinstance(metric, BitsPerByte):
                 metric.update_from_nats(nats, weights)

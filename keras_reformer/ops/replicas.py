@@ -67,6 +67,20 @@ def sum_over_replicas(x: tf.Tensor) -> tf.Tensor:
     return x
 
 
+def mean_over_replicas(
+    old: tf.Tensor, new: tf.Tensor, weight: tf.Tensor
+) -> tf.Tensor:
+    """The mean of what replicas changed a value to, `old` without any weight.
+
+    Args:
+        old: Tensor, equal on all replicas.
+        new: Tensor of the same shape, the replica's own.
+        weight: Tensor that broadcasts to it, not negative.
+    """
+    change = sum_over_replicas((new - old) * weight)
+    return old + tf.math.divide_no_nan(change, sum_over_replicas(weight))
+
+
 def loss_for_keras(share: tf.Tensor) -> tf.Tensor:
     """What `compute_loss` returns where this is a replica's share.
 

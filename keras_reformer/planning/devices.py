@@ -14,15 +14,18 @@ class Device(NamedTuple):
         memory: Bytes that a program can have.
         lanes: Numbers in a row of the memory's layout: the last axis of an
             array is padded to a multiple of them.
+        on_chip: Bytes beside `memory` in which the compiler keeps arrays that
+            fit; 0 where nobody has looked.
     """
 
     platform: str
     memory: int
     lanes: int = 1
+    on_chip: int = 0
 
 
-def _tpu(gib):
-    return Device("tpu", gib * GIB, lanes=128)
+def _tpu(gib, on_chip=0):
+    return Device("tpu", gib * GIB, lanes=128, on_chip=on_chip)
 
 
 # Memory of one chip, and of one core where a chip has two of its own (v2, v3).
@@ -36,7 +39,8 @@ DEVICES = {
     "v2": _tpu(8),
     "v3": _tpu(16),
     "v4": _tpu(32),
-    "v5e": _tpu(16),
+    # Of 128 MiB on the chip, the most that a compiled step had arrays in.
+    "v5e": _tpu(16, on_chip=112 * 2**20),
     "v5p": _tpu(95),
     "v6e": _tpu(32),
 }

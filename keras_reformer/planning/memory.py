@@ -4,7 +4,8 @@ A reversible stack keeps two streams, whatever its depth, and works on one
 block at a time, so a step takes
 
     variables + optimizer + gradients
-    + streams(tokens) + attention(tokens) + hashing(tokens) + chunks
+    + streams(tokens) + attention(tokens) + hashing(tokens) + rounds(tokens)
+    + chunks
 
 with a share of each tensor's size that was fitted to measured steps (see
 docs/scaling.md): how often it exists at the peak is the compiler's choice.
@@ -39,6 +40,8 @@ class Usage(NamedTuple):
         attention: Times the heads' vectors, `(batch, length, heads, dim)`.
         hashing: Times the numbers of hash rounds, `(batch, length, heads,
             rounds)`: buckets, orders and what follows from them.
+        rounds: Times what a round results in, a row of a TPU's lanes for each
+            token and head, where that is more than the chip holds.
         chunks: Times what wide functions hold at a time.
         runtime: MiB of the process and its libraries; less than zero where
             a part lies in a chip's own memory, which no plan counts.
@@ -49,16 +52,17 @@ class Usage(NamedTuple):
     streams: float
     attention: float
     hashing: float
+    rounds: float
     chunks: float
     runtime: float
     code: float
 
 
 USAGES = {
-    "tpu": Usage(0.0, 5.23, 8.32, 2.61, 3.39, -36.7, 0.0),
-    "cpu": Usage(2.99, 6.07, 8.15, 49.6, 0.0, 1308.0, 51.9),
+    "tpu": Usage(0.0, 5.33, 8.38, 3.15, 2.83, 3.18, -36.8, 0.0),
+    "cpu": Usage(2.99, 6.07, 8.15, 49.6, 0.0, 0.0, 1308.0, 51.9),
     # Nobody has measured one: a CPU's tensors, and what libraries take there.
-    "gpu": Usage(2.99, 6.07, 8.15, 49.6, 1.0, 500.0, 0.0),
+    "gpu": Usage(2.99, 6.07, 8.15, 49.6, 0.0, 1.0, 500.0, 0.0),
 }
 
 
@@ -210,6 +214,8 @@ def _parts(step, device):
         "attention": f"{usage.attention:.2g} x batch x length x heads x "
         "key_dim, of one block",
         "hashing": f"{usage.hashing:.2g} x batch x length x heads x rounds",
+        "rounds": f"{usage.rounds:.2g} x a row of lanes for each token and "
+        "head, where the chip does not hold them",
         "chunks": f"{usage.chunks:.2g} x what feed-forward and loss compute "
         "at a time",
         "runtime": "the process and its libraries",
@@ -231,6 +237,8 @@ def tensor_sizes(step, device):
     units = min(tokens * config.intermediate_dim, UNITS_IN_STEP)
     logits = min(tokens * config.vocabulary_size, LOGITS_IN_STEP)
     is_hashed = "lsh" in sizes.kinds(config)
+    row = 4 * heads * _padded(config.key_dim, device)
+    is_large = device.platform == "tpu" and row > device.on_chip
     return {
         "variables": variables,
         "optimizer": OPTIMIZERS[step.optimizer] * variables,
@@ -238,6 +246,7 @@ def tensor_sizes(step, device):
         "streams": 4 * tokens * _padded(config.hidden_dim, device),
         "attention": width * heads * _padded(2 * config.key_dim, device) // 2,
         "hashing": 4 * heads * config.num_hashes * is_hashed,
+        "rounds": row * is_hashed * is_large,
         "chunks": 4 * max(units, logits),
         "runtime": MIB,
         "code": MIB * config.num_layers,

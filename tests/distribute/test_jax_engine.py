@@ -94,6 +94,41 @@ def test_weights_come_back_when_they_are_needed_and_only_then(two, monkeypatch):
     assert moved.count("kernel") == 3
 
 
+class Changes(keras.callbacks.Callback):
+    """Looks at weights after each epoch, and changes one after the first."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        *_, dense = self.model.layers
+        self.seen = dense.kernel.numpy()
+        if epoch == 0:
+            # In the place where they are, as some optimizers do.
+            dense.bias.value.assign_add([1.0, 2.0, 3.0])
+
+
+def test_devices_are_given_what_has_changed_and_only_that(two, monkeypatch):
+    put = []
+    plain_put = runner.devices.put_everywhere
+
+    def put_everywhere(mesh, values):
+        put.extend(x.path for x in jax.tree.leaves(values))
+        return plain_put(mesh, values)
+
+    monkeypatch.setattr(runner.devices, "put_everywhere", put_everywhere)
+    found = []
+    for engine in (None, two):
+        model = compiled(engine, optimizer=keras.optimizers.Adam(0.1))
+        options = {"epochs": 3, "validation_data": (X, Y)}
+        history = fit(model, callbacks=[Changes()], **options)
+        found.append((history.history, engines.values(model)))
+    engines.assert_same(found[1], found[0])
+    *_, dense = model.layers
+    assert put.count(dense.bias.path) == 2
+    assert put.count(dense.kernel.path) == 1
+    assert [put.count(x.path) for x in model.optimizer.variables] == [1] * 6
+    fit(model)
+    assert put.count(dense.kernel.path) == 2
+
+
 def test_checkpoints_at_steps_have_their_weights(two, tmp_path):
     saved = []
     for engine in (None, two):

@@ -35,7 +35,8 @@ def language_model(**options):
 
 
 def hashing_language_model():
-    options = {**tiny.SIZES, "center_hashes": False, "num_buckets": 8}
+    """The defaults, with the direction that hashes are relative to."""
+    options = {**tiny.SIZES, "num_buckets": 8}
     return language_model(**options, attention_layers=("local", "lsh"))
 
 
@@ -85,7 +86,32 @@ def test_language_model_with_unequal_padding(two):
     engines.assert_same(found, expected)
 
 
+def test_what_is_a_mean_over_a_batch(two):
+    """The center of hashes, and a penalty of a layer's outputs."""
+
+    def make():
+        model = engines.functional_model(center_hashes=True)
+        # Their norms differ from row to row, and they weigh the directions.
+        norms = np.linspace(1, 9, engines.IDS)[:, None]
+        model.layers[1].embeddings.assign(norms * model.layers[1].embeddings)
+        engines.penalize_outputs(model.layers[1])
+        return model, {"optimizer": "sgd", "loss": FROM_LOGITS}
+
+    ids, labels, _ = engines.classes()
+    options = {"epochs": 2, "batch_size": engines.ROWS}
+    expected = engines.fit(make, (ids, labels), None, **options)
+    found = engines.fit(make, (ids, labels), two, **options)
+    engines.assert_same(found, expected)
+
+
+def language_model_with_a_penalty_of_outputs():
+    model, settings = hashing_language_model()
+    engines.penalize_outputs(model.backbone.get_layer("token_embedding"))
+    return model, settings
+
+
 CASES = {
+    "outputs": (language_model_with_a_penalty_of_outputs, (TOKENS,), 1e-5),
     "hashing": (hashing_language_model, (TOKENS,), 1e-5),
     "classifier": (classifier, (TOKENS, IDS[:, 0] % 3), 1e-5),
     "functional": (scheduled, None, 1e-5),

@@ -77,9 +77,28 @@ def test_a_tpu_pads_heads_to_its_lanes():
     assert 2 * attention("h100", 32) == attention("h100", 64)
 
 
+def test_a_chip_holds_what_small_rounds_result_in():
+    """Rows of 128 lanes, 4 bytes each, of 65,536 tokens and two heads."""
+
+    def rounds(batch_size, device):
+        plan = planning.plan_training(
+            **LARGE, batch_size=batch_size, device=device
+        )
+        return part(plan, "rounds") / memory.USAGES["tpu"].rounds
+
+    row = 4 * 128 * 2 * 65536
+    assert row < devices.DEVICES["v5e"].on_chip < 2 * row
+    assert [rounds(size, "v5e") for size in (1, 2)] == [0, 2 * row]
+    # Nobody has looked at one.
+    assert rounds(1, "v4") == row
+    assert rounds(4, "h100") == 0
+
+
 def test_local_attention_hashes_nothing():
-    plan = planning.plan_training(**LARGE, attention_layers=("local",))
-    assert part(plan, "hashing") == 0
+    plan = planning.plan_training(
+        **LARGE, batch_size=4, attention_layers=("local",)
+    )
+    assert part(plan, "hashing") == part(plan, "rounds") == 0
 
 
 def test_advice_names_what_makes_a_step_smaller():

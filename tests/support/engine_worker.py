@@ -24,16 +24,14 @@ os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={count}"
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 # ruff: noqa: E402
-import jax
-
-if address:
-    jax.distributed.initialize(address, 2, index)
-
 import keras
 import numpy as np
 
-from keras_reformer.distribute import JaxEngine
+from keras_reformer.distribute import JaxEngine, initialize
 from tests.support import engines, tiny
+
+if address:
+    initialize(address, 2, index, timeout=200)
 
 
 class Dies(keras.callbacks.Callback):

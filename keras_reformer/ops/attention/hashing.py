@@ -133,7 +133,7 @@ def hash_vectors(
 
 def common_direction(
     vectors: tf.Tensor, mask: tf.Tensor | None, otherwise: tf.Tensor
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The common component of vectors: the `c` that minimises the sum of
     `|v - |v| c|^2`.
 
@@ -148,7 +148,9 @@ def common_direction(
             no position is valid.
 
     Returns:
-        Tensor of shape `(num_heads, key_dim)`.
+        common: tensor of shape `(num_heads, key_dim)`.
+        weight: tensor of shape `(num_heads, 1)`: the sum of `|v|^2`. That of
+            several parts of a batch weighs their means into the batch's.
     """
     vectors = tf.cast(vectors, otherwise.dtype)
     norms = norms_of(vectors)[..., None]
@@ -159,7 +161,7 @@ def common_direction(
     total = tf.reduce_sum(vectors * norms, axis=(0, 2))
     weight = tf.reduce_sum(norms**2, axis=(0, 2))
     common = total / tf.where(weight > 0, weight, 1.0)
-    return tf.where(weight > 0, common, otherwise)
+    return tf.where(weight > 0, common, otherwise), weight
 
 
 def _bucket_of(rotated: tf.Tensor, factors: tuple[int, ...]) -> tf.Tensor:

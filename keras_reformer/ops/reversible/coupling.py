@@ -27,12 +27,25 @@ Tensors = list[tf.Tensor]
 Streams = tuple[tf.Tensor, tf.Tensor]
 
 
+class Change(NamedTuple):
+    """What a branch's run makes of a value of its state.
+
+    Attributes:
+        value: the new value.
+        weight: its weight in the mean over replicas, a list of one tensor;
+            empty where the value is no such mean.
+    """
+
+    value: tf.Tensor
+    weight: Sequence[tf.Tensor] = ()
+
+
 class PureFunction(NamedTuple):
     """One of a block's two functions, with all that it reads.
 
     Attributes:
-        run: `(trainable, state, x, *context) -> (y, changes, losses)`: the
-            new values of what changed in `state`, by index, and a list of
+        run: `(trainable, state, x, *context) -> (y, changes, losses)`: a
+            `Change` of what changed in `state`, by index, and a list of
             losses.
         trainable: values that get gradients.
         state: values that do not.
@@ -53,12 +66,12 @@ class StackOutput(NamedTuple):
 
     Attributes:
         streams: `(y1, y2)` of the last block.
-        changes: of each branch, new values of its state by index.
+        changes: of each branch, a `Change` of its state by index.
         losses: of each branch, a list of them.
     """
 
     streams: Streams
-    changes: list[dict[int, tf.Tensor]]
+    changes: list[dict[int, Change]]
     losses: list[Tensors]
 
 
@@ -100,7 +113,7 @@ def stack_forward(
         branch = _with_latest_state(branch, latest)
         with decisions.record():
             streams, change, loss = _forward(branch, values, streams, context)
-        latest.update((branch.keys[i], value) for i, value in change.items())
+        latest.update((branch.keys[i], x.value) for i, x in change.items())
         states.append(branch.state)
         changes.append(change)
         losses.append(loss)
