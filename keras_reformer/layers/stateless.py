@@ -95,11 +95,12 @@ def build_branch(layer, shape, dtype):
 
 
 def call_branch(layer, inputs, mask, training):
-    """Calls a layer with `mask` and `training`, where its `call` takes them.
+    """Calls a layer with `training`, and with a `mask` if `call` takes one.
 
     Both are explicit, because the backward pass of a custom gradient runs
-    outside of Keras's call context, which would fill them in.
+    outside of Keras's call context, which would fill them in. A layer whose
+    `call` takes no `training` hands it to the layers inside.
     """
-    options = {"mask": mask, "training": training}
     accepted = inspect.signature(layer.call).parameters
-    return layer(inputs, **{k: v for k, v in options.items() if k in accepted})
+    options = {"mask": mask} if "mask" in accepted else {}
+    return layer(inputs, training=training, **options)
