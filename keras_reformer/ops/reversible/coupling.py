@@ -131,7 +131,9 @@ def shares_state(branches: Sequence[PureFunction]) -> bool:
 def _forward(branch: PureFunction, trainable: Tensors, streams) -> tuple:
     """One half of a block, after which the streams are swapped."""
     x1, x2 = streams
-    y, changes, losses = branch.run(trainable, _state(branch, x2), x2)
+    y, changes, losses = branch.run(
+        trainable, state_after(branch.state, x2), x2
+    )
     (sum_,) = optimization_barrier([couple(y, x1)])
     return (x2, sum_), changes, losses
 
@@ -179,7 +181,7 @@ def _half_backward(branch, trainable, x2, sum_, d_sum, d_losses) -> tuple:
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch((x2, *trainable))
-        y, _, losses = branch.run(trainable, _state(branch, x2), x2)
+        y, _, losses = branch.run(trainable, state_after(branch.state, x2), x2)
     # The reconstructed stream first: it frees the sum and the branch's output.
     x1, d_sum = optimization_barrier((uncouple(y, sum_), d_sum))
     d_x2, *d_trainable = tape.gradient(
@@ -191,15 +193,20 @@ def _half_backward(branch, trainable, x2, sum_, d_sum, d_losses) -> tuple:
     return x1, d_sum, d_x2, d_trainable
 
 
-def _state(branch: PureFunction, x: tf.Tensor) -> Tensors:
-    """A branch's state, with seeds that depend on the branch's input.
+def state_after(state: Tensors, x: tf.Tensor) -> Tensors:
+    """A function's state, with seeds that depend on another tensor.
 
     A dropout mask needs its seed alone, so an executor would compute the
     masks of all blocks at once; and it is one expression in both passes, so a
     compiler that merges the two would keep it alive in between.
+
+    Args:
+        state: as in `PureFunction`.
+        x: in the forward pass the function's input, in the backward pass
+            what comes before it there.
     """
     zero = zero_after(x)
     return [
         value + tf.cast(zero, value.dtype) if value.dtype.is_integer else value
-        for value in branch.state
+        for value in state
     ]
