@@ -38,7 +38,10 @@ class LSHSelfAttention(HashedSelfAttention):
     Args:
         num_heads: int. Number of attention heads.
         key_dim: int. Size of each head's query-keys.
-        value_dim: int. Size of each head's values. Defaults to `key_dim`.
+        value_dim: int. Size of each head's values. Several value heads that
+            share a head's hashing and attention weights, as a smaller cache
+            of decoding needs them, are one of their sizes' sum. Defaults to
+            `key_dim`.
         num_hashes: int. Rounds of hashing. Time is linear in it; memory
             grows by 4 to 8 bytes per token, head and round. Defaults to `4`.
         num_buckets: even int, or list of even ints whose product is the
@@ -261,7 +264,7 @@ class LSHSelfAttention(HashedSelfAttention):
         query_key, cache = self.query_key(inputs), None
         if self.convolution is not None:
             query_key, cache = convolve(self.convolution, query_key)
-        value = self._split_heads(self.value(inputs))
+        value = self._values(inputs)
         return (self._rotated_heads(query_key, start_index), value), cache
 
     def _draw(self, training):

@@ -97,6 +97,10 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
             queries and keys for `position_embedding="rotary"`. Turned, equal
             tokens hash apart with their distance. Defaults to `"local"` where
             there is local attention, else to `"all"`.
+        num_key_value_heads: int. Heads of keys and values of local layers,
+            and of query-keys of LSH layers; each serves `num_heads //
+            num_key_value_heads` heads, and decoding keeps so many fewer.
+            Defaults to `num_heads`.
         seed: int. Seed of rotations and dropout. Defaults to `None`.
         dtype: dtype policy of the layers. Streams, norms and embeddings are
             float32 at least.
@@ -139,15 +143,6 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
     >>> embeddings = keras.ops.concatenate([prompt, text], axis=1)
     >>> backbone({"token_embeddings": embeddings}).shape
     TensorShape([1, 310, 64])
-
-    Gradients with respect to embeddings, as saliency maps show them:
-
-    >>> import tensorflow as tf
-    >>> with tf.GradientTape() as tape:
-    ...     tape.watch(text)
-    ...     last = backbone({"token_embeddings": text})[:, -1]
-    >>> tape.gradient(last, text).shape
-    TensorShape([1, 300, 32])
 
     Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451).
     """
@@ -194,6 +189,7 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
         center_hashes=None,
         duplicates="count",
         rotary_layers=None,
+        num_key_value_heads=None,
         seed=None,
         dtype=None,
         **kwargs,
@@ -239,6 +235,7 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
             center_hashes=center_hashes,
             duplicates=duplicates,
             rotary_layers=rotary_layers,
+            num_key_value_heads=num_key_value_heads,
             seed=seed,
         ).resolve()
         check_base_arguments(kwargs)

@@ -79,8 +79,9 @@ def attend(
 
     Args:
         step: the new tokens.
-        key: `(batch, num_heads, n, key_dim)`.
-        value: `(batch, num_heads, n, value_dim)`.
+        key: `(batch, num_heads, n, key_dim)`. Of fewer heads, each serves as
+            many of the queries' heads in a row as there are to each.
+        value: `(batch, num_heads, n, value_dim)`, of as many heads.
         positions: int32, of the keys, -1 for none. Broadcasts to `(batch,
             num_heads, n)`.
 
@@ -89,6 +90,10 @@ def attend(
     """
     dtype = softmax_dtype(step.query.dtype)
     query, key, value = (tf.cast(x, dtype) for x in (step.query, key, value))
+    heads, shared_heads = query.shape[1], key.shape[1]
+    if shared_heads != heads:
+        # Queries that share keys are the rows of one product.
+        query = _with_heads(query, shared_heads, heads // shared_heads)
     query_info = TokenInfo(step.position[:, None, None, None])
     key_info = TokenInfo(positions[:, :, None])
     visible = visible_by_position(True, not step.shared, query_info, key_info)
@@ -97,23 +102,33 @@ def attend(
         scale = 1 / kernel.norms_of(key)[..., None, :]
     pairs = kernel.PairMask(
         visible,
-        bias=_bias(step, query_info, key_info, dtype),
+        bias=_bias(step, query_info, key_info, shared_heads, dtype),
         scale=scale,
         count=_count_duplicates(key_info, visible) if step.discount else None,
         probability=step.probability if step.importance else None,
     )
     output, log_sum_exp = kernel.attend(query, key, value, pairs)
     if not step.shared:
-        return output
+        alone = shared_heads == heads
+        return output if alone else _with_heads(output, heads, 1)
     valid = tf.constant(True)
     return kernel.fill_fully_masked_rows(output, step.value, log_sum_exp, valid)
 
 
-def _bias(step, query_info, key_info, dtype) -> tf.Tensor | None:
+def _with_heads(x: tf.Tensor, heads: int, rows: int) -> tf.Tensor:
+    """`(b, ..., d)` to `(b, heads, rows, d)`."""
+    return tf.reshape(x, [size(x, 0), heads, rows, x.shape[-1]])
+
+
+def _bias(step, query_info, key_info, heads, dtype) -> tf.Tensor | None:
     if step.bias is None:
         return None
-    heads = tf.range(step.bias.num_heads)[:, None, None]
-    return tf.cast(step.bias.of(query_info, key_info, heads), dtype)
+    numbers = tf.range(step.bias.num_heads)
+    if heads == step.bias.num_heads:
+        numbers = numbers[:, None, None]
+    else:
+        numbers = tf.reshape(numbers, [heads, -1, 1])
+    return tf.cast(step.bias.of(query_info, key_info, numbers), dtype)
 
 
 def _count_duplicates(key_info, visible) -> tf.Tensor:
