@@ -44,6 +44,9 @@ class LocalSelfAttention(ChunkedSelfAttention):
         num_key_value_heads: int. Number of heads of keys and values. Each
             serves `num_heads // num_key_value_heads` heads of queries, and
             is all that decoding keeps. Defaults to `num_heads`.
+        num_global_tokens: int. Tokens at the beginning that every token sees
+            besides its window, in a causal layer every later one; if not
+            causal, they see all tokens too. Defaults to `0`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -96,6 +99,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
         rotary_embedding=None,
         shared_dropout=False,
         num_key_value_heads=None,
+        num_global_tokens=0,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         kernel_regularizer=None,
@@ -120,6 +124,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
             position_bias=position_bias,
             rotary_embedding=rotary_embedding,
             shared_dropout=shared_dropout,
+            num_global_tokens=num_global_tokens,
             num_key_value_heads=num_key_value_heads,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
@@ -190,6 +195,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
             self.causal,
             sees_itself=True,
             same_bucket=False,
+            num_global=self.num_global_tokens,
         )
 
     def get_config(self):

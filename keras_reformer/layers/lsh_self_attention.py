@@ -93,6 +93,9 @@ class LSHSelfAttention(HashedSelfAttention):
             are hashed.
         shared_dropout: bool. Whether all chunks, rounds, heads and examples
             share one dropout mask, as published. Defaults to `False`.
+        num_global_tokens: int. Tokens at the beginning that every token sees
+            besides its window, in a causal layer every later one; if not
+            causal, they see all tokens too. Defaults to `0`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -160,6 +163,7 @@ class LSHSelfAttention(HashedSelfAttention):
         position_bias=None,
         rotary_embedding=None,
         shared_dropout=False,
+        num_global_tokens=0,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         kernel_regularizer=None,
@@ -193,6 +197,7 @@ class LSHSelfAttention(HashedSelfAttention):
             position_bias=position_bias,
             rotary_embedding=rotary_embedding,
             shared_dropout=shared_dropout,
+            num_global_tokens=num_global_tokens,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             kernel_regularizer=kernel_regularizer,
@@ -328,6 +333,7 @@ class LSHSelfAttention(HashedSelfAttention):
             self.causal,
             sees_itself=False,
             same_bucket=self.scope == "bucket",
+            num_global=self.num_global_tokens,
         )
         longest_exact = self.exact_below
         if longest_exact is None:

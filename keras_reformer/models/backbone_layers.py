@@ -227,6 +227,7 @@ def _attention_arguments(config, kind, seed, policy):
     return {
         "key_dim": config.key_dim,
         "causal": config.causal,
+        "num_global_tokens": config.num_global_tokens,
         "wrap": config.wrap,
         "dropout": config.dropout if dropout is None else dropout,
         "position_bias": _bias_layer(config, kind, policy),

@@ -98,9 +98,10 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
             tokens hash apart with their distance. Defaults to `"local"` where
             there is local attention, else to `"all"`.
         num_key_value_heads: int. Heads of keys and values of local layers,
-            and of query-keys of LSH layers; each serves `num_heads //
-            num_key_value_heads` heads, and decoding keeps so many fewer.
-            Defaults to `num_heads`.
+            and of query-keys of LSH layers, that decoding keeps for all
+            heads. Defaults to `num_heads`.
+        num_global_tokens: int. First tokens, which every token sees; see
+            `LSHSelfAttention`. Defaults to `0`.
         seed: int. Seed of rotations and dropout. Defaults to `None`.
         dtype: dtype policy of the layers. Streams, norms and embeddings are
             float32 at least.
@@ -190,6 +191,7 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
         duplicates="count",
         rotary_layers=None,
         num_key_value_heads=None,
+        num_global_tokens=0,
         seed=None,
         dtype=None,
         **kwargs,
@@ -236,6 +238,7 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
             duplicates=duplicates,
             rotary_layers=rotary_layers,
             num_key_value_heads=num_key_value_heads,
+            num_global_tokens=num_global_tokens,
             seed=seed,
         ).resolve()
         check_base_arguments(kwargs)

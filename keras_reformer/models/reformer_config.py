@@ -60,6 +60,7 @@ class ReformerConfig:
     duplicates: str
     rotary_layers: str | None
     num_key_value_heads: int | None
+    num_global_tokens: int
     seed: int | None
 
     def resolve(self) -> "ReformerConfig":
@@ -151,6 +152,7 @@ _CHECKS = {
         "lsh_num_chunks_after",
         "local_num_chunks_before",
         "local_num_chunks_after",
+        "num_global_tokens",
     ),
     checks.rate: ("dropout", "lsh_dropout", "local_dropout"),
     checks.boolean: ("causal", "wrap", "center_hashes"),

@@ -1,5 +1,6 @@
 """Attention of one new token of each row to tokens of a cache."""
 
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -27,6 +28,8 @@ class Step(NamedTuple):
         importance: divides by the probability that rounds show a key, or
             None.
         by_chance: `(batch,)`, what `Importance.shown_by_chance` returned.
+        num_global: int. Tokens at the beginning that are seen whatever rounds
+            show.
     """
 
     query: tf.Tensor
@@ -38,15 +41,20 @@ class Step(NamedTuple):
     discount: bool = False
     importance: Importance | None = None
     by_chance: tf.Tensor | None = None
+    num_global: int = 0
 
-    def probability(self, scores: tf.Tensor) -> tf.Tensor:
+    def probability(self, scores: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
         """Probability that rounds show the keys of these scores."""
         by_chance = self.by_chance
         if by_chance is not None:
             by_chance = by_chance[:, None, None, None]
         query = tf.cast(self.query, scores.dtype)
         inverse_norms = 1 / kernel.norms_of(query)[..., None]
-        return self.importance.probability(scores, inverse_norms, by_chance)
+        shown = self.importance.probability(scores, inverse_norms, by_chance)
+        if not self.num_global:
+            return shown
+        one = tf.ones((), shown.dtype)
+        return tf.where(positions < self.num_global, one, shown)
 
 
 def attend_to_positions(
@@ -67,9 +75,22 @@ def attend_to_positions(
     """
     shape = [size(positions, 0), positions.shape[1], -1]
     positions = tf.reshape(positions, shape)
+    if step.num_global:
+        positions = _with_global(positions, step.num_global)
     index = tf.maximum(positions, 0)
+    if step.num_global:
+        # A cache may be shorter than that.
+        index = tf.minimum(index, size(key, 2) - 1)
     key, value = (tf.gather(x, index, batch_dims=2) for x in (key, value))
     return attend(step, key, value, positions)
+
+
+def _with_global(positions: tf.Tensor, num_global: int) -> tf.Tensor:
+    """Positions of global tokens, once, after all others `(b, h, n)`."""
+    shape = [size(positions, 0), positions.shape[1], num_global]
+    first = tf.broadcast_to(tf.range(num_global), shape)
+    others = tf.where(positions < num_global, -1, positions)
+    return tf.concat([others, first], axis=2)
 
 
 def attend(
@@ -105,7 +126,11 @@ def attend(
         bias=_bias(step, query_info, key_info, shared_heads, dtype),
         scale=scale,
         count=_count_duplicates(key_info, visible) if step.discount else None,
-        probability=step.probability if step.importance else None,
+        probability=functools.partial(
+            step.probability, positions=key_info.position
+        )
+        if step.importance
+        else None,
     )
     output, log_sum_exp = kernel.attend(query, key, value, pairs)
     if not step.shared:
