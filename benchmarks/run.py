@@ -57,6 +57,7 @@ TESTS = {
     "memory": (GRADIENTS, "tests/ops/test_losses.py"),
     "model": ("tests/models/test_reformer_causal_lm.py",),
     "published": ("tests/convert/test_goldens.py",),
+    "recompute": ("tests/layers/test_recompute.py",),
     "rounds": (LSH, "tests/ops/attention/test_importance.py"),
     "scaling": ("tests/planning",),
     "scopes": ("tests/layers/test_decoding.py",),

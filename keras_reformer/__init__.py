@@ -20,6 +20,7 @@ from keras_reformer.layers import LocalSelfAttention as LocalSelfAttention
 from keras_reformer.layers import LSHSelfAttention as LSHSelfAttention
 from keras_reformer.layers import MultiHeadAttention as MultiHeadAttention
 from keras_reformer.layers import PreNormalization as PreNormalization
+from keras_reformer.layers import Recompute as Recompute
 from keras_reformer.layers import RelativePositionBias as RelativePositionBias
 from keras_reformer.layers import ReversibleBlock as ReversibleBlock
 from keras_reformer.layers import ReversibleSequence as ReversibleSequence
@@ -69,6 +70,7 @@ __all__ = [
     "Model",
     "MultiHeadAttention",
     "PreNormalization",
+    "Recompute",
     "ReformerBackbone",
     "ReformerCausalLM",
     "ReformerClassifier",

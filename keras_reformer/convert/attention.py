@@ -154,7 +154,10 @@ def _check(given, targets, layer):
     expected = {}
     for (dense, name), sources in targets.items():
         shape = tuple(_variable(layer, (dense, name)).shape)
-        shapes = [shape, _per_head(dense, name, shape, layer.num_heads)]
+        heads = layer.num_heads
+        if dense in ("key", "value"):
+            heads = layer.num_key_value_heads
+        shapes = [shape, _per_head(dense, name, shape, heads)]
         expected |= dict.fromkeys(sources, shapes)
     check_arrays(expected, given, "The weights do not fit the layer.")
 

@@ -21,6 +21,7 @@ from keras_reformer.layers.multi_head_attention import (
 from keras_reformer.layers.pre_normalization import (
     PreNormalization as PreNormalization,
 )
+from keras_reformer.layers.recompute import Recompute as Recompute
 from keras_reformer.layers.relative_position_bias import (
     RelativePositionBias as RelativePositionBias,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "LocalSelfAttention",
     "MultiHeadAttention",
     "PreNormalization",
+    "Recompute",
     "RelativePositionBias",
     "ReversibleBlock",
     "ReversibleSequence",

@@ -16,6 +16,8 @@ class AttentionLayer(ProjectingLayer):
 
     Args:
         num_heads: int. Number of attention heads.
+        num_key_value_heads: int. Number of heads of keys and values; `None`
+            means `num_heads`.
         key_dim: int. Size of each head's queries and keys.
         value_dim: int. Size of each head's values; `None` means `key_dim`.
         dropout: float in `[0, 1)`. Dropout of attention weights.
@@ -37,11 +39,15 @@ class AttentionLayer(ProjectingLayer):
         position_bias,
         rotary_embedding,
         shared_dropout,
+        num_key_value_heads=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         value_dim = key_dim if value_dim is None else value_dim
         self.num_heads = checks.positive_int("num_heads", num_heads)
+        self.num_key_value_heads = checks.num_key_value_heads(
+            num_key_value_heads, self.num_heads
+        )
         self.key_dim = checks.positive_int("key_dim", key_dim)
         self.value_dim = checks.positive_int("value_dim", value_dim)
         self.dropout = checks.rate("dropout", dropout)
@@ -58,7 +64,10 @@ class AttentionLayer(ProjectingLayer):
         for name, shape in input_shapes.items():
             checks.sequence_shape(self.name, shape)
             dim = self.value_dim if name == "value" else self.key_dim
-            self._build_dense(name, self.num_heads * dim, shape)
+            heads = self.num_heads
+            if name in ("key", "value"):
+                heads = self.num_key_value_heads
+            self._build_dense(name, heads * dim, shape)
         merged_shape = (*output_shape[:-1], self.num_heads * self.value_dim)
         self._build_dense("attention_output", output_shape[-1], merged_shape)
         self._build_positions()
@@ -83,18 +92,27 @@ class AttentionLayer(ProjectingLayer):
                 f"{self.num_heads}. Received: position_bias.num_heads={heads}"
             )
 
-    def _split_heads(self, projected):
+    def _split_heads(self, projected, dim):
         """`(b, t, h * d)` to `(b, h, t, d)`."""
         batch, length = keras.ops.shape(projected)[:2]
-        dim = projected.shape[-1] // self.num_heads
-        split = keras.ops.reshape(
-            projected, (batch, length, self.num_heads, dim)
-        )
+        heads = projected.shape[-1] // dim
+        split = keras.ops.reshape(projected, (batch, length, heads, dim))
         return keras.ops.transpose(split, (0, 2, 1, 3))
+
+    def _values(self, inputs):
+        """Heads of values."""
+        return self._split_heads(self.value(inputs), self.value_dim)
+
+    def _repeated(self, heads):
+        """Keys or values, each for all queries' heads that share it."""
+        if self.num_key_value_heads == self.num_heads:
+            return heads
+        times = self.num_heads // self.num_key_value_heads
+        return keras.ops.repeat(heads, times, axis=1)
 
     def _rotated_heads(self, projected, start_index=0):
         """Heads of queries or keys, with rotary embeddings if there are any."""
-        heads = self._split_heads(projected)
+        heads = self._split_heads(projected, self.key_dim)
         if self.rotary_embedding is None:
             return heads
         return self.rotary_embedding(heads, start_index=start_index)

@@ -14,6 +14,36 @@ _LARGEST_INT = 2**31 - 1
 _LEAST, _LARGEST = 1e-37, 1e37
 
 
+def num_key_value_heads(value, num_heads):
+    """Returns the number of heads of keys and values.
+
+    Args:
+        value: a divisor of `num_heads`, or None for as many.
+        num_heads: int.
+    """
+    if value is None:
+        return num_heads
+    value = positive_int("num_key_value_heads", value)
+    if num_heads % value:
+        raise ValueError(
+            "As many heads of queries share each head of keys and values. "
+            f"Expected a divisor of num_heads={num_heads}. Received: "
+            f"num_key_value_heads={value}"
+        )
+    return value
+
+
+def no_key_value_heads(value, num_heads=None):
+    """Raises a `ValueError` where shared query-keys would be grouped."""
+    if value not in (None, num_heads):
+        raise ValueError(
+            "A shared query-key is a query too, so there are as many keys as "
+            "queries. Expected num_key_value_heads=None; values that share a "
+            "head's attention weights are a larger `value_dim` of fewer "
+            f"heads. Received: num_key_value_heads={value!r}"
+        )
+
+
 def boolean(name, value):
     """Returns a bool, also for 0 and 1, or raises a `ValueError`."""
     is_bool = isinstance(value, numbers.Integral | np.bool_)

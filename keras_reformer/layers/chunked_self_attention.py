@@ -13,6 +13,7 @@ class ChunkedSelfAttention(AttentionLayer):
         num_chunks_before: int. Chunks before its own that a token sees.
         num_chunks_after: int. Chunks after its own that a token sees.
         causal: bool. Whether to mask later tokens.
+        num_global_tokens: int. Tokens at the beginning that every token sees.
         wrap: bool. Whether the last chunk is before the first.
         **kwargs: Arguments of `AttentionLayer`.
     """
@@ -27,6 +28,7 @@ class ChunkedSelfAttention(AttentionLayer):
         num_chunks_after,
         causal,
         wrap,
+        num_global_tokens,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -39,6 +41,9 @@ class ChunkedSelfAttention(AttentionLayer):
         )
         self.causal = checks.boolean("causal", causal)
         self.wrap = checks.boolean("wrap", wrap)
+        self.num_global_tokens = checks.count(
+            "num_global_tokens", num_global_tokens
+        )
 
     def build(self, input_shape):
         checks.sequence_shape(self.name, input_shape)
@@ -54,4 +59,5 @@ class ChunkedSelfAttention(AttentionLayer):
             "num_chunks_after": self.num_chunks_after,
             "causal": self.causal,
             "wrap": self.wrap,
+            "num_global_tokens": self.num_global_tokens,
         }

@@ -41,6 +41,7 @@ class HashedSelfAttention(ChunkedSelfAttention):
         rotation_seed,
         **kwargs,
     ):
+        checks.no_key_value_heads(kwargs.get("num_key_value_heads"))
         super().__init__(**kwargs)
         self.num_hashes = num_hashes
         self.num_buckets = lsh_arguments.num_buckets(num_buckets)

@@ -41,6 +41,12 @@ class LocalSelfAttention(ChunkedSelfAttention):
         rotary_embedding: `RotaryEmbedding` of queries and keys.
         shared_dropout: bool. Whether all chunks, heads and examples share
             one dropout mask, as published. Defaults to `False`.
+        num_key_value_heads: int. Number of heads of keys and values. Each
+            serves `num_heads // num_key_value_heads` heads of queries, and
+            is all that decoding keeps. Defaults to `num_heads`.
+        num_global_tokens: int. Tokens at the beginning that every token sees
+            besides its window, in a causal layer every later one; if not
+            causal, they see all tokens too. Defaults to `0`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -71,7 +77,8 @@ class LocalSelfAttention(ChunkedSelfAttention):
     TensorShape([1, 1000, 32])
 
     Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451), the
-    code published with it.
+    code published with it. Shared keys and values: [Ainslie et al.,
+    2023](https://arxiv.org/abs/2305.13245).
     """
 
     _projections = ("query", "key", "value")
@@ -91,6 +98,8 @@ class LocalSelfAttention(ChunkedSelfAttention):
         position_bias=None,
         rotary_embedding=None,
         shared_dropout=False,
+        num_key_value_heads=None,
+        num_global_tokens=0,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         kernel_regularizer=None,
@@ -115,6 +124,8 @@ class LocalSelfAttention(ChunkedSelfAttention):
             position_bias=position_bias,
             rotary_embedding=rotary_embedding,
             shared_dropout=shared_dropout,
+            num_global_tokens=num_global_tokens,
+            num_key_value_heads=num_key_value_heads,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             kernel_regularizer=kernel_regularizer,
@@ -159,17 +170,16 @@ class LocalSelfAttention(ChunkedSelfAttention):
     def _heads(self, inputs, start_index=0):
         query = self._rotated_heads(self.query(inputs), start_index)
         key = self._rotated_heads(self.key(inputs), start_index)
-        value = self._split_heads(self.value(inputs))
-        return query, key / self.key_dim**0.5, value
+        return query, key / self.key_dim**0.5, self._values(inputs)
 
     def _attend(self, heads, mask, dropout):
-        if 0 in heads[-1].shape:
-            return heads[-1]
         query, key, value = heads
+        if 0 in value.shape:
+            return self._repeated(value)
         return local_attention(
             query,
-            key,
-            value,
+            self._repeated(key),
+            self._repeated(value),
             self._window(),
             mask=mask,
             wrap=self.wrap,
@@ -185,4 +195,11 @@ class LocalSelfAttention(ChunkedSelfAttention):
             self.causal,
             sees_itself=True,
             same_bucket=False,
+            num_global=self.num_global_tokens,
         )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_key_value_heads": self.num_key_value_heads,
+        }

@@ -134,6 +134,7 @@ class LSHAttention:
             shared=True,
             bias=bias,
             discount=self.duplicates != "count",
+            num_global=self.window.num_global,
             **self._importance_of_step(positions, query_key.dtype),
         )
         if self.window.same_bucket:

@@ -38,7 +38,10 @@ class LSHSelfAttention(HashedSelfAttention):
     Args:
         num_heads: int. Number of attention heads.
         key_dim: int. Size of each head's query-keys.
-        value_dim: int. Size of each head's values. Defaults to `key_dim`.
+        value_dim: int. Size of each head's values. Several value heads that
+            share a head's hashing and attention weights, as a smaller cache
+            of decoding needs them, are one of their sizes' sum. Defaults to
+            `key_dim`.
         num_hashes: int. Rounds of hashing. Time is linear in it; memory
             grows by 4 to 8 bytes per token, head and round. Defaults to `4`.
         num_buckets: even int, or list of even ints whose product is the
@@ -90,6 +93,9 @@ class LSHSelfAttention(HashedSelfAttention):
             are hashed.
         shared_dropout: bool. Whether all chunks, rounds, heads and examples
             share one dropout mask, as published. Defaults to `False`.
+        num_global_tokens: int. Tokens at the beginning that every token sees
+            besides its window, in a causal layer every later one; if not
+            causal, they see all tokens too. Defaults to `0`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -157,6 +163,7 @@ class LSHSelfAttention(HashedSelfAttention):
         position_bias=None,
         rotary_embedding=None,
         shared_dropout=False,
+        num_global_tokens=0,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         kernel_regularizer=None,
@@ -190,6 +197,7 @@ class LSHSelfAttention(HashedSelfAttention):
             position_bias=position_bias,
             rotary_embedding=rotary_embedding,
             shared_dropout=shared_dropout,
+            num_global_tokens=num_global_tokens,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             kernel_regularizer=kernel_regularizer,
@@ -261,7 +269,7 @@ class LSHSelfAttention(HashedSelfAttention):
         query_key, cache = self.query_key(inputs), None
         if self.convolution is not None:
             query_key, cache = convolve(self.convolution, query_key)
-        value = self._split_heads(self.value(inputs))
+        value = self._values(inputs)
         return (self._rotated_heads(query_key, start_index), value), cache
 
     def _draw(self, training):
@@ -325,6 +333,7 @@ class LSHSelfAttention(HashedSelfAttention):
             self.causal,
             sees_itself=False,
             same_bucket=self.scope == "bucket",
+            num_global=self.num_global_tokens,
         )
         longest_exact = self.exact_below
         if longest_exact is None:

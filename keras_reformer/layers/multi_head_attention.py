@@ -51,6 +51,9 @@ class MultiHeadAttention(AttentionLayer):
         rotary_embedding: `RotaryEmbedding` of queries and keys.
         shared_dropout: bool. Whether all chunks, heads and examples share
             one dropout mask, as published. Defaults to `False`.
+        num_key_value_heads: int. Number of heads of keys and values. Each
+            serves `num_heads // num_key_value_heads` heads of queries, and
+            is all that decoding keeps. Defaults to `num_heads`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -99,7 +102,8 @@ class MultiHeadAttention(AttentionLayer):
     Reference: [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762),
     section 3.2; in chunks: [Rabe and Staats,
     2021](https://arxiv.org/abs/2112.05682); shared query-keys: [Kitaev et
-    al., 2020](https://arxiv.org/abs/2001.04451), section 2.
+    al., 2020](https://arxiv.org/abs/2001.04451), section 2; shared keys
+    and values: [Ainslie et al., 2023](https://arxiv.org/abs/2305.13245).
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class MultiHeadAttention(AttentionLayer):
         position_bias=None,
         rotary_embedding=None,
         shared_dropout=False,
+        num_key_value_heads=None,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         kernel_regularizer=None,
@@ -134,6 +139,7 @@ class MultiHeadAttention(AttentionLayer):
             position_bias=position_bias,
             rotary_embedding=rotary_embedding,
             shared_dropout=shared_dropout,
+            num_key_value_heads=num_key_value_heads,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             kernel_regularizer=kernel_regularizer,
@@ -147,6 +153,8 @@ class MultiHeadAttention(AttentionLayer):
         self.share_query_key = checks.boolean(
             "share_query_key", share_query_key
         )
+        if self.share_query_key:
+            checks.no_key_value_heads(num_key_value_heads, self.num_heads)
         self.query_chunk_length = checks.positive_int(
             "query_chunk_length", query_chunk_length
         )
@@ -202,15 +210,15 @@ class MultiHeadAttention(AttentionLayer):
         elif self.share_query_key:
             attended = exact_shared_attention(
                 self._rotated_heads(self.query_key(query)),
-                self._split_heads(self.value(query)),
+                self._values(query),
                 mask=key_mask,
                 **options,
             )
         else:
             attended = exact_attention(
                 self._rotated_heads(self.query(query)),
-                self._rotated_heads(self.key(key)) / self.key_dim**0.5,
-                self._split_heads(self.value(value)),
+                self._repeated(self._keys(key)),
+                self._repeated(self._values(value)),
                 query_mask=query_mask,
                 mask=key_mask,
                 **options,
@@ -237,13 +245,16 @@ class MultiHeadAttention(AttentionLayer):
 
     def _own_heads(self, inputs, start_index=0):
         """Queries, keys and values of self-attention."""
-        value = self._split_heads(self.value(inputs))
+        value = self._values(inputs)
         if self.share_query_key:
             both = self._rotated_heads(self.query_key(inputs), start_index)
             return both, both, value
         query = self._rotated_heads(self.query(inputs), start_index)
+        return query, self._keys(inputs, start_index), value
+
+    def _keys(self, inputs, start_index=0):
         key = self._rotated_heads(self.key(inputs), start_index)
-        return query, key / self.key_dim**0.5, value
+        return key / self.key_dim**0.5
 
     def _nothing(self, query):
         """A zero context, for no queries or no keys."""
@@ -291,6 +302,7 @@ class MultiHeadAttention(AttentionLayer):
             "share_query_key": self.share_query_key,
             "query_chunk_length": self.query_chunk_length,
             "causal": self.causal,
+            "num_key_value_heads": self.num_key_value_heads,
         }
 
 

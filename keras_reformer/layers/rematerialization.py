@@ -8,18 +8,35 @@ class RefusesRematerialization(LayerMixin):
 
     Keras would recompute them in the backward pass with other dropout masks
     and rotations, which gives the gradient of another function. Reversible
-    stacks recompute layers with the same ones.
+    stacks and `Recompute` run layers again with the same ones.
     """
 
     def rematerialized_call(self, fn, *args, **kwargs):
         if super().rematerialized_call(fn, *args, **kwargs) is fn:
             return fn
-        raise ValueError(
-            "Rematerialization runs layers again in the backward pass, where "
-            "dropout masks and rotations would be drawn anew and gradients "
-            f"be wrong. Expected layer `{self.name}` and its model to be made "
-            "outside of `keras.RematScope`. For memory that does not grow "
-            "with depth use a `ReversibleSequence`, or `recompute=True` of "
-            f"the models. Received: {type(self).__name__} in a "
-            "`keras.RematScope`"
-        )
+        raise _error(self)
+
+
+def check_not_rematerialized(layer, args, kwargs):
+    """Raises a `ValueError` if a layer was made in a `keras.RematScope`.
+
+    Args:
+        layer: Keras layer.
+        args: arguments of its call.
+        kwargs: keyword arguments of its call.
+    """
+    call = layer.call
+    if layer.rematerialized_call(call, *args, **kwargs) is not call:
+        raise _error(layer)
+
+
+def _error(layer):
+    return ValueError(
+        "Rematerialization runs layers again in the backward pass, where "
+        "dropout masks and rotations would be drawn anew and gradients "
+        f"be wrong. Expected layer `{layer.name}` and its model to be made "
+        "outside of `keras.RematScope`. For memory that does not grow "
+        "with depth use a `ReversibleSequence`, or `recompute=True` of "
+        "the models; for a single layer `keras_reformer.Recompute`. "
+        f"Received: {type(layer).__name__} in a `keras.RematScope`"
+    )

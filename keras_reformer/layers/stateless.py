@@ -117,14 +117,16 @@ def build_branch(layer, shape, dtype, context_shape=None):
 
 
 def call_branch(layer, inputs, mask, training, **context):
-    """Calls a layer with `mask` and `training`, where its `call` takes them.
+    """Calls a layer with `training`, and with a `mask` if `call` takes one.
 
     Both are explicit, because the backward pass of a custom gradient runs
     outside of Keras's call context, which would fill them in. So are a
-    `context` and its `context_mask`, where there is one.
+    `context` and its `context_mask`, where there is one. A layer whose `call`
+    takes no `training` hands it to the layers inside.
     """
-    options = {"mask": mask, "training": training, **given(**context)}
-    return layer(inputs, **accepted_by(layer.call, options))
+    options = {"mask": mask, **given(**context)}
+    options = accepted_by(layer.call, options)
+    return layer(inputs, training=training, **options)
 
 
 def given(context=None, context_mask=None):

@@ -231,6 +231,10 @@ def _lsh_layer(config, seed, policy):
         query_key_kernel_size=config.query_key_kernel_size,
         center_hashes=config.center_hashes,
         duplicates=config.duplicates,
+        # A key is its own query, so heads that share keys share weights too:
+        # they are one head, whose values are those of all.
+        num_heads=config.num_key_value_heads,
+        value_dim=_inner_dim(config) // config.num_key_value_heads,
         name="lsh_self_attention",
         **_attention_arguments(config, "lsh", seed, policy),
     )
@@ -241,6 +245,8 @@ def _local_layer(config, seed, policy):
         chunk_length=config.local_chunk_length,
         num_chunks_before=config.local_num_chunks_before,
         num_chunks_after=config.local_num_chunks_after,
+        num_heads=config.num_heads,
+        num_key_value_heads=config.num_key_value_heads,
         name="local_self_attention",
         **_attention_arguments(config, "local", seed, policy),
     )
@@ -249,12 +255,12 @@ def _local_layer(config, seed, policy):
 def _attention_arguments(config, kind, seed, policy):
     dropout = getattr(config, f"{kind}_dropout")
     return {
-        "num_heads": config.num_heads,
         "key_dim": config.key_dim,
         "causal": config.causal,
+        "num_global_tokens": config.num_global_tokens,
         "wrap": config.wrap,
         "dropout": config.dropout if dropout is None else dropout,
-        "position_bias": _bias_layer(config, policy),
+        "position_bias": _bias_layer(config, kind, policy),
         "rotary_embedding": _rotary_layer(config, kind, policy),
         **_common_arguments(config, seed, policy),
     }
@@ -271,15 +277,19 @@ def _common_arguments(config, seed, policy):
     }
 
 
-def _bias_layer(config, policy):
+def _inner_dim(config):
+    """Size of all heads' values."""
+    return config.num_heads * config.key_dim
+
+
+def _bias_layer(config, kind, policy):
     if config.position_bias is None:
         return None
+    heads = config.num_key_value_heads if kind == "lsh" else config.num_heads
     options = {"dtype": policy, "name": "position_bias"}
     if config.position_bias == "alibi":
-        return AlibiBias(config.num_heads, **options)
-    return RelativePositionBias(
-        config.num_heads, causal=config.causal, **options
-    )
+        return AlibiBias(heads, **options)
+    return RelativePositionBias(heads, causal=config.causal, **options)
 
 
 def _rotary_layer(config, kind, policy):

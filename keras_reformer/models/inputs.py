@@ -43,7 +43,24 @@ def complete(inputs, mask=None):
 
 
 class TokenInputs(ModelMixin):
-    """Makes a Functional model accept all forms of inputs of `complete`."""
+    """Makes a Functional model accept all forms of inputs of `complete`.
+
+    Example:
+
+    Gradients with respect to embeddings, as saliency maps show them:
+
+    >>> import tensorflow as tf
+    >>> backbone = keras_reformer.ReformerBackbone(
+    ...     vocabulary_size=258, num_layers=1, num_heads=2, hidden_dim=32,
+    ...     intermediate_dim=64, max_sequence_length=4096,
+    ... )
+    >>> text = backbone.token_embedding(np.ones((1, 300), "int32"))
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(text)
+    ...     last = backbone({"token_embeddings": text})[:, -1]
+    >>> tape.gradient(last, text).shape
+    TensorShape([1, 300, 32])
+    """
 
     # The Functional model's own spec would refuse a missing mask.
     input_spec = None

@@ -97,6 +97,11 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
             queries and keys for `position_embedding="rotary"`. Turned, equal
             tokens hash apart with their distance. Defaults to `"local"` where
             there is local attention, else to `"all"`.
+        num_key_value_heads: int. Heads of keys and values of local layers,
+            and of query-keys of LSH layers, that decoding keeps for all
+            heads. Defaults to `num_heads`.
+        num_global_tokens: int. First tokens, which every token sees; see
+            `LSHSelfAttention`. Defaults to `0`.
         seed: int. Seed of rotations and dropout. Defaults to `None`.
         dtype: dtype policy of the layers. Streams, norms and embeddings are
             float32 at least.
@@ -139,15 +144,6 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
     >>> embeddings = keras.ops.concatenate([prompt, text], axis=1)
     >>> backbone({"token_embeddings": embeddings}).shape
     TensorShape([1, 310, 64])
-
-    Gradients with respect to embeddings, as saliency maps show them:
-
-    >>> import tensorflow as tf
-    >>> with tf.GradientTape() as tape:
-    ...     tape.watch(text)
-    ...     last = backbone({"token_embeddings": text})[:, -1]
-    >>> tape.gradient(last, text).shape
-    TensorShape([1, 300, 32])
 
     Reference: [Kitaev et al., 2020](https://arxiv.org/abs/2001.04451).
     """
@@ -194,6 +190,8 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
         center_hashes=None,
         duplicates="count",
         rotary_layers=None,
+        num_key_value_heads=None,
+        num_global_tokens=0,
         seed=None,
         dtype=None,
         **kwargs,
@@ -239,6 +237,8 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
             center_hashes=center_hashes,
             duplicates=duplicates,
             rotary_layers=rotary_layers,
+            num_key_value_heads=num_key_value_heads,
+            num_global_tokens=num_global_tokens,
             seed=seed,
         ).resolve()
         check_base_arguments(kwargs)

@@ -59,6 +59,8 @@ class ReformerConfig:
     center_hashes: bool | None
     duplicates: str
     rotary_layers: str | None
+    num_key_value_heads: int | None
+    num_global_tokens: int
     seed: int | None
 
     def resolve(self) -> "ReformerConfig":
@@ -82,6 +84,9 @@ class ReformerConfig:
             query_key_kernel_size=_query_key_kernel_size(config),
             center_hashes=_center_hashes(config),
             rotary_layers=_rotary_layers(config),
+            num_key_value_heads=checks.num_key_value_heads(
+                config.num_key_value_heads, config.num_heads
+            ),
             axial_shape=axial_shape,
             axial_dims=axial_dims,
             kernel_initializer=_serialized(config, "initializer"),
@@ -147,6 +152,7 @@ _CHECKS = {
         "lsh_num_chunks_after",
         "local_num_chunks_before",
         "local_num_chunks_after",
+        "num_global_tokens",
     ),
     checks.rate: ("dropout", "lsh_dropout", "local_dropout"),
     checks.boolean: ("causal", "wrap", "center_hashes"),

@@ -233,6 +233,7 @@ def tensor_sizes(step, device):
     config, tokens = step.config, step.tokens
     variables = 4 * sizes.count_parameters(config)
     heads = tokens * config.num_heads
+    hashed = tokens * config.num_key_value_heads
     width = PRECISIONS[step.precision]
     units = min(tokens * config.intermediate_dim, UNITS_IN_STEP)
     logits = min(tokens * config.vocabulary_size, LOGITS_IN_STEP)
@@ -245,7 +246,7 @@ def tensor_sizes(step, device):
         "gradients": variables,
         "streams": 4 * tokens * _padded(config.hidden_dim, device),
         "attention": width * heads * _padded(2 * config.key_dim, device) // 2,
-        "hashing": 4 * heads * config.num_hashes * is_hashed,
+        "hashing": 4 * hashed * config.num_hashes * is_hashed,
         "rounds": row * is_hashed * is_large,
         "chunks": 4 * max(units, logits),
         "runtime": MIB,

@@ -24,14 +24,16 @@ def kinds(config):
 def block_parameters(config, kind):
     """Variables of a block with one kind of attention."""
     width, inner = config.hidden_dim, config.num_heads * config.key_dim
+    shared = config.num_key_value_heads * config.key_dim
     dense = (2 * width + 1) * config.intermediate_dim + width
-    bias = _position_bias(config)
+    bias = _position_bias(config, kind)
     if kind == "local":
-        attention = 4 * width * inner
+        attention = 2 * width * (inner + shared)
     else:
         size = config.query_key_kernel_size
-        attention = 3 * width * inner + inner * (size if size > 1 else 0)
-        attention += inner * config.center_hashes
+        attention = width * (2 * inner + shared)
+        attention += shared * (size if size > 1 else 0)
+        attention += shared * config.center_hashes
     return attention + bias + dense + 2 * _normalization(config, width)
 
 
@@ -48,6 +50,9 @@ def _positions(config):
     return sum(size * width for size, width in axes)
 
 
-def _position_bias(config):
+def _position_bias(config, kind):
+    if config.position_bias != "relative":
+        return 0
     # Buckets of distance, a number for each head.
-    return 32 * config.num_heads if config.position_bias == "relative" else 0
+    heads = config.num_key_value_heads if kind == "lsh" else config.num_heads
+    return 32 * heads

@@ -161,6 +161,26 @@ def test_third_party_layers_are_exact(name):
     )
 
 
+class WithoutTraining(keras.layers.Layer):
+    """Dropout in a layer whose `call` takes no `training`."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.drop = keras.layers.Dropout(0.3, seed=1)
+
+    def call(self, inputs):
+        return self.drop(keras.ops.tanh(inputs))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def test_training_reaches_layers_inside_in_both_passes():
+    sequence = built(simple(WithoutTraining(), Scale()))
+    run = gradient_function(sequence)
+    check_against_plain(sequence, run, [make_inputs()])
+
+
 @pytest.mark.parametrize(
     "name", ["eager", pytest.param("graph", marks=pytest.mark.slow)]
 )

@@ -1,14 +1,9 @@
 """Memory of compiled training steps does not grow with depth."""
 
-import os
-import pathlib
-import re
-import subprocess
-import sys
-
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+from tests.support.planned_memory import temporaries
+
 LENGTH, WIDTH = 2048, 32
 # Of one residual stream, in float32.
 STREAM = LENGTH * WIDTH * 4
@@ -52,35 +47,13 @@ for depth in map(int, depths):
 """
 
 
-def temporaries(folder, kind, recompute, depths):
-    """Bytes that XLA plans for intermediate values, for each depth."""
-    subprocess.run(
-        [sys.executable, "-c", _COMPILE, str(LENGTH), str(WIDTH), kind]
-        + [str(recompute), *map(str, depths)],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": f"--xla_dump_to={folder}"},
-        check=True,
-    )
-    return [
-        sum(
-            int(size)
-            for file in folder.glob(f"*step_of_{depth}_blocks*buffer-assig*")
-            for size in re.findall(
-                r"^allocation \d+: size (\d+), preallocated-temp",
-                file.read_text(),
-                re.MULTILINE,
-            )
-        )
-        for depth in depths
-    ]
-
-
 @pytest.mark.parametrize(
     "kind", ["local", pytest.param("lsh", marks=pytest.mark.slow)]
 )
 def test_a_block_more_takes_less_than_a_stream(kind, tmp_path):
     """Copies of its weights, and what it remembers of its hashing."""
-    few, many = temporaries(tmp_path, kind, True, [4, 8])
+    sizes = LENGTH, WIDTH, kind, True
+    few, many = temporaries(tmp_path, _COMPILE, [4, 8], sizes)
     assert few > STREAM
     assert (many - few) / 4 < 0.5 * STREAM
 

@@ -155,6 +155,12 @@ def attention_of_rows(
     visible = visible_by_position(
         window.causal, window.sees_itself, queries, keys
     )
+    is_global = None
+    if window.num_global:
+        is_global = keys.position < window.num_global
+        if not window.causal:
+            is_global |= queries.position < window.num_global
+        count = tf.where(is_global, 1, count)
     count = tf.where(visible, count, 0)
     query = tf.gather(query_key, rows, axis=2)
     scores = tf.matmul(
@@ -165,6 +171,9 @@ def attention_of_rows(
         probability = _probability(
             importance, window, scores, query, keys.position
         )
+        if is_global is not None:
+            one = tf.ones((), dtype)
+            probability = tf.where(is_global, one, probability)
     if bias is not None:
         heads = tf.range(bias.num_heads)[:, None, None]
         scores += tf.cast(bias.of(queries, keys, heads), dtype)

@@ -48,6 +48,7 @@ def exact_shared_attention(
     bias: PositionBias | None = None,
     dropout: AttentionDropout | None = None,
     query_chunk_length: int = QUERY_CHUNK_LENGTH,
+    num_queries: int | None = None,
 ) -> tf.Tensor:
     """Softmax attention of shared query-keys to all tokens.
 
@@ -65,6 +66,8 @@ def exact_shared_attention(
         dropout: of the attention weights.
         query_chunk_length: int. Queries taken at a time: the largest tensor
             is `(batch * num_heads, query_chunk_length, length)`.
+        num_queries: int. How many of the first tokens attend. Defaults to
+            `None`: all of them.
 
     Returns:
         Tensor of shape `(batch, num_heads, length, value_dim)` in float32 at
@@ -73,13 +76,19 @@ def exact_shared_attention(
     shared = tf.cast(query_key, softmax_dtype(query_key.dtype))
     output, log_sum_exp = _attention(
         _Vectors(
-            query_key, kernel.to_unit_length(shared), value, attention_bias
+            query_key[:, :, :num_queries] if num_queries else query_key,
+            kernel.to_unit_length(shared),
+            value,
+            attention_bias,
         ),
         bias,
         _Masks(mask, attention_mask, dropout),
         _Options(causal, False, query_key.shape[1], query_chunk_length),
     )
     valid = tf.constant(True) if mask is None else mask[:, None, :]
+    if num_queries:
+        value = value[:, :, :num_queries]
+        valid = valid if mask is None else valid[:, :, :num_queries]
     output = kernel.fill_fully_masked_rows(output, value, log_sum_exp, valid)
     return tf.where(valid[..., None], output, 0.0)
 

@@ -26,6 +26,13 @@ from keras_reformer.ops.attention.duplicates import (
     count_duplicates,
     window_coordinates,
 )
+from keras_reformer.ops.attention.exact import exact_shared_attention
+from keras_reformer.ops.attention.global_tokens import (
+    GlobalTokens,
+    add_each,
+    add_to_first,
+    with_global_queries,
+)
 from keras_reformer.ops.attention.importance import Importance
 from keras_reformer.ops.attention.kernel import (
     AttentionDropout,
@@ -103,7 +110,19 @@ def lsh_attention(
         options,
     )
     output = tf.where(rounds.positions[..., None] >= 0, output, 0.0)
-    return tf.reshape(output, [batch, num_heads, length, value.shape[-1]])
+    output = tf.reshape(output, [batch, num_heads, length, value.shape[-1]])
+    if not window.num_global or window.causal:
+        return output
+    of_global = exact_shared_attention(
+        query_key,
+        value,
+        causal=False,
+        mask=mask,
+        bias=bias,
+        dropout=dropout,
+        num_queries=window.num_global,
+    )
+    return with_global_queries(output, of_global, window)
 
 
 class _Options(NamedTuple):
@@ -163,6 +182,14 @@ def _forward(query_key, value, bias, rounds, options) -> tuple:
         total = (lanes.output_rows(output, log_sum_exp[..., None]),)
     total = _fold(merge_round, total, rounds.num_hashes)
     output, log_sum_exp = total if lanes is None else _split(total[0], lanes)
+    if options.window.num_global:
+        tokens = _global_tokens(rounds, options, bias)
+        output, log_sum_exp = tokens.merge_into(
+            (output, log_sum_exp),
+            query_key,
+            kernel.to_unit_length(tf.cast(tokens.first(query_key), dtype)),
+            tokens.first(value),
+        )
     filled = kernel.fill_fully_masked_rows(
         output, value, log_sum_exp, rounds.positions >= 0
     )
@@ -193,7 +220,7 @@ def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
     lanes = shared_lanes(query_key.shape[-1], value.shape[-1], dtype)
     engine, layout_of = _round_attention(rounds, options, bias, dtype, lanes)
     vectors = _shared_vectors(query_key, value, dtype, lanes)
-    d_output = kernel.output_gradient(d_output, output, log_sum_exp)
+    d_output = d_whole = kernel.output_gradient(d_output, output, log_sum_exp)
     after = d_output.output
     d_query_key = zeros_after(after, _shape_like(query_key), dtype)
     d_value = kernel.fully_masked_rows_gradient(
@@ -215,7 +242,36 @@ def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
     if lanes is not None:
         totals = *lanes.split(totals[0]), *totals[1:]
     d_query_key, d_value, *d_bias = totals
+    if options.window.num_global:
+        tokens = _global_tokens(rounds, options, bias)
+        d_query_key, d_value, d_bias = _add_global_tokens(
+            tokens, query_key, value, d_whole, (d_query_key, d_value, d_bias)
+        )
     return d_query_key, d_value, as_gradient(bias, d_bias), None, None
+
+
+def _global_tokens(
+    rounds: HashRounds, options: _Options, bias: PositionBias | None
+) -> GlobalTokens:
+    return GlobalTokens(options.window, rounds.positions, options.dropout, bias)
+
+
+def _add_global_tokens(
+    tokens: GlobalTokens, query_key, value, d_output, totals: tuple
+) -> tuple:
+    """Gradients of rounds with those of global keys added to them."""
+    shared = tf.cast(tokens.first(query_key), d_output.output.dtype)
+    unit, norms = kernel.to_unit_length(shared), kernel.norms_of(shared)
+    d_query, d_key, d_value, d_bias = tokens.gradients(
+        query_key, unit, tokens.first(value), d_output
+    )
+    d_shared = kernel.unit_length_gradient(unit, norms, d_key)
+    total_query_key, total_value, total_bias = totals
+    return (
+        add_to_first(total_query_key + d_query, d_shared),
+        add_to_first(total_value, d_value),
+        add_each(total_bias, d_bias),
+    )
 
 
 def _round_attention(
@@ -255,7 +311,7 @@ def _round_attention(
             window,
             dtype,
             wrap=wrap,
-            needs_positions=bias is not None,
+            needs_positions=bias is not None or window.num_global > 0,
             coordinates=coordinates,
         )
 

@@ -29,6 +29,8 @@ class Window(NamedTuple):
         same_bucket: bool. Whether only keys of the query's bucket are, up to
             `before * chunk_length` ranks back and `after * chunk_length`
             forward.
+        num_global: int. Tokens at the beginning that windows hide: all
+            queries see them elsewhere (`global_tokens.py`).
     """
 
     chunk_length: int
@@ -37,6 +39,7 @@ class Window(NamedTuple):
     causal: bool
     sees_itself: bool
     same_bucket: bool
+    num_global: int = 0
 
     @property
     def offsets(self) -> range:
@@ -88,18 +91,25 @@ def visible_pairs(
     """Whether each query of a window's pairs sees the key."""
     if not window.same_bucket:
         return visible_by_position(
-            window.causal, window.sees_itself, query, key
+            window.causal, window.sees_itself, query, key, window.num_global
         )
     # Ranks in a bucket are in the order of positions.
     near = _within_reach(window, geometry.distance)
-    return near & (query.bucket == key.bucket)
+    visible = near & (query.bucket == key.bucket)
+    if not window.num_global:
+        return visible
+    return visible & (key.position >= window.num_global)
 
 
 def visible_by_position(
-    causal: bool, sees_itself: bool, query: TokenInfo, key: TokenInfo
+    causal: bool,
+    sees_itself: bool,
+    query: TokenInfo,
+    key: TokenInfo,
+    first: int = 0,
 ) -> tf.Tensor:
-    """Whether positions alone let a query see a key."""
-    visible = key.position >= 0
+    """Whether positions alone let a query see a key, from `first` on."""
+    visible = key.position >= first
     if causal and sees_itself:
         return visible & (key.position <= query.position)
     if causal:

@@ -149,7 +149,7 @@ def shares_state(branches: Sequence[PureFunction]) -> bool:
 def _forward(branch, trainable, streams, context) -> tuple:
     """One half of a block, after which the streams are swapped."""
     x1, x2 = streams
-    state = _state(branch, x2)
+    state = state_after(branch.state, x2)
     y, changes, losses = branch.run(trainable, state, x2, *context)
     (sum_,) = optimization_barrier([couple(y, x1)])
     return (x2, sum_), changes, losses
@@ -219,7 +219,8 @@ def _half_backward(
         # Within a loop, what is outside of it is not seen by a tape.
         context = [tf.identity(x) for x in context]
         tape.watch((x2, *trainable, *context))
-        y, _, losses = branch.run(trainable, _state(branch, x2), x2, *context)
+        state = state_after(branch.state, x2)
+        y, _, losses = branch.run(trainable, state, x2, *context)
     # The reconstructed stream first: it frees the sum and the branch's output.
     x1, d_sum = optimization_barrier((uncouple(y, sum_), d_sum))
     sources = (x2, *trainable)
@@ -235,17 +236,22 @@ def _half_backward(
     return x1, d_sum, d_x2, d_trainable, gradients[len(sources) :]
 
 
-def _state(branch: PureFunction, x: tf.Tensor) -> Tensors:
-    """A branch's state, with seeds that depend on the branch's input.
+def state_after(state: Tensors, x: tf.Tensor) -> Tensors:
+    """A function's state, with seeds that depend on another tensor.
 
     A dropout mask needs its seed alone, so an executor would compute the
     masks of all blocks at once; and it is one expression in both passes, so a
     compiler that merges the two would keep it alive in between.
+
+    Args:
+        state: as in `PureFunction`.
+        x: in the forward pass the function's input, in the backward pass
+            what comes before it there.
     """
-    if not any(value.dtype.is_integer for value in branch.state):
-        return list(branch.state)
+    if not any(value.dtype.is_integer for value in state):
+        return list(state)
     zero = zero_after(x)
     return [
         value + tf.cast(zero, value.dtype) if value.dtype.is_integer else value
-        for value in branch.state
+        for value in state
     ]

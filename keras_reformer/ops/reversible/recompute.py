@@ -25,11 +25,17 @@ class SavedDecisions:
     def __init__(self, values: Sequence[Any] = ()):
         self.values: list[Any] = list(values)
         self._replayed: int | None = None
+        self._outer: SavedDecisions | None = None
 
     @contextlib.contextmanager
     def record(self) -> Iterator[None]:
-        """Within it, `save_for_backward` decides and keeps the decision."""
+        """Within it, `save_for_backward` decides and keeps the decision.
+
+        Inside of another run, of a stack around, that run decides: its own
+        backward pass repeats this forward pass.
+        """
         self.values, self._replayed = [], None
+        self._outer = getattr(_running, "decisions", None)
         with self._as_running():
             yield
 
@@ -51,8 +57,10 @@ class SavedDecisions:
 
     def _next(self, decide):
         if self._replayed is None:
-            self.values.append(decide())
-            return self.values[-1]
+            outer = self._outer
+            value = decide() if outer is None else outer._next(decide)
+            self.values.append(value)
+            return value
         if self._replayed == len(self.values):
             raise RuntimeError(
                 "A layer asked to replay a decision that its forward pass "

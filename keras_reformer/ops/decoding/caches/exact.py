@@ -54,5 +54,5 @@ def attend_to_first(cache, step: Step, count: int) -> tf.Tensor:
     """
     key, value = cache.key[:, :, :count], cache.value[:, :, :count]
     positions = tf.range(size(key, 2))[None, None]
-    plain = step._replace(discount=False, importance=None)
+    plain = step._replace(discount=False, importance=None, num_global=0)
     return attend(plain, key, value, positions)
