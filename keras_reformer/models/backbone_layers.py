@@ -65,7 +65,8 @@ class BackboneLayers(NamedTuple):
             inputs: what `inputs.complete` returns.
             **options: `training`, where Keras's call context lacks it.
         """
-        x = self.dropout(self.embed(inputs), **options)
+        x = self.embed(inputs, inputs.get("start_index", 0))
+        x = self.dropout(x, **options)
         padded, mask = self._padded(x, inputs["padding_mask"])
         return self._cut(self.sequence(padded, mask=mask, **options), x)
 

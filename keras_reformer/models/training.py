@@ -15,7 +15,6 @@ from keras_reformer.layers import checks
 from keras_reformer.layers.mixins import ModelMixin
 from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.metrics import BitsPerByte
-from keras_reformer.models.inputs import complete
 from keras_reformer.models.targets import targets
 from keras_reformer.ops.losses import chunked_cross_entropy
 from keras_reformer.ops.replicas import (
@@ -156,7 +155,7 @@ class ChunkedCrossEntropy(ModelMixin):
     def _unpack(self, data):
         """Complete inputs, labels, and the weight of each position."""
         x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        x = complete(x)
+        x = self.complete_inputs(x)
         return x, *self._targets(x, labels, weights)
 
     def _targets(self, inputs, labels, weights):

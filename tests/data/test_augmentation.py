@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -113,8 +114,9 @@ def test_rows_as_long_as_the_table_begin_at_its_beginning():
         random_offsets(windows, 7, seed=0)
 
 
-def test_a_model_takes_offsets_as_positions():
-    model = keras_reformer.ReformerCausalLM(
+@pytest.fixture(scope="module")
+def model():
+    return keras_reformer.ReformerCausalLM(
         vocabulary_size=258,
         num_layers=1,
         num_heads=2,
@@ -124,16 +126,55 @@ def test_a_model_takes_offsets_as_positions():
         attention_layers=("local",),
         chunk_length=4,
     )
-    ids = np.arange(2, 22).reshape(2, 10)
-    starts = np.array([7, 0], "int32")
-    found = model({"token_ids": ids, "start_index": starts}).numpy()
-    np.testing.assert_array_equal(found[1], model(ids).numpy()[1])
+
+
+IDS = np.arange(2, 22).reshape(2, 10)
+
+
+def test_a_model_takes_offsets_as_positions(model):
+    starts = np.array([8, 0], "int32")
+    found = model({"token_ids": IDS, "start_index": starts}).numpy()
+    np.testing.assert_array_equal(found[1], model(IDS).numpy()[1])
     # The first row is the end of a longer one whose beginning is padding.
-    longer = np.pad(ids[:1], ((0, 0), (7, 0)))
-    mask = np.arange(17)[None] >= 7
+    longer = np.pad(IDS[:1], ((0, 0), (8, 0)))
+    mask = np.arange(18)[None] >= 8
     expected = model({"token_ids": longer, "padding_mask": mask}).numpy()
-    np.testing.assert_allclose(found[0], expected[0, 7:], atol=1e-5)
+    np.testing.assert_allclose(found[0], expected[0, 8:], atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [[8], [8.0, 0.0], [[8], [0]]])
+def test_other_offsets_are_refused(model, wrong):
+    with pytest.raises(ValueError, match="Received: .*start_index"):
+        model({"token_ids": IDS, "start_index": np.array(wrong)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_training_takes_offsets(model, jit_compile):
     data = np.arange(200, dtype=np.uint8)
     windows = training_windows(data, 10, 2, seed=0, num_steps=2)
-    model.compile("sgd")
+    model.compile("sgd", jit_compile=jit_compile)
+    (table, *_) = model.backbone.position_embedding.weights
+    before = np.array(table)
     model.fit(random_offsets(windows, 32, seed=0), verbose=0)
+    # Rows from 0 would leave the last rows of the first axis as they were.
+    assert (np.array(table) != before).all()
+
+
+@pytest.mark.slow
+def test_a_masked_language_model_learns_hidden_spans():
+    model = keras_reformer.ReformerMaskedLM(
+        vocabulary_size=259,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=16,
+        max_sequence_length=32,
+        chunk_length=8,
+    )
+    text = documents([b"abcdefgh" * 4]).repeat(400)
+    batches = mask_spans(pad_documents(text, 32, 8), MASK, seed=0)
+    model.compile(keras.optimizers.Adam(1e-2), metrics=["accuracy"])
+    history = model.fit(batches, verbose=0).history
+    # Of hidden tokens alone: always the same letter would be right in 1 / 8.
+    assert history["accuracy"][0] > 0.5

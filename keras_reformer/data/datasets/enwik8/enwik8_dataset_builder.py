@@ -112,7 +112,9 @@ def find_file(folder):
         ValueError: if neither is there.
     """
     folder = epath.Path(folder)
-    found = [folder / name for name in _NAMES if (folder / name).exists()]
+    paths = [folder / name for name in _NAMES]
+    # Where data sets are prepared, there is a folder of this name.
+    found = [path for path in paths if path.exists() and not path.is_dir()]
     if not found:
         raise ValueError(
             f"There is no enwik8. Expected one of {_NAMES} in the folder. "
