@@ -58,7 +58,7 @@ def mask_spans(
     >>> dataset = mask_spans(batches, 99, seed=3, rate=0.4)
     >>> [(token_ids, labels, weights)] = dataset.as_numpy_iterator()
     >>> token_ids
-    array([[ 2,  3,  4,  5, 99, 99,  8, 99,  10, 11, 12, 99]], dtype=int32)
+    array([[ 2,  3,  4,  5,  6, 99, 99, 99, 99, 99, 99, 13]], dtype=int32)
     """
     start_rate = _start_rate(rate, mean_length)
     if mask_id < 0:
@@ -88,8 +88,9 @@ def random_offsets(
 
     A model of `max_sequence_length` positions that trains on shorter rows
     would never see the end of its table, axial or not. With these positions
-    it does, and costs what the short rows cost. The positions of a batch
-    follow from `seed` and its number.
+    it does, and costs what the short rows cost. What models attend by
+    (rotary, `position_bias`) is the distance, which stays. The positions of a
+    batch follow from `seed` and its number.
 
     Args:
         dataset: Batches of int token ids `(batch, length)`, or dicts of
@@ -99,8 +100,9 @@ def random_offsets(
         seed: int. Chooses the positions.
 
     Returns:
-        dataset: The same with inputs that are a dict with `start_index`:
-            int32 `(batch,)`, from 0 to `max_sequence_length - length`.
+        dataset: The same with inputs that are a dict with `start_index`,
+            which models take: int32 `(batch,)`, the position of each row's
+            first token, from 0 to `max_sequence_length - length`.
 
     Raises:
         ValueError: if the rows are longer than the table, or of unknown

@@ -38,8 +38,8 @@ def documents(
             "Expected at least one text, and as many labels. Received: "
             f"len(texts)={len(texts)}, len(labels)={count}"
         )
-    texts = tf.data.Dataset.from_tensor_slices(list(texts))
-    ids = texts.map(lambda text: token_ids(text, tokenizer))
+    strings = tf.data.Dataset.from_tensor_slices(list(texts))
+    ids = strings.map(lambda text: token_ids(text, tokenizer))
     if labels is None:
         return ids
     return tf.data.Dataset.zip(
@@ -100,9 +100,11 @@ def pad_documents(
     >>> dataset = pad_documents(documents(["abc", "a"], [1, 0]), 2, 2)
     >>> [(inputs, labels)] = dataset.as_numpy_iterator()
     >>> inputs["token_ids"]
-    array([[99, 100], [99, 0]], dtype=int32)
+    array([[ 99, 100],
+           [ 99,   0]], dtype=int32)
     >>> inputs["padding_mask"]
-    array([[ True,  True], [ True, False]])
+    array([[ True,  True],
+           [ True, False]])
     """
     check_positive(length=length, batch_size=batch_size)
     names = _names(dataset)

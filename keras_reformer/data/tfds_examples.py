@@ -103,11 +103,12 @@ def _check_files(builder, name: str) -> None:
     splits = builder.info.splits
     wrong = None if splits else "without a dataset_info.json that names splits"
     for split in splits.values():
-        sizes = {path: _size(path) for path in map(os.fspath, split.filepaths)}
-        missing = [path for path, size in sizes.items() if size is None]
+        paths = [os.fspath(path) for path in split.filepaths]
+        # Not by `os`: prepared data sets may lie in a cloud's storage.
+        missing = [path for path in paths if not tf.io.gfile.exists(path)]
         if missing:
             wrong = f"without {os.path.basename(missing[0])}"
-        elif sum(sizes.values()) < _least(builder, split):
+        elif sum(map(_size, paths)) < _least(builder, split):
             wrong = f"with a part of split {split.name!r} only"
     if wrong:
         raise ValueError(
@@ -118,10 +119,8 @@ def _check_files(builder, name: str) -> None:
         )
 
 
-def _size(path: str) -> int | None:
-    # Not `os.stat`: prepared data sets may lie in a cloud's storage.
-    files = tf.io.gfile
-    return files.stat(path).length if files.exists(path) else None
+def _size(path: str) -> int:
+    return tf.io.gfile.stat(path).length
 
 
 def _least(builder, split) -> int:

@@ -140,13 +140,6 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
     >>> backbone({"token_embeddings": embeddings}).shape
     TensorShape([1, 310, 64])
 
-    Rows that begin anywhere in the position table, as `start_index`, int
-    `(batch,)`, says: `data.random_offsets` draws it, so that training on short
-    rows reaches the whole table.
-
-    >>> backbone({"token_ids": token_ids, "start_index": [3796]}).shape
-    TensorShape([1, 300, 64])
-
     Gradients with respect to embeddings, as saliency maps show them:
 
     >>> import tensorflow as tf
