@@ -27,7 +27,7 @@ class SubwordTokenizer:
     Example:
     ```python
     tokenizer = keras_reformer.data.SubwordTokenizer.train(
-        ["the lions", "the line"], vocabulary_size=300
+        ["the lions", "the line"], vocabulary_size=280
     )
     ids = tokenizer.tokenize("the lines")  # int32
     tokenizer.detokenize(ids)  # "the lines"

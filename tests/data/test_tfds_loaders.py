@@ -1,5 +1,6 @@
 """Builders in the layout of tensorflow-datasets, and loaders over others."""
 
+import ast
 import shutil
 import sys
 import zipfile
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from keras_reformer import data
 from keras_reformer.data import tfds_examples
+from tests import house
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("importlib_resources")
@@ -276,3 +278,13 @@ def test_the_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImportError, match=r"keras-reformer\[tfds\]"):
         data.load_pg19()
+
+
+def test_only_builders_import_the_library():
+    package = Path(data.__file__).parent
+    for path in package.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        for found in house.imports(tree, f"keras_reformer/data/{path.name}"):
+            is_late = found.inside_function
+            assert is_late or "tensorflow_datasets" not in found.module
+            assert is_late or ".datasets" not in found.module
