@@ -62,17 +62,18 @@ def table_text(rows):
 # === Associative recall ===
 
 
-def _associative_recall():
-    """The library's function from its file, which needs NumPy alone."""
+def _from_library(module, function):
+    """A library's function from its file, which needs NumPy alone."""
     root = pathlib.Path(__file__).parents[2]
-    path = root / "keras_reformer" / "data" / "associative_recall.py"
+    path = root / "keras_reformer" / "data" / f"{module}.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.associative_recall_batch
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return getattr(loaded, function)
 
 
-_recall_batch = _associative_recall()
+_recall_batch = _from_library("associative_recall", "associative_recall_batch")
+_duplication_batch = _from_library("duplication", "duplication_batch")
 
 
 def recall(seed, stream, sizes, vocabulary, fillers, index):
@@ -97,19 +98,8 @@ def duplication(seed, stream, batch_size, length, symbols, index):
         int32 tokens, int32 labels and float32 weights, `(batch_size,
         length)`; 1 where a symbol of the second w is next, else 0.
     """
-    if length < 4 or length % 2:
-        raise ValueError(
-            "Expected an even length, of at least 4, for 0w0w. Received: "
-            f"length={length}"
-        )
-    half = length // 2
     rng = random(seed, stream, index)
-    once = rng.integers(1, symbols + 1, (batch_size, half), dtype="int32")
-    once[:, 0] = 0
-    tokens = np.concatenate([once, once], axis=1)
-    weights = np.zeros((batch_size, length), "float32")
-    weights[:, half:-1] = 1.0
-    return tokens, np.roll(tokens, -1, axis=1), weights
+    return _duplication_batch(rng, batch_size, length, symbols)
 
 
 # === Passkeys ===

@@ -23,9 +23,7 @@ how runs are kept and resumed.
 
 import argparse
 import functools
-import hashlib
 import pathlib
-import zipfile
 
 import batches
 import keras
@@ -36,6 +34,7 @@ import reports
 import runs
 
 import keras_reformer
+from keras_reformer import data
 
 SPLITS = ("train", "validation", "test")
 VOCABULARY = batches.HIDDEN + 1
@@ -81,24 +80,12 @@ QUICK = {
 # === Data ===
 
 
-def split_of(name):
-    """The split of a review, by its folder and file name."""
-    digest = hashlib.sha256(name.encode()).digest()
-    number = int.from_bytes(digest[:8], "big") % 10
-    return SPLITS[max(number - 7, 0)]
-
-
 def read(path, split):
     """The reviews of one split; others' are not read."""
-    texts, labels = [], []
-    with zipfile.ZipFile(path) as archive:
-        for name in sorted(archive.namelist()):
-            parts = pathlib.PurePosixPath(name).parts
-            if parts[-1].endswith(".txt") and parts[-2] in ("neg", "pos"):
-                if split_of("/".join(parts[-2:])) == split:
-                    texts.append(archive.read(name))
-                    labels.append(parts[-2] == "pos")
-    return batches.Reviews(texts, np.array(labels, "int32"))
+    found = data.read_labelled_texts(
+        path, split=split, class_names=("neg", "pos")
+    )
+    return batches.Reviews(found.texts, found.labels)
 
 
 def whole_batches(batch, batch_size):

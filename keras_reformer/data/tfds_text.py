@@ -4,6 +4,12 @@ import os
 
 import tensorflow as tf
 
+from keras_reformer.data.tfds_examples import (
+    import_tfds,
+    prepared_builder,
+    read_split,
+)
+
 
 def read_tfds(
     name: str,
@@ -27,17 +33,8 @@ def read_tfds(
         ValueError: if there is no such data set or split, no text in it, or
             its files are damaged.
     """
-    tfds = _import_tfds()
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
-            "There is no such data set. Expected a tensorflow-datasets name "
-            "(https://www.tensorflow.org/datasets/catalog). "
-            f"Received: source='tfds:{name}', data_dir={data_dir!r}"
-        ) from error
-    builder.download_and_prepare()
-    features = _text_features(builder, tfds, name)
+    builder = prepared_builder(name, data_dir)
+    features = _text_features(builder, name)
     splits = [split] if split else list(builder.info.splits)
     joined = bytearray()
     for part in splits:
@@ -47,20 +44,8 @@ def read_tfds(
     return joined
 
 
-def _import_tfds():
-    try:
-        # Also checked: a dependency that tensorflow-datasets fails to declare.
-        import importlib_resources  # noqa: F401
-        import tensorflow_datasets
-    except ImportError as error:
-        raise ImportError(
-            "Sources that begin with 'tfds:' need tensorflow-datasets. "
-            'Install it with `pip install "keras-reformer[tfds]"`.'
-        ) from error
-    return tensorflow_datasets
-
-
-def _text_features(builder, tfds, name: str) -> list[str]:
+def _text_features(builder, name: str) -> list[str]:
+    tfds = import_tfds()
     features = builder.info.features
     texts = [
         key
@@ -77,15 +62,7 @@ def _text_features(builder, tfds, name: str) -> list[str]:
 
 
 def _read_split(builder, split: str, features: list[str], name: str):
-    try:
-        # In the order of the files, so that every run reads the same bytes.
-        dataset = builder.as_dataset(split=split, shuffle_files=False)
-    except ValueError as error:
-        raise ValueError(
-            "There is no such split. Expected one of "
-            f"{list(builder.info.splits)} or a slice of it. "
-            f"Received: source='tfds:{name}', split={split!r}"
-        ) from error
+    dataset = read_split(builder, split, name)
     try:
         for example in dataset.as_numpy_iterator():
             yield from (example[feature] for feature in features)

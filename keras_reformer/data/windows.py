@@ -1,4 +1,4 @@
-"""Windows of a byte array as batches of token ids for `fit` and `evaluate`."""
+"""Windows of a text as batches of token ids for `fit` and `evaluate`."""
 
 import weakref
 from collections.abc import Callable
@@ -63,7 +63,9 @@ def training_windows(
     The bytes stay in the host's memory, whatever the default device is.
 
     Args:
-        data: uint8 array of shape `(number of bytes,)`.
+        data: uint8 array of shape `(number of bytes,)`, of which a byte's
+            token id is its value plus 2; or uint16 or int32 array of token
+            ids, which stay as they are.
         length: int. Tokens in a window.
         batch_size: int. Windows in a batch.
         seed: int. Chooses the places.
@@ -72,11 +74,11 @@ def training_windows(
             needs `steps_per_epoch`).
 
     Returns:
-        dataset: Pairs `(inputs, labels)` of int32 token ids (byte + 2) of
+        dataset: Pairs `(inputs, labels)` of int32 token ids of
             shape `(batch_size, length)`; `labels` is one byte further on.
 
     Raises:
-        ValueError: if `data` is no byte array or is shorter than one window
+        ValueError: if `data` is no such array or is shorter than one window
             and its last label, `length + 1` bytes.
 
     Example:
@@ -126,7 +128,8 @@ def evaluation_windows(
     only an input.
 
     Args:
-        data: uint8 array of shape `(number of bytes,)`.
+        data: uint8 array of shape `(number of bytes,)`, or uint16 or int32
+            array of token ids, as in `training_windows`.
         length: int. Tokens in a window.
         batch_size: int. Windows in a batch.
         max_windows: int. Use only the first ones. Defaults to all.
@@ -134,11 +137,11 @@ def evaluation_windows(
             that all shapes are static. Defaults to `True`.
 
     Returns:
-        dataset: Pairs `(inputs, labels)` of int32 token ids (byte + 2) of
+        dataset: Pairs `(inputs, labels)` of int32 token ids of
             shape `(batch_size, length)`; `labels` is one byte further on.
 
     Raises:
-        ValueError: if `data` is no byte array, is shorter than one window and
+        ValueError: if `data` is no such array, is shorter than one window and
             its last label, or gives fewer windows than one full batch.
     """
     _check_data(data, length, batch_size)
@@ -162,6 +165,8 @@ def evaluation_windows(
 def _cutter(data: np.ndarray, length: int):
     """Returns a function of windows' first positions to inputs and labels."""
     windows = np.lib.stride_tricks.sliding_window_view(data, length + 1)
+    dtype = windows.dtype
+    offset = BYTE_OFFSET if dtype == np.uint8 else 0
     # TensorFlow keeps a Python function for as long as the outermost graph,
     # which in eager mode is for ever. It must not keep the text: that is the
     # dataset's to keep, whose `cut` holds `windows`.
@@ -173,10 +178,10 @@ def _cutter(data: np.ndarray, length: int):
         # By NumPy, out of the one array that there is. A tensor of it would
         # be a copy, in an accelerator's memory if that is the default device.
         ids = tf.numpy_function(
-            lambda starts: find()[starts], [starts], tf.uint8, stateful=False
+            lambda starts: find()[starts], [starts], dtype, stateful=False
         )
         ids.set_shape((starts.shape[0], windows.shape[1]))
-        ids = tf.cast(ids, tf.int32) + BYTE_OFFSET
+        ids = tf.cast(ids, tf.int32) + offset
         return ids[:, :-1], ids[:, 1:]
 
     return cut
@@ -188,10 +193,11 @@ def _check_data(data: np.ndarray, length: int, batch_size: int) -> None:
             raise ValueError(
                 f"`{name}` must be a positive integer. Received: {name}={value}"
             )
-    if data.ndim != 1 or data.dtype != np.uint8:
+    if data.ndim != 1 or data.dtype not in (np.uint8, np.uint16, np.int32):
         raise ValueError(
             "`data` must be a one-dimensional array of bytes, as "
-            "`read_corpus` gives it. Received: "
+            "`read_corpus` gives it, or of token ids in uint16 or int32. "
+            "Received: "
             f"data.shape={data.shape}, data.dtype={data.dtype}"
         )
     if len(data) < length + 1:

@@ -5,7 +5,7 @@ import keras
 from keras_reformer.layers import checks, decoding
 from keras_reformer.layers.composite_layer import CompositeLayer
 from keras_reformer.layers.rematerialization import check_not_rematerialized
-from keras_reformer.layers.stateless import pure_function
+from keras_reformer.layers.stateless import assign_changes, pure_function
 from keras_reformer.layers.sublayers import adopt
 from keras_reformer.ops.reversible.checkpoint import run_checkpointed
 
@@ -96,9 +96,7 @@ class Recompute(CompositeLayer):
 
         branch = pure_function(layer, function)
         tensors, changes, losses = run_checkpointed(branch, (args, kwargs))
-        variables = layer.non_trainable_variables
-        for index, value in changes.items():
-            variables[index].assign(value)
+        assign_changes(layer, changes)
         self.add_loss(losses)
         remaining = iter(tensors)
         return keras.tree.map_structure(

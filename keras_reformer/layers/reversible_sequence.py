@@ -2,7 +2,6 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.composite_layer import CompositeLayer
-from keras_reformer.layers.moving_means import assign_mean
 from keras_reformer.layers.reversible_block import (
     check_pair,
     one_mask,
@@ -13,7 +12,7 @@ from keras_reformer.layers.scan_signature import (
     known_signature,
     visible_signature,
 )
-from keras_reformer.layers.stateless import split_variables
+from keras_reformer.layers.stateless import assign_changes
 from keras_reformer.layers.sublayers import adopt
 from keras_reformer.layers.tracking import track_each
 from keras_reformer.ops.reversible import stack
@@ -230,12 +229,7 @@ class ReversibleSequence(CompositeLayer):
         """Assigns updated state, such as seeds and statistics."""
         layers = [layer for block in self.blocks for layer in block.branches]
         for layer, change in zip(layers, changes, strict=True):
-            _, variables = split_variables([layer])
-            for index, (value, weight) in change.items():
-                if weight:
-                    assign_mean(variables[index], value, *weight)
-                else:
-                    variables[index].assign(value)
+            assign_changes(layer, change)
 
     def _merge(self, streams):
         y1, y2 = streams

@@ -2,7 +2,7 @@ import inspect
 
 import keras
 
-from keras_reformer.layers.moving_means import collecting_weights
+from keras_reformer.layers.moving_means import assign_mean, collecting_weights
 from keras_reformer.ops.reversible.coupling import Change, PureFunction
 
 
@@ -64,6 +64,21 @@ def split_variables(layers):
     variables = [v for layer in layers for v in layer.variables]
     trainable = [v for v in variables if v.trainable]
     return trainable, [v for v in variables if not v.trainable]
+
+
+def assign_changes(layer, changes):
+    """Assigns what a `pure_function` of a layer changed: seeds, statistics.
+
+    Args:
+        layer: the layer.
+        changes: dict of a `Change` by the index of the variable.
+    """
+    _, variables = split_variables([layer])
+    for index, (value, weight) in changes.items():
+        if weight:
+            assign_mean(variables[index], value, *weight)
+        else:
+            variables[index].assign(value)
 
 
 def pure_outputs(layers, function):

@@ -68,7 +68,8 @@ class BackboneLayers(NamedTuple):
                 cross-attention, or None.
             **options: `training`, where Keras's call context lacks it.
         """
-        x = self.dropout(self.embed(inputs), **options)
+        x = self.embed(inputs, inputs.get("start_index", 0))
+        x = self.dropout(x, **options)
         padded, mask = self._padded(x, inputs["padding_mask"])
         options.update(context or {})
         return self._cut(self.sequence(padded, mask=mask, **options), x)

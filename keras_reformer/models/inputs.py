@@ -32,6 +32,7 @@ def complete(inputs, mask=None):
         length)`, which is None where all tokens are valid.
     """
     given = _tensors(inputs)
+    given.pop("start_index", None)
     key = _which_tokens(given)
     tokens = _ids(given[key]) if key == "token_ids" else _vectors(given[key])
     padding_mask = given.get("padding_mask")
@@ -75,8 +76,11 @@ class TokenInputs(ModelMixin):
         return token_inputs()
 
     def complete_inputs(self, inputs, mask=None):
-        """Checked inputs in one form; see `complete`."""
-        return complete(inputs, mask)
+        """Checked inputs in one form; see `complete`.
+
+        `start_index`, int `(batch,)`, where it was given, is in them too.
+        """
+        return _with_start_index(complete(inputs, mask), inputs)
 
     def check_ids(self, inputs):
         """Refuses complete inputs with unknown token ids, on the host."""
@@ -273,3 +277,15 @@ def _tensor(name, x):
 def _cast(x, dtype):
     """Casts a tensor; a symbolic one, of which the shape is used, is not."""
     return x if isinstance(x, keras.KerasTensor) else keras.ops.cast(x, dtype)
+
+
+def _with_start_index(found, given):
+    """Complete inputs, with the `start_index` of those that were given."""
+    if not isinstance(given, dict) or given.get("start_index") is None:
+        return found
+    start_index = given["start_index"]
+    # A symbolic one has a shape and, made of it, a dtype of no meaning.
+    if not isinstance(start_index, keras.KerasTensor):
+        checks.start_index(start_index, tokens_of(found).shape[0])
+        start_index = keras.ops.cast(start_index, "int32")
+    return {**found, "start_index": start_index}

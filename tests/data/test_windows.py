@@ -219,3 +219,16 @@ def test_a_dataset_keeps_its_text():
     for iterator in iterators:
         for batch in expected:
             np.testing.assert_array_equal(next(iterator), batch)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32"])
+def test_token_ids_stay_as_they_are(dtype):
+    ids = np.arange(300, 300 + 2 * 3 * LENGTH + 1, dtype=dtype)
+    found = arrays(evaluation_windows(ids, LENGTH, BATCH))
+    labels = np.ravel([labels for _, labels in found])
+    np.testing.assert_array_equal(labels, ids[1:])
+    assert labels.dtype == np.int32
+    drawn = training_windows(ids, LENGTH, BATCH, seed=0, num_steps=1)
+    ((inputs, labels),) = arrays(drawn)
+    np.testing.assert_array_equal(labels, inputs + 1)
+    assert set(inputs.ravel()) <= set(ids)

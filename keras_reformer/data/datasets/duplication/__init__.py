@@ -1,0 +1,1 @@
+"""The duplication task: sequences 0w0w."""

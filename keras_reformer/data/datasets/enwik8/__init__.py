@@ -1,0 +1,1 @@
+"""enwik8: 100,000,000 bytes of Wikipedia."""
