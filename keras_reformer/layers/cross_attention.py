@@ -142,7 +142,7 @@ class CrossAttention(AttentionLayer):
             return self._merge_heads(self._nothing(inputs))
         key, value = self._heads_of(context)
         attended = exact_attention(
-            self._split_heads(self.query(inputs)),
+            self._split_heads(self.query(inputs), self.key_dim),
             key,
             value,
             query_mask=checks.mask("mask", mask, inputs.shape[:2]),
@@ -165,13 +165,13 @@ class CrossAttention(AttentionLayer):
 
     def decode(self, inputs, cache, positions, constants=None):
         """Outputs for one more token of each row, and the same cache."""
-        query = self._split_heads(self.query(inputs))
+        query = self._split_heads(self.query(inputs), self.key_dim)
         return self._merge_heads(cache.attend(query)), cache
 
     def _heads_of(self, context):
         """Scaled keys and values."""
-        key = self._split_heads(self.key(context))
-        return key / self.key_dim**0.5, self._split_heads(self.value(context))
+        key = self._split_heads(self.key(context), self.key_dim)
+        return key / self.key_dim**0.5, self._values(context)
 
     def _nothing(self, inputs):
         """A zero context, for no queries or no keys."""

@@ -26,15 +26,22 @@ def test_without_a_memory_each_call_decides():
     ]
 
 
-def test_memories_nest_and_do_not_mix():
+def test_an_outer_run_decides_for_those_inside_of_it():
     outer, inner = SavedDecisions(), SavedDecisions()
     with outer.record():
         save_for_backward(lambda: "outer")
         with inner.record():
             save_for_backward(lambda: "inner")
         save_for_backward(lambda: "outer again")
-    assert outer.values == ["outer", "outer again"]
+    assert outer.values == ["outer", "inner", "outer again"]
     assert inner.values == ["inner"]
+    # The outer backward pass runs all of this again.
+    with outer.replay():
+        again = [save_for_backward(lambda: "anew")]
+        with inner.record():
+            again.append(save_for_backward(lambda: "anew"))
+        again.append(save_for_backward(lambda: "anew"))
+    assert again == outer.values
 
 
 def test_a_replay_may_be_repeated():
