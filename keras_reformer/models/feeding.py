@@ -214,9 +214,17 @@ class _Feed:
     def _fill_up(self, batch):
         """The batch with rows of weight zero, divisible among replicas."""
         rows = batch[1].shape[0]
+        if self._replicas == 1:
+            return batch
         if rows is not None and rows % self._replicas == 0:
             return batch
-        spare = -tf.shape(batch[1])[0] % self._replicas
+        x, labels, weights = batch
+        if "padding_mask" not in x:
+            # Layers' statistics do not count the rows that fill up.
+            shape = tf.shape(labels)[:2]
+            x = {**x, "padding_mask": tf.ones(shape, tf.int8)}
+        batch = x, labels, weights
+        spare = -tf.shape(labels)[0] % self._replicas
 
         def fill_up(x):
             return tf.pad(x, [[0, spare]] + [[0, 0]] * (len(x.shape) - 1))

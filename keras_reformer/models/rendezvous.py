@@ -65,7 +65,7 @@ def meet_at(address, index, count, timeout):
             those that are missing.
     """
     others = range(1, count)
-    guests, told = set(), set()
+    guests, told, known = set(), set(), []
 
     def answer(guest, greeting):
         del greeting
@@ -82,9 +82,11 @@ def meet_at(address, index, count, timeout):
 
     def missing_elsewhere():
         said = _greet(address, index)
-        if not said.startswith(_MISSING):
-            return [f"process 0 at {address}"]
-        return [f"process {i}" for i in said[len(_MISSING) :].split()]
+        if said.startswith(_MISSING):
+            known[:] = [f"process {i}" for i in said[len(_MISSING) :].split()]
+            return known
+        # The first may have given up a moment ago.
+        return known or [f"process 0 at {address}"]
 
     wait = f"process {index}", timeout, f"each of {count} processes"
     if index:

@@ -79,8 +79,10 @@ def test_center_moves_a_twentieth_of_the_way():
     x = np.full((1, HEADS, LENGTH, KEY_DIM), 0.5, "float32")
     direction = np.full((HEADS, KEY_DIM), KEY_DIM**-0.5)
     center = keras.ops.zeros((HEADS, KEY_DIM))
-    found = make_hasher().updated_center(x, None, center)
+    found, weight = make_hasher().updated_center(x, None, center)
     np.testing.assert_allclose(found, 0.05 * direction, rtol=1e-5)
+    squares = np.full((HEADS, 1), LENGTH * KEY_DIM / 4)
+    np.testing.assert_allclose(weight, squares, rtol=1e-5)
 
 
 def test_orders_sort_tokens_by_bucket_and_position():

@@ -105,6 +105,20 @@ def test_replicas_in_a_graph(two):
     assert_same(fit(model, MASKED, batch_size=4), expected)
 
 
+@pytest.mark.slow
+def test_replicas_center_hashes_as_one_device(two):
+    """The rows that fill up an odd batch have no tokens."""
+
+    def make(strategy=None):
+        with (strategy or tf.distribute.get_strategy()).scope():
+            model = tiny.make_model(num_buckets=4)
+            model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        return model
+
+    expected = fit(make(), IDS, batch_size=4)
+    assert_same(fit(make(two), IDS, batch_size=4), expected)
+
+
 def test_replicas_evaluate_and_predict_as_one_device(two):
     one, model = make_model(), make_model(two)
     options = {"verbose": 0, "batch_size": 3}
