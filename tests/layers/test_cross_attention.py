@@ -69,10 +69,10 @@ def test_refused_contexts(context):
 @pytest.mark.parametrize(
     "name, scan_blocks",
     [
-        ("xla", "auto"),
+        ("graph", "auto"),
         pytest.param("eager", "auto", marks=pytest.mark.slow),
         pytest.param("graph", False, marks=pytest.mark.slow),
-        pytest.param("graph", "auto", marks=pytest.mark.slow),
+        pytest.param("xla", "auto", marks=pytest.mark.slow),
         pytest.param("xla", False, marks=pytest.mark.slow),
     ],
 )

@@ -155,7 +155,7 @@ def test_an_engine_trains_as_tensorflow_does():
 
     inputs, losses = make_inputs(), []
     for engine in (None, JaxEngine()):
-        model = make_model(dropout=0.1)
+        model = make_model()
         model.compile("sgd", engine=engine)
         history = model.fit(inputs, epochs=2, verbose=0, shuffle=False)
         losses.append(history.history["loss"])
@@ -203,12 +203,16 @@ def test_steps_give_the_logits_of_a_full_pass(deep):
     assert stepwise.gap(found, deep(inputs)) < 1e-5
 
 
-def test_greedy_text_is_that_of_full_passes(deep):
-    texts = lists(deep.generate(REQUEST, 20, "greedy"))
-    assert texts == greedily(deep, REQUEST, 20)
+@pytest.mark.parametrize(
+    "name", ["model", pytest.param("deep", marks=pytest.mark.slow)]
+)
+def test_greedy_text_is_that_of_full_passes(name, request):
+    model = request.getfixturevalue(name)
+    texts = lists(model.generate(REQUEST, 20, "greedy"))
+    assert texts == greedily(model, REQUEST, 20)
     # Another source, another text.
     other = {**REQUEST, "encoder_token_ids": [[9, 9, 8]] * 3}
-    assert lists(deep.generate(other, 20, "greedy")) != texts
+    assert lists(model.generate(other, 20, "greedy")) != texts
 
 
 def test_padded_sources_and_streams(model):

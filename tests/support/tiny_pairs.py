@@ -52,6 +52,7 @@ def make_inputs(batch=4, source=19, target=13, seed=0, masks=True):
 def greedily(model, request, length):
     """Texts of full passes over each row alone."""
     call, texts = stepwise.graph(lambda inputs: model(inputs)), []
+    longest = max(map(len, request["encoder_token_ids"]))
     for source, start in zip(
         request["encoder_token_ids"], request["decoder_token_ids"], strict=True
     ):
@@ -62,7 +63,12 @@ def greedily(model, request, length):
             padded = text + [0] * (length - len(text))
             logits = call(
                 {
-                    "encoder_token_ids": tf.constant([source]),
+                    "encoder_token_ids": tf.constant(
+                        [source + [0] * (longest - len(source))]
+                    ),
+                    "encoder_padding_mask": tf.sequence_mask(
+                        [len(source)], longest
+                    ),
                     "decoder_token_ids": tf.constant([padded]),
                 }
             )
