@@ -26,15 +26,27 @@ def test_without_a_memory_each_call_decides():
     ]
 
 
-def test_memories_nest_and_do_not_mix():
+def test_a_run_inside_of_another_repeats_its_decisions():
+    """The outer one's backward pass runs the inner forward pass again."""
+    numbers, values = itertools.count(), []
     outer, inner = SavedDecisions(), SavedDecisions()
-    with outer.record():
-        save_for_backward(lambda: "outer")
+
+    def run():
+        save_for_backward(lambda: next(numbers))
         with inner.record():
-            save_for_backward(lambda: "inner")
-        save_for_backward(lambda: "outer again")
-    assert outer.values == ["outer", "outer again"]
-    assert inner.values == ["inner"]
+            save_for_backward(lambda: next(numbers))
+        # What the inner backward pass asks for is the inner run's alone.
+        with inner.replay():
+            values.append(save_for_backward(lambda: next(numbers)))
+        values.append(save_for_backward(lambda: next(numbers)))
+
+    with outer.record():
+        run()
+    with outer.replay():
+        run()
+    assert values == [1, 2, 1, 2]
+    assert outer.values == [0, 1, 2]
+    assert inner.values == [1]
 
 
 def test_a_replay_may_be_repeated():
