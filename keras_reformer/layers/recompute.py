@@ -85,13 +85,14 @@ class Recompute(CompositeLayer):
             self.layer(_symbolic_of_shapes(input_shape))
 
     def _checkpointed(self, args, kwargs):
-        layer, packed = self.layer, []
+        layer, structure = self.layer, []
         self._build_layer(args, kwargs)
         check_not_rematerialized(layer, args, kwargs)
 
         def function(inputs):
             outputs = layer(*inputs[0], **inputs[1])
-            packed[:] = [outputs]
+            # What is no tensor stays; no tensor is kept here.
+            structure[:] = [keras.tree.map_structure(_static, outputs)]
             return [x for x in keras.tree.flatten(outputs) if _is_tensor(x)]
 
         branch = pure_function(layer, function)
@@ -100,7 +101,7 @@ class Recompute(CompositeLayer):
         self.add_loss(losses)
         remaining = iter(tensors)
         return keras.tree.map_structure(
-            lambda x: next(remaining) if _is_tensor(x) else x, packed[0]
+            lambda x: next(remaining) if x is _TENSOR else x, structure[0]
         )
 
     def _build_layer(self, args, kwargs):
@@ -163,5 +164,13 @@ def _symbolic_of_shapes(shapes):
     return keras.tree.map_shape_structure(keras.KerasTensor, shapes)
 
 
+def _static(x):
+    return _TENSOR if _is_tensor(x) else x
+
+
 def _is_tensor(x):
     return keras.ops.is_tensor(x) or isinstance(x, keras.KerasTensor)
+
+
+# Stands for a tensor in a structure of outputs.
+_TENSOR = object()

@@ -149,18 +149,15 @@ def attention_of_rows(
     keys = _token_info(orders, buckets, window, mask)
     queries = map_tensors(lambda x: tf.gather(x, rows, axis=2), keys)
     queries, keys = queries.along(-2), keys.along(-1)
+    is_global = _is_global(window, queries, keys)
     count = count_duplicates(window, queries, keys, size(query_key, 2), wrap)
     if discount_duplicates or importance is not None:
         count = tf.minimum(count, 1)
+    if is_global is not None:
+        count = tf.where(is_global, 1, count)
     visible = visible_by_position(
         window.causal, window.sees_itself, queries, keys
     )
-    is_global = None
-    if window.num_global:
-        is_global = keys.position < window.num_global
-        if not window.causal:
-            is_global |= queries.position < window.num_global
-        count = tf.where(is_global, 1, count)
     count = tf.where(visible, count, 0)
     query = tf.gather(query_key, rows, axis=2)
     scores = tf.matmul(
@@ -169,11 +166,8 @@ def attention_of_rows(
     probability = 1.0
     if importance is not None:
         probability = _probability(
-            importance, window, scores, query, keys.position
+            importance, window, scores, query, keys.position, is_global
         )
-        if is_global is not None:
-            one = tf.ones((), dtype)
-            probability = tf.where(is_global, one, probability)
     if bias is not None:
         heads = tf.range(bias.num_heads)[:, None, None]
         scores += tf.cast(bias.of(queries, keys, heads), dtype)
@@ -187,15 +181,32 @@ def attention_of_rows(
     return tf.where(queries.position >= 0, weights, 0.0)
 
 
-def _probability(importance, window, scores, query, positions) -> tf.Tensor:
+def _is_global(
+    window: Window, queries: TokenInfo, keys: TokenInfo
+) -> tf.Tensor | None:
+    """Pairs that are seen because one is a global token, or None."""
+    if not window.num_global:
+        return None
+    is_global = keys.position < window.num_global
+    if window.causal:
+        return is_global
+    return is_global | (queries.position < window.num_global)
+
+
+def _probability(
+    importance, window, scores, query, positions, is_global
+) -> tf.Tensor:
     lengths = tf.math.count_nonzero(
         positions >= 0, axis=-1, keepdims=True, dtype=tf.int32
     )
-    return importance.probability(
+    shown = importance.probability(
         scores,
         1 / kernel.norms_of(query)[..., None],
         importance.shown_by_chance(window, lengths, scores.dtype),
     )
+    if is_global is None:
+        return shown
+    return tf.where(is_global, tf.ones((), shown.dtype), shown)
 
 
 def _token_info(orders, buckets, window, mask) -> TokenInfo:

@@ -139,7 +139,7 @@ def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
             engine.window, positions, engine.dropout, engine.bias
         )
         of_queries, of_keys, of_values, of_bias = tokens.gradients(
-            *_with_global_keys(tokens, vectors, engine.dtype), d_output
+            *_with_global_keys(tokens, vectors, engine.dtype), d_output=d_output
         )
         d_query += of_queries
         d_key = add_to_first(d_key, of_keys)

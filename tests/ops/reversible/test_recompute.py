@@ -26,22 +26,27 @@ def test_without_a_memory_each_call_decides():
     ]
 
 
-def test_an_outer_run_decides_for_those_inside_of_it():
+def test_a_run_inside_of_another_repeats_its_decisions():
+    """The outer one's backward pass runs the inner forward pass again."""
+    numbers, values = itertools.count(), []
     outer, inner = SavedDecisions(), SavedDecisions()
+
+    def run():
+        save_for_backward(lambda: next(numbers))
+        with inner.record():
+            save_for_backward(lambda: next(numbers))
+        # What the inner backward pass asks for is the inner run's alone.
+        with inner.replay():
+            values.append(save_for_backward(lambda: next(numbers)))
+        values.append(save_for_backward(lambda: next(numbers)))
+
     with outer.record():
-        save_for_backward(lambda: "outer")
-        with inner.record():
-            save_for_backward(lambda: "inner")
-        save_for_backward(lambda: "outer again")
-    assert outer.values == ["outer", "inner", "outer again"]
-    assert inner.values == ["inner"]
-    # The outer backward pass runs all of this again.
+        run()
     with outer.replay():
-        again = [save_for_backward(lambda: "anew")]
-        with inner.record():
-            again.append(save_for_backward(lambda: "anew"))
-        again.append(save_for_backward(lambda: "anew"))
-    assert again == outer.values
+        run()
+    assert values == [1, 2, 1, 2]
+    assert outer.values == [0, 1, 2]
+    assert inner.values == [1]
 
 
 def test_a_replay_may_be_repeated():
