@@ -1,12 +1,13 @@
 """Folders of a model's configuration and weights: KerasHub's files."""
 
 import datetime
+import importlib
+import importlib.metadata
 import inspect
 import json
 import os
 import pathlib
 import re
-from importlib import metadata
 
 import keras
 
@@ -63,7 +64,7 @@ def _downloaded(preset):
             f"name. Expected 'hf://owner/name'. Received: preset={preset!r}"
         )
     try:
-        from huggingface_hub import snapshot_download
+        hub = importlib.import_module("huggingface_hub")
     except ImportError as error:
         raise ImportError(
             "A preset of the Hugging Face hub is downloaded by the package "
@@ -72,7 +73,7 @@ def _downloaded(preset):
         ) from error
     repository = preset.removeprefix(_HUB)
     return pathlib.Path(
-        snapshot_download(repo_id=repository, allow_patterns=_PATTERNS)
+        hub.snapshot_download(repo_id=repository, allow_patterns=_PATTERNS)
     )
 
 
@@ -116,12 +117,16 @@ def _read_keras(folder, load_weights, base):
     return model
 
 
+def _is_class(found, base):
+    return inspect.isclass(found) and issubclass(found, base)
+
+
 def _make(path, base):
     """The model of a serialized configuration."""
     content = read_json(path)
     name = content.get("registered_name")
     cls = keras.saving.get_registered_object(name)
-    if not (inspect.isclass(cls) and issubclass(cls, base)):
+    if not _is_class(cls, base):
         raise ValueError(
             "The configuration is of no class that is registered here. "
             "Expected one of keras_reformer's models, such as "
@@ -192,7 +197,7 @@ def _metadata(model, backbone):
     now = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
     return {
         "keras_version": keras.__version__,
-        "keras_reformer_version": metadata.version("keras-reformer"),
+        "keras_reformer_version": importlib.metadata.version("keras-reformer"),
         "parameter_count": backbone.count_params(),
         "date_saved": now,
         "tasks": [] if model is backbone else [type(model).__name__],
