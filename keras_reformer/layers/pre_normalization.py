@@ -50,6 +50,8 @@ class PreNormalization(CompositeLayer):
         mask: Boolean tensor of shape `(batch, length)`, passed to `layer` if
             its `call` takes one.
         training: bool. Whether to apply dropout.
+        segment_ids: Integer tensor of shape `(batch, length)`, passed to
+            `layer` if its `call` takes them.
 
     Returns:
         Float tensor of the inputs' shape.
@@ -133,9 +135,9 @@ class PreNormalization(CompositeLayer):
         self.dropout_layer.build(input_shape)
         self.drop_branch.build(input_shape)
 
-    def call(self, inputs, mask=None, training=None):
+    def call(self, inputs, mask=None, training=None, segment_ids=None):
         outputs = call_branch(
-            self.layer, self._normalized(inputs), mask, training
+            self.layer, self._normalized(inputs), mask, training, segment_ids
         )
         outputs = self.dropout_layer(outputs, training=training)
         return self.drop_branch(outputs, training=training)

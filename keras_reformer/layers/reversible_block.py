@@ -34,6 +34,8 @@ class ReversibleBlock(CompositeLayer):
         mask: Boolean tensor of shape `(batch, length)`. Passed to branches
             whose `call` takes a `mask`.
         training: bool. Passed to the branches.
+        segment_ids: Integer tensor of shape `(batch, length)`, of documents
+            packed into rows. Passed to branches whose `call` takes them.
 
     Returns:
         Pair of float tensors of the inputs' shape.
@@ -84,14 +86,14 @@ class ReversibleBlock(CompositeLayer):
                     f"{output_shape} from layer `{branch.name}`"
                 )
 
-    def call(self, inputs, mask=None, training=None):
+    def call(self, inputs, mask=None, training=None, segment_ids=None):
         x1, x2 = map(self._stream, inputs)
-        mask = one_mask(mask)
-        y1 = couple(call_branch(self.attention, x2, mask, training), x1)
-        y2 = couple(call_branch(self.feed_forward, y1, mask, training), x2)
+        options = one_mask(mask), training, segment_ids
+        y1 = couple(call_branch(self.attention, x2, *options), x1)
+        y2 = couple(call_branch(self.feed_forward, y1, *options), x2)
         return y1, y2
 
-    def inverse(self, outputs, mask=None, training=None):
+    def inverse(self, outputs, mask=None, training=None, segment_ids=None):
         """The inputs that `call` turned into `outputs`.
 
         Args:
@@ -100,13 +102,15 @@ class ReversibleBlock(CompositeLayer):
             mask: as in `call`.
             training: as in `call`. Random branches can be inverted only at
                 inference.
+            segment_ids: as in `call`.
 
         Returns:
             Pair of float tensors of the same shape.
         """
         y1, y2 = map(self._stream, outputs)
-        x2 = uncouple(call_branch(self.feed_forward, y1, mask, training), y2)
-        x1 = uncouple(call_branch(self.attention, x2, mask, training), y1)
+        options = mask, training, segment_ids
+        x2 = uncouple(call_branch(self.feed_forward, y1, *options), y2)
+        x1 = uncouple(call_branch(self.attention, x2, *options), y1)
         return x1, x2
 
     def prefill(self, inputs, mask, capacity):
@@ -132,7 +136,9 @@ class ReversibleBlock(CompositeLayer):
         """The part of `decode` that is equal in all steps."""
         return tuple(map(decoding.constants, self.branches))
 
-    def pure_branches(self, mask, training, signature_of=None):
+    def pure_branches(
+        self, mask, training, signature_of=None, segment_ids=None
+    ):
         """The branches as pure functions, for `ops.reversible`.
 
         Args:
@@ -140,12 +146,13 @@ class ReversibleBlock(CompositeLayer):
             training: as in `call`.
             signature_of: function `(layer, training)` to what is equal where
                 layers run the same function. Defaults to `None`: not known.
+            segment_ids: as in `call`.
         """
 
         def pure(layer):
             return pure_function(
                 layer,
-                lambda x: call_branch(layer, x, mask, training),
+                lambda x: call_branch(layer, x, mask, training, segment_ids),
                 signature_of and signature_of(layer, training),
             )
 

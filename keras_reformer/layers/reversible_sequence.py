@@ -58,6 +58,8 @@ class ReversibleSequence(CompositeLayer):
         mask: Boolean tensor of shape `(batch, length)`, passed to branches
             whose `call` takes one.
         training: bool. Passed to the branches.
+        segment_ids: Integer tensor of shape `(batch, length)`, of documents
+            packed into rows. Passed to branches whose `call` takes them.
 
     Returns:
         Float tensor of shape `(batch, length, 2 * hidden_dim)` for
@@ -119,14 +121,14 @@ class ReversibleSequence(CompositeLayer):
         check_pair(self.name, shapes)
         return tuple(shapes)
 
-    def call(self, inputs, mask=None, training=None):
+    def call(self, inputs, mask=None, training=None, segment_ids=None):
         streams = self._streams(inputs)
         signature_of = _SIGNATURES[self.scan_blocks] if training else None
         branches = [
             branch
             for block in self.blocks
             for branch in block.pure_branches(
-                one_mask(mask), training, signature_of
+                one_mask(mask), training, signature_of, segment_ids
             )
         ]
         if training and self.scan_blocks is True:

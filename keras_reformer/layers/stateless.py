@@ -94,12 +94,14 @@ def build_branch(layer, shape, dtype):
     return tuple(layer(keras.KerasTensor(shape, dtype=dtype)).shape)
 
 
-def call_branch(layer, inputs, mask, training):
-    """Calls a layer with `mask` and `training`, where its `call` takes them.
+def call_branch(layer, inputs, mask, training, segment_ids=None):
+    """Calls a layer with what its `call` takes of the other arguments.
 
-    Both are explicit, because the backward pass of a custom gradient runs
-    outside of Keras's call context, which would fill them in.
+    They are explicit, because the backward pass of a custom gradient runs
+    outside of Keras's call context, which would fill in masks and `training`.
     """
     options = {"mask": mask, "training": training}
+    if segment_ids is not None:
+        options["segment_ids"] = segment_ids
     accepted = inspect.signature(layer.call).parameters
     return layer(inputs, **{k: v for k, v in options.items() if k in accepted})

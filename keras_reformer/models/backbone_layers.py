@@ -26,6 +26,7 @@ from keras_reformer.models.padding import (
     PadToMultiple,
     published_multiple,
 )
+from keras_reformer.ops.attention.segments import Segments
 
 
 class BackboneLayers(NamedTuple):
@@ -55,8 +56,11 @@ class BackboneLayers(NamedTuple):
         if x.shape[0] == 0:
             # Keras's Add fails at `(0, 1, dim)`.
             return x
-        positions = self.position_embedding(x, start_index=start_index)
-        return self.add([x, positions])
+        options = {"start_index": start_index}
+        if "segment_ids" in inputs:
+            segments = Segments.of(inputs["segment_ids"])
+            options = {"positions": segments.positions}
+        return self.add([x, self.position_embedding(x, **options)])
 
     def before_normalization(self, inputs, **options):
         """Hidden states before the final normalization.
@@ -67,10 +71,18 @@ class BackboneLayers(NamedTuple):
         """
         x = self.dropout(self.embed(inputs), **options)
         padded, mask = self._padded(x, inputs["padding_mask"])
+        if "segment_ids" in inputs:
+            options["segment_ids"] = inputs["segment_ids"]
         return self._cut(self.sequence(padded, mask=mask, **options), x)
 
     def prefill(self, inputs, capacity):
         """Outputs at inference, and the stack's cache."""
+        if "segment_ids" in inputs:
+            raise ValueError(
+                "A cache goes on with one document in each row. Expected "
+                "prompts in rows of their own, without segment_ids. Received: "
+                f"segment_ids of shape {tuple(inputs['segment_ids'].shape)}"
+            )
         x = self.embed(inputs)
         padded, mask = self._padded(x, inputs["padding_mask"])
         outputs, cache = self.sequence.prefill(padded, mask, capacity)

@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras_reformer.layers.mixins import ModelMixin
 from keras_reformer.models.inputs import as_dict, complete
 from keras_reformer.models.targets import class_weights
+from keras_reformer.ops.attention.segments import check_segment_ids
 from keras_reformer.ops.vocabulary import check_token_ids
 
 # Arrays are checked in parts of so many tokens.
@@ -189,6 +190,8 @@ class _Feed:
                 inputs["padding_mask"],
                 self._vocabulary_size,
             )
+        if "segment_ids" in inputs:
+            check_segment_ids(inputs["segment_ids"], inputs["padding_mask"])
         if self._has_token_labels and y is not None:
             self._model._targets(inputs, y, weights)
 

@@ -21,14 +21,16 @@ def complete(inputs, mask=None):
 
     Args:
         inputs: dict with `token_ids` or `token_embeddings` and perhaps
-            `padding_mask`; a list of token ids and mask; or token ids alone.
+            `padding_mask` and `segment_ids`; a list of token ids and mask; or
+            token ids alone.
         mask: Keras's mask of the inputs, in their structure. Used if there
             is no `padding_mask`.
 
     Returns:
         dict of `token_ids`, int32 `(batch, length)`, or `token_embeddings`,
         float `(batch, length, dim)`, and of `padding_mask`, bool `(batch,
-        length)`, which is None where all tokens are valid.
+        length)`, which is None where all tokens are valid; and `segment_ids`,
+        int32 `(batch, length)`, where they were given.
     """
     given = _tensors(inputs)
     key = _which_tokens(given)
@@ -38,7 +40,13 @@ def complete(inputs, mask=None):
         padding_mask = _mask_of_tokens(mask, key)
     if padding_mask is not None:
         padding_mask = _mask(padding_mask, tokens)
-    return {key: tokens, "padding_mask": padding_mask}
+    found = {key: tokens, "padding_mask": padding_mask}
+    segment_ids = given.get("segment_ids")
+    if segment_ids is not None:
+        found["segment_ids"] = checks.integers(
+            "segment_ids", segment_ids, tokens.shape[:2]
+        )
+    return found
 
 
 class TokenInputs(ModelMixin):
@@ -81,7 +89,12 @@ def _of_shapes(shapes):
     if shapes is None:
         return None
     if isinstance(shapes, dict):
-        return {name: _of_shapes(shape) for name, shape in shapes.items()}
+        return {
+            name: keras.KerasTensor(shape, "int32")
+            if name == "segment_ids"
+            else _of_shapes(shape)
+            for name, shape in shapes.items()
+        }
     if shapes and isinstance(shapes[0], (list, tuple)):
         return [_of_shapes(shape) for shape in shapes]
     return keras.KerasTensor(shapes, "float32")
@@ -156,12 +169,14 @@ def _which_tokens(given):
     """The key of the tokens."""
     kinds = ("token_ids", "token_embeddings")
     found = [key for key in kinds if given.get(key) is not None]
-    if len(found) != 1 or set(given) - {*kinds, "padding_mask"}:
+    others = {"padding_mask", "segment_ids"}
+    if len(found) != 1 or set(given) - {*kinds, *others}:
         raise ValueError(
             "Received inputs that the model does not take. Expected "
             "`token_ids` of shape `(batch, length)`, alone or in a dict with "
-            "`padding_mask`, or `token_embeddings` of shape `(batch, length, "
-            f"hidden_dim)` in their place. Received: keys={sorted(given)}"
+            "`padding_mask` and `segment_ids`, or `token_embeddings` of shape "
+            "`(batch, length, hidden_dim)` in their place. Received: "
+            f"keys={sorted(given)}"
         )
     return found[0]
 

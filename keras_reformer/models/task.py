@@ -27,6 +27,8 @@ class Task(WeighsReplicas, ReformerModel):
     # The head's arguments, and defaults that replace the backbone's.
     _head_defaults = {}
     _backbone_defaults = {}
+    # Whether outputs or labels are of whole rows.
+    _answers_rows = False
 
     def __init__(
         self,
@@ -101,7 +103,14 @@ class Task(WeighsReplicas, ReformerModel):
         raise NotImplementedError
 
     def complete_inputs(self, inputs, mask=None):
-        return self.backbone.complete_inputs(inputs, mask)
+        inputs = self.backbone.complete_inputs(inputs, mask)
+        if self._answers_rows and "segment_ids" in inputs:
+            raise ValueError(
+                f"A `{type(self).__name__}` answers once for each row. "
+                "Expected a document in each, without segment_ids. Received: "
+                f"segment_ids of shape {tuple(inputs['segment_ids'].shape)}"
+            )
+        return inputs
 
     def call(self, inputs, training=None, mask=None):
         hidden = self.backbone(inputs, training=training, mask=mask)

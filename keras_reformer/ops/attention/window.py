@@ -29,6 +29,8 @@ class Window(NamedTuple):
         same_bucket: bool. Whether only keys of the query's bucket are, up to
             `before * chunk_length` ranks back and `after * chunk_length`
             forward.
+        unaligned: bool. Whether `TokenInfo.chunk` decides; see
+            `for_documents`.
     """
 
     chunk_length: int
@@ -37,6 +39,18 @@ class Window(NamedTuple):
     causal: bool
     sees_itself: bool
     same_bucket: bool
+    unaligned: bool = False
+
+    def for_documents(self) -> "Window":
+        """The window for chunks that begin anew with each packed document.
+
+        Where they begin in a row between its chunk borders, the chunks that
+        a token sees lie in one chunk more of the row to either side.
+        """
+        after = 0 if self.causal else self.after + 1
+        return self._replace(
+            before=self.before + 1, after=after, unaligned=True
+        )
 
     @property
     def offsets(self) -> range:
@@ -87,9 +101,14 @@ def visible_pairs(
 ) -> tf.Tensor:
     """Whether each query of a window's pairs sees the key."""
     if not window.same_bucket:
-        return visible_by_position(
+        visible = visible_by_position(
             window.causal, window.sees_itself, query, key
         )
+        if not window.unaligned:
+            return visible
+        least = 0 if window.causal else 1 - window.after
+        span = least, window.before - 1
+        return visible & is_within(span, query.chunk - key.chunk)
     # Ranks in a bucket are in the order of positions.
     near = _within_reach(window, geometry.distance)
     return near & (query.bucket == key.bucket)
@@ -100,6 +119,8 @@ def visible_by_position(
 ) -> tf.Tensor:
     """Whether positions alone let a query see a key."""
     visible = key.position >= 0
+    if query.segment is not None:
+        visible &= query.segment == key.segment
     if causal and sees_itself:
         return visible & (key.position <= query.position)
     if causal:
@@ -107,6 +128,14 @@ def visible_by_position(
     if sees_itself:
         return visible
     return visible & (key.position != query.position)
+
+
+def is_within(span: tuple[int, int], difference: tf.Tensor) -> tf.Tensor:
+    """Whether differences are in a span, both ends included."""
+    least, greatest = span
+    # Below the least a difference becomes a huge number: one comparison.
+    above = tf.bitcast(difference - least, tf.uint32)
+    return above <= tf.constant(greatest - least, tf.uint32)
 
 
 def _within_reach(window: Window, distance: tf.Tensor) -> tf.Tensor:
