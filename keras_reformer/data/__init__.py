@@ -3,6 +3,7 @@
 from keras_reformer.data.associative_recall import associative_recall_batch
 from keras_reformer.data.byte_tokenizer import ByteTokenizer
 from keras_reformer.data.corpus import read_corpus
+from keras_reformer.data.packing import pack_documents
 from keras_reformer.data.token_ids import check_token_ids
 from keras_reformer.data.windows import (
     Splits,
@@ -24,6 +25,7 @@ __all__ = [
     "check_token_ids",
     "evaluation_windows",
     "order0_entropy",
+    "pack_documents",
     "read_corpus",
     "split_by_position",
     "training_windows",

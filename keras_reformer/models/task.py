@@ -9,7 +9,7 @@ from keras_reformer.layers.sublayers import (
     deserialize,
     serialize,
 )
-from keras_reformer.models.inputs import token_inputs
+from keras_reformer.models.inputs import as_dict, token_inputs
 from keras_reformer.models.reformer_backbone import ReformerBackbone
 from keras_reformer.models.reformer_model import ReformerModel
 from keras_reformer.models.replicas import WeighsReplicas
@@ -103,16 +103,11 @@ class Task(WeighsReplicas, ReformerModel):
         raise NotImplementedError
 
     def complete_inputs(self, inputs, mask=None):
-        inputs = self.backbone.complete_inputs(inputs, mask)
-        if self._answers_rows and "segment_ids" in inputs:
-            raise ValueError(
-                f"A `{type(self).__name__}` answers once for each row. "
-                "Expected a document in each, without segment_ids. Received: "
-                f"segment_ids of shape {tuple(inputs['segment_ids'].shape)}"
-            )
-        return inputs
+        return self.backbone.complete_inputs(inputs, mask)
 
     def call(self, inputs, training=None, mask=None):
+        if self._answers_rows:
+            _check_unpacked(self, as_dict(inputs).get("segment_ids"))
         hidden = self.backbone(inputs, training=training, mask=mask)
         return self._connect(self._head, hidden, training=training)
 
@@ -138,6 +133,15 @@ class Task(WeighsReplicas, ReformerModel):
         config = dict(config)
         config["backbone"] = deserialize(config["backbone"], custom_objects)
         return cls(**config)
+
+
+def _check_unpacked(model, segment_ids):
+    if segment_ids is not None:
+        raise ValueError(
+            f"A `{type(model).__name__}` answers once for each row. Expected "
+            "a document in each, without segment_ids. Received: segment_ids "
+            f"of shape {tuple(segment_ids.shape)}"
+        )
 
 
 def logits_layer(policy, name="logits"):
