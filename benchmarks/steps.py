@@ -14,21 +14,24 @@ def compiled(function, inputs, jit_compile):
     return step
 
 
-def layer(built, inputs, jit_compile, backward=True):
+def layer(built, inputs, jit_compile, backward=True, **options):
     """A step of a built layer, on inputs or on random ones of a shape.
 
     Backward: the gradients of `sum(y * y)` by the inputs and all weights.
+    Options are arguments of the layer's call, or None.
     """
     import tensorflow as tf
 
+    options = {name: x for name, x in options.items() if x is not None}
+
     def forward(x):
-        return built(x, training=False)
+        return built(x, training=False, **options)
 
     def forward_and_backward(x):
         weights = [variable.value for variable in built.trainable_variables]
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = built(x, training=True)
+            y = built(x, training=True, **options)
             loss = tf.reduce_sum(y * y)
         return tape.gradient(loss, [x, *weights])
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_reformer.layers import (
     LocalSelfAttention,
@@ -15,6 +16,7 @@ from keras_reformer.layers import (
     RotaryEmbedding,
 )
 from tests.support import packed
+from tests.support.executions import EXECUTIONS
 
 LENGTH, DIM = 29, 6
 SEGMENT_IDS = packed.make_segment_ids(1)
@@ -82,7 +84,7 @@ def make_inputs(seed, length=LENGTH):
     return rng.normal(size=(2, length, DIM)), rng.normal(size=(2, length, DIM))
 
 
-def assert_packed_equals_separate(layer, seeds, run=lambda call: call):
+def assert_packed_equals_separate(layer, seeds, executions=("eager",)):
     """Outputs and gradients of some packings, every second one masked."""
 
     def call(x, d_y, segment_ids, mask):
@@ -90,20 +92,24 @@ def assert_packed_equals_separate(layer, seeds, run=lambda call: call):
             layer, x, d_y, segment_ids=segment_ids, mask=mask
         )
 
-    call = run(call)
+    calls = [EXECUTIONS[name](call) for name in executions]
     for seed in seeds:
         segment_ids = packed.make_segment_ids(seed)
         mask = np.ones(segment_ids.shape, bool)
         if seed % 2:
             mask = packed.make_mask(seed, segment_ids)
         x, d_y = make_inputs(seed)
-        y, gradients = call(x, d_y, segment_ids, mask)
-        expected, expected_gradients = packed.separately(
-            layer, x, d_y, segment_ids, mask
-        )
-        np.testing.assert_allclose(y, expected, atol=1e-6)
-        for found, wanted in zip(gradients, expected_gradients, strict=True):
-            np.testing.assert_allclose(found, wanted, atol=1e-6)
+        expected = packed.separately(layer, x, d_y, segment_ids, mask)
+        for each in calls:
+            found = each(*map(tf.constant, (x, d_y, segment_ids, mask)))
+            assert_close(found, expected)
+
+
+def assert_close(found, expected):
+    (y, gradients), (wanted, wanted_gradients) = found, expected
+    pairs = zip([y, *gradients], [wanted, *wanted_gradients], strict=True)
+    for each, other in pairs:
+        np.testing.assert_allclose(each, other, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -116,9 +122,9 @@ def test_packed_equals_separate(kind, causal):
 @pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_twenty_packings(kind, causal, execution):
+def test_twenty_packings(kind, causal):
     layer = make_layer(kind, causal)
-    assert_packed_equals_separate(layer, range(20), execution)
+    assert_packed_equals_separate(layer, range(20), EXECUTIONS)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +136,6 @@ def test_twenty_packings(kind, causal, execution):
     ],
 )
 def test_under_xla(kind):
-    import tensorflow as tf
-
     layer = make_layer(kind)
     x, _ = make_inputs(0)
     run = tf.function(layer, jit_compile=True, autograph=False)
@@ -146,8 +150,6 @@ def test_under_xla(kind):
     "kind", ["lsh", pytest.param("local", marks=pytest.mark.slow)]
 )
 def test_lengths_that_are_known_when_running(kind):
-    import tensorflow as tf
-
     layer = make_layer(kind)
     run = tf.function(
         lambda x, ids: layer(x, segment_ids=ids),
