@@ -56,6 +56,7 @@ TESTS = {
     "limits": ("tests/ops/attention/test_hashing.py",),
     "memory": (GRADIENTS, "tests/ops/test_losses.py"),
     "model": ("tests/models/test_reformer_causal_lm.py",),
+    "packed": ("tests/layers/test_packed.py", "tests/models/test_packed.py"),
     "published": ("tests/convert/test_goldens.py",),
     "recompute": ("tests/layers/test_recompute.py",),
     "rounds": (LSH, "tests/ops/attention/test_importance.py"),

@@ -16,6 +16,7 @@ from keras_reformer.data.labelled_texts import (
     read_labelled_texts,
 )
 from keras_reformer.data.mapped_files import map_corpus
+from keras_reformer.data.packing import pack_documents
 from keras_reformer.data.subword_tokenizer import SubwordTokenizer
 from keras_reformer.data.tfds_loaders import (
     load_downsampled_imagenet,
@@ -62,6 +63,7 @@ __all__ = [
     "map_corpus",
     "mask_spans",
     "order0_entropy",
+    "pack_documents",
     "pad_documents",
     "random_offsets",
     "read_corpus",

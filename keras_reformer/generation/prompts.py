@@ -83,7 +83,13 @@ def without_padding(
     if not isinstance(prompts, dict):
         rows = _rows("prompts", prompts)
         return _stripped(rows, padding_id)
-    unknown = set(prompts) - {"token_ids", "padding_mask"}
+    if prompts.get("segment_ids") is not None:
+        raise ValueError(
+            "A text is continued from one document. Expected each in a row "
+            "of its own, without segment_ids. Received: prompts with keys "
+            f"{sorted(prompts)}"
+        )
+    unknown = set(prompts) - {"token_ids", "padding_mask", "segment_ids"}
     if unknown or "token_ids" not in prompts:
         raise _refusal("prompts", prompts)
     rows = _rows("prompts['token_ids']", prompts["token_ids"])

@@ -6,6 +6,7 @@ from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.layers.sublayers import adopt
 from keras_reformer.ops.attention.bias import PositionBias
 from keras_reformer.ops.attention.kernel import AttentionDropout
+from keras_reformer.ops.attention.segments import Segments
 
 
 class AttentionLayer(ProjectingLayer):
@@ -110,12 +111,19 @@ class AttentionLayer(ProjectingLayer):
         times = self.num_heads // self.num_key_value_heads
         return keras.ops.repeat(heads, times, axis=1)
 
-    def _rotated_heads(self, projected, start_index=0):
+    def _rotated_heads(self, projected, start_index=0, segments=None):
         """Heads of queries or keys, with rotary embeddings if there are any."""
         heads = self._split_heads(projected, self.key_dim)
         if self.rotary_embedding is None:
             return heads
+        if segments is not None:
+            return self.rotary_embedding(heads, positions=segments.positions)
         return self.rotary_embedding(heads, start_index=start_index)
+
+    def _segments(self, segment_ids, shape):
+        """The documents that are packed into rows, or None."""
+        ids = checks.integers("segment_ids", segment_ids, shape)
+        return None if ids is None or 0 in shape else Segments.of(ids)
 
     def _bias(self):
         """The position bias as a pure function, which kernels differentiate."""

@@ -34,6 +34,8 @@ class AxialPositionEmbedding(RefusesRematerialization, keras.layers.Layer):
             shape matters.
         start_index: int, int tensor or one int a row `(batch,)`. Position of
             the first input, for decoding step by step. Defaults to `0`.
+        positions: Integer tensor of shape `(batch, length)`: all positions,
+            where they do not count from `start_index`. Defaults to `None`.
 
     Returns:
         Float tensor of the inputs' shape.
@@ -103,13 +105,14 @@ class AxialPositionEmbedding(RefusesRematerialization, keras.layers.Layer):
         ]
         track_each(self, "table", self.tables)
 
-    def call(self, inputs, start_index=0):
+    def call(self, inputs, start_index=0, positions=None):
         checks.start_index(start_index, inputs.shape[0])
+        positions = checks.integers("positions", positions, inputs.shape[:2])
         length = inputs.shape[1]
         self._check_length(length, start_index)
         tables = [keras.ops.convert_to_tensor(table) for table in self.tables]
         positions = axial_positions(
-            tables, keras.ops.shape(inputs)[1], start_index
+            tables, keras.ops.shape(inputs)[1], start_index, positions
         )
         return keras.ops.broadcast_to(positions, keras.ops.shape(inputs))
 

@@ -189,6 +189,29 @@ def mask(name, value, shape):
     return keras.ops.cast(value, "bool")
 
 
+def integers(name, value, shape):
+    """Returns an int32 tensor of a shape, or raises a `ValueError`.
+
+    Args:
+        name: of the argument.
+        value: array or tensor of integers, or None.
+        shape: the shape that it must have, None where not known.
+    """
+    if value is None:
+        return None
+    shape = tuple(shape)
+    found, dtype = _array_type(value)
+    is_int = dtype is not None and dtype.startswith(("int", "uint"))
+    if not is_int or not fits(found, shape):
+        raise ValueError(
+            f"`{name}` must be a tensor of integers, one for each token. "
+            f"Expected shape {shape}. Received: {_received(name, value)}"
+        )
+    # Of a symbolic tensor the shape is used.
+    is_symbol = isinstance(value, keras.KerasTensor)
+    return value if is_symbol else keras.ops.cast(value, "int32")
+
+
 def numeric(name, x):
     """Returns a tensor of numbers or bools, or raises a `ValueError`."""
     _, dtype = _array_type(x)

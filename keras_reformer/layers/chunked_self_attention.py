@@ -51,6 +51,16 @@ class ChunkedSelfAttention(AttentionLayer):
             input_shape, **dict.fromkeys(self._projections, input_shape)
         )
 
+    def _segments(self, segment_ids, shape):
+        if segment_ids is not None and self.wrap:
+            raise ValueError(
+                "With `wrap` the last chunk of a row is before the first, "
+                "whatever documents are packed into it. Expected wrap=False "
+                "or segment_ids=None. Received: wrap=True in layer "
+                f"`{self.name}`, segment_ids of shape {tuple(shape)}"
+            )
+        return super()._segments(segment_ids, shape)
+
     def get_config(self):
         return {
             **super().get_config(),

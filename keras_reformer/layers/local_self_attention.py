@@ -63,6 +63,9 @@ class LocalSelfAttention(ChunkedSelfAttention):
         inputs: Float tensor of shape `(batch, length, hidden_dim)`.
         mask: Boolean tensor of shape `(batch, length)`, True at valid tokens.
         training: bool. Whether to apply dropout.
+        segment_ids: Integer tensor of shape `(batch, length)`: equal for
+            tokens of one document of several packed into a row. Documents
+            do not see each other, and positions begin anew in each.
 
     Returns:
         Float tensor of shape `(batch, length, hidden_dim)`.
@@ -137,10 +140,14 @@ class LocalSelfAttention(ChunkedSelfAttention):
             **kwargs,
         )
 
-    def call(self, inputs, mask=None, training=None):
+    def call(self, inputs, mask=None, training=None, segment_ids=None):
         mask = checks.mask("mask", mask, inputs.shape[:2])
+        segments = self._segments(segment_ids, inputs.shape[:2])
         attended = self._attend(
-            self._heads(inputs), mask, self._attention_dropout(training)
+            self._heads(inputs, segments=segments),
+            mask,
+            self._attention_dropout(training),
+            segments,
         )
         return self._merge_heads(attended)
 
@@ -167,12 +174,13 @@ class LocalSelfAttention(ChunkedSelfAttention):
         attended, cache = cache.attend(step, self._window())
         return self._merge_heads(attended), cache
 
-    def _heads(self, inputs, start_index=0):
-        query = self._rotated_heads(self.query(inputs), start_index)
-        key = self._rotated_heads(self.key(inputs), start_index)
+    def _heads(self, inputs, start_index=0, segments=None):
+        positions = start_index, segments
+        query = self._rotated_heads(self.query(inputs), *positions)
+        key = self._rotated_heads(self.key(inputs), *positions)
         return query, key / self.key_dim**0.5, self._values(inputs)
 
-    def _attend(self, heads, mask, dropout):
+    def _attend(self, heads, mask, dropout, segments=None):
         query, key, value = heads
         if 0 in value.shape:
             return self._repeated(value)
@@ -185,6 +193,7 @@ class LocalSelfAttention(ChunkedSelfAttention):
             wrap=self.wrap,
             dropout=dropout,
             bias=self._bias(),
+            segments=segments,
         )
 
     def _window(self):

@@ -39,7 +39,9 @@ class LSHAttention:
     duplicates: str
     longest_exact: int
 
-    def attend(self, query_key, value, orders, buckets, **options):
+    def attend(
+        self, query_key, value, orders, buckets, segments=None, **options
+    ):
         """Attention of all tokens of a sequence.
 
         Args:
@@ -49,6 +51,7 @@ class LSHAttention:
                 value_dim)`.
             orders: what `LSHHasher.sort` returned for `query_key`.
             buckets: the same.
+            segments: `Segments` that tokens were sorted by, or None.
             **options: `mask`, `dropout` and `bias` of `ops`.
 
         Returns:
@@ -56,6 +59,10 @@ class LSHAttention:
         """
         if 0 in value.shape:
             return value
+        if segments is not None:
+            self._check_lengths_do_not_matter()
+            buckets = self.hasher.apart(buckets, segments)
+            options["segments"] = segments
         return choose_by_length(
             keras.ops.shape(query_key)[2],
             self.longest_exact,
@@ -72,6 +79,16 @@ class LSHAttention:
                 **options,
             ),
         )
+
+    def _check_lengths_do_not_matter(self):
+        if self.duplicates == "importance" and not self.window.same_bucket:
+            raise ValueError(
+                "With windows of chunks, importance weights depend on a "
+                "document's length, and rows of packed documents have many. "
+                'Expected scope="bucket", duplicates="count" or "discount", '
+                "or segment_ids=None. Received: scope='chunk', "
+                "duplicates='importance' and segment_ids"
+            )
 
     def weights_of_rows(self, query_key, orders, buckets, rows, **options):
         """Attention weights of some queries over all positions.

@@ -88,12 +88,13 @@ class LSHHasher:
         rotations = keras.ops.cast(rotations, dtype)
         return hashing.hash_vectors(query_key, rotations, factors, mask, center)
 
-    def sort(self, query_key, mask=None, **options):
+    def sort(self, query_key, mask=None, segments=None, **options):
         """Sorted order and bucket ids of every round.
 
         Args:
             query_key: as for `hash`.
             mask: as for `hash`.
+            segments: `Segments`, each sorted for itself, or None.
             **options: `seed`, `rotations` and `center` of `hash`.
 
         Returns:
@@ -102,9 +103,10 @@ class LSHHasher:
             position.
         """
         buckets = self.hash(query_key, mask, **options)
-        return sort_rounds(buckets, self._num_ids(query_key)), buckets
+        num_ids = self._num_ids(query_key.shape[2])
+        return sort_rounds(buckets, num_ids, segments), buckets
 
-    def sort_once(self, query_key, mask=None, **options):
+    def sort_once(self, query_key, mask=None, segments=None, **options):
         """`sort`, whose result a reversible stack's backward pass reuses.
 
         There query-keys are recomputed, and a rounding error could move one
@@ -112,12 +114,23 @@ class LSHHasher:
         """
 
         def decide():
-            orders, buckets = self.sort(query_key, mask, **options)
-            orders = compact(orders, query_key.shape[2])
-            return orders, compact(buckets, self._num_ids(query_key))
+            length = query_key.shape[2]
+            orders, buckets = self.sort(query_key, mask, segments, **options)
+            orders = compact(orders, length)
+            return orders, compact(buckets, self._num_ids(length))
 
         orders, buckets = save_for_backward(decide)
         return keras.ops.cast(orders, "int32"), keras.ops.cast(buckets, "int32")
+
+    def apart(self, buckets, segments):
+        """Buckets under other numbers in each document of a row.
+
+        Args:
+            buckets: what `hash` returned.
+            segments: `Segments`.
+        """
+        num_ids = self._num_ids(buckets.shape[3])
+        return buckets + num_ids * segments.number[:, None, None]
 
     def rotations(self, factors, seed, rotations=None):
         """The rotations of all rounds: those given, or else drawn.
@@ -177,6 +190,6 @@ class LSHHasher:
         """
         return Importance.of(self.factors(length), self.num_hashes)
 
-    def _num_ids(self, query_key):
+    def _num_ids(self, length):
         """Buckets of all tokens: masked ones have one of their own."""
-        return math.prod(self.factors(query_key.shape[2])) + 1
+        return math.prod(self.factors(length)) + 1

@@ -119,6 +119,9 @@ class LSHSelfAttention(HashedSelfAttention):
         training: bool. Whether to draw new rotations and apply dropout.
         rotations: Float tensor of the argument's shape to hash with in this
             call.
+        segment_ids: Integer tensor of shape `(batch, length)`: equal for
+            tokens of one document of several packed into a row. Documents
+            do not see each other, and positions begin anew in each.
 
     Returns:
         Float tensor of shape `(batch, length, hidden_dim)`.
@@ -227,12 +230,17 @@ class LSHSelfAttention(HashedSelfAttention):
             self._make_sublayer("convolution", convolution).build(shape)
         self._build_hashing()
 
-    def call(self, inputs, mask=None, training=None, rotations=None):
+    def call(
+        self, inputs, mask=None, training=None, rotations=None, segment_ids=None
+    ):
         mask = checks.mask("mask", mask, inputs.shape[:2])
-        query_key, value = self._heads(inputs, mask)
+        segments = self._segments(segment_ids, inputs.shape[:2])
+        query_key, value = self._heads(inputs, mask, segments)
         seed, dropout = self._draw(training)
         options = self._hash_options(bool(training), seed, rotations)
-        orders, buckets = self.hasher.sort_once(query_key, mask, **options)
+        orders, buckets = self.hasher.sort_once(
+            query_key, mask, segments, **options
+        )
         if training and self.trainable:
             self._update_center(query_key, mask)
         attended = self._attention().attend(
@@ -243,17 +251,21 @@ class LSHSelfAttention(HashedSelfAttention):
             mask=mask,
             dropout=dropout,
             bias=self._bias(),
+            segments=segments,
         )
         return self._merge_heads(attended)
 
-    def _heads(self, inputs, mask):
+    def _heads(self, inputs, mask, segments=None):
         """Query-keys and values of whole sequences."""
+        positions = None if segments is None else segments.positions
         heads, _ = self._project(
-            inputs, lambda layer, x: (layer(x, mask=mask), None)
+            inputs,
+            lambda layer, x: (layer(x, mask=mask, positions=positions), None),
+            segments=segments,
         )
         return heads
 
-    def _project(self, inputs, convolve, start_index=0):
+    def _project(self, inputs, convolve, start_index=0, segments=None):
         """Projects, convolves and rotates.
 
         Args:
@@ -261,6 +273,7 @@ class LSHSelfAttention(HashedSelfAttention):
             convolve: function of the convolution and projected query-keys
                 that returns them convolved, and its cache or None.
             start_index: as in `RotaryEmbedding`.
+            segments: packed documents, or None.
 
         Returns:
             Pair of query-keys and values, split into heads; and the
@@ -269,8 +282,8 @@ class LSHSelfAttention(HashedSelfAttention):
         query_key, cache = self.query_key(inputs), None
         if self.convolution is not None:
             query_key, cache = convolve(self.convolution, query_key)
-        value = self._values(inputs)
-        return (self._rotated_heads(query_key, start_index), value), cache
+        query_key = self._rotated_heads(query_key, start_index, segments)
+        return (query_key, self._values(inputs)), cache
 
     def _draw(self, training):
         """The call's randomness: a seed of rotations, and dropout."""

@@ -82,6 +82,10 @@ class MultiHeadAttention(AttentionLayer):
             keys)`, added to the scores. Differentiable.
         training: bool. Whether to apply dropout.
         use_causal_mask: bool. Whether to mask later tokens.
+        segment_ids: Integer tensor of shape `(batch, length)`: equal for
+            tokens of one document of several packed into a row, for
+            self-attention. Documents do not see each other, and positions
+            begin anew in each.
 
     Returns:
         Float tensor of the query's shape.
@@ -183,14 +187,16 @@ class MultiHeadAttention(AttentionLayer):
         attention_bias=None,
         training=None,
         use_causal_mask=False,
+        segment_ids=None,
     ):
         own = value is None and key is None
-        self._check_shared(own)
+        self._check_own(own, segment_ids)
         value = query if value is None else value
         key = value if key is None else key
         _check_lengths(query, value, key)
         rows, keys = query.shape[:2], value.shape[:2]
         pairs = (*rows, keys[1])
+        segments = self._segments(segment_ids, rows)
         options = {
             "causal": self.causal
             or checks.boolean("use_causal_mask", use_causal_mask),
@@ -199,6 +205,7 @@ class MultiHeadAttention(AttentionLayer):
             "bias": self._bias(),
             "dropout": self._attention_dropout(training),
             "query_chunk_length": self.query_chunk_length,
+            "segments": segments,
         }
         own_mask = mask if own else None
         query_mask = _both(rows, mask=own_mask, query_mask=query_mask)
@@ -208,16 +215,14 @@ class MultiHeadAttention(AttentionLayer):
         if 0 in pairs:
             attended = self._nothing(query)
         elif self.share_query_key:
+            query, _, value = self._own_heads(query, segments=segments)
             attended = exact_shared_attention(
-                self._rotated_heads(self.query_key(query)),
-                self._values(query),
-                mask=key_mask,
-                **options,
+                query, value, mask=key_mask, **options
             )
         else:
             attended = exact_attention(
-                self._rotated_heads(self.query(query)),
-                self._repeated(self._keys(key)),
+                self._rotated_heads(self.query(query), 0, segments),
+                self._repeated(self._keys(key, 0, segments)),
                 self._repeated(self._values(value)),
                 query_mask=query_mask,
                 mask=key_mask,
@@ -243,17 +248,17 @@ class MultiHeadAttention(AttentionLayer):
         attended, cache = cache.attend(step)
         return self._merge_heads(attended), cache
 
-    def _own_heads(self, inputs, start_index=0):
+    def _own_heads(self, inputs, start_index=0, segments=None):
         """Queries, keys and values of self-attention."""
-        value = self._values(inputs)
+        value, positions = self._values(inputs), (start_index, segments)
         if self.share_query_key:
-            both = self._rotated_heads(self.query_key(inputs), start_index)
+            both = self._rotated_heads(self.query_key(inputs), *positions)
             return both, both, value
-        query = self._rotated_heads(self.query(inputs), start_index)
-        return query, self._keys(inputs, start_index), value
+        query = self._rotated_heads(self.query(inputs), *positions)
+        return query, self._keys(inputs, *positions), value
 
-    def _keys(self, inputs, start_index=0):
-        key = self._rotated_heads(self.key(inputs), start_index)
+    def _keys(self, inputs, start_index, segments):
+        key = self._rotated_heads(self.key(inputs), start_index, segments)
         return key / self.key_dim**0.5
 
     def _nothing(self, query):
@@ -285,12 +290,19 @@ class MultiHeadAttention(AttentionLayer):
             )
         return keras.ops.convert_to_tensor(bias)
 
-    def _check_shared(self, own):
+    def _check_own(self, own, segment_ids):
+        """Refuses another sequence where there must be but one."""
         if self.share_query_key and not own:
             raise ValueError(
                 "A layer with shared queries and keys attends to its own "
                 "inputs. Expected value=None and key=None. Received: another "
                 "value or key. Use `share_query_key=False`."
+            )
+        if segment_ids is not None and not own:
+            raise ValueError(
+                "Segments tell the documents of one sequence apart. Expected "
+                "value=None and key=None, or an `attention_mask` instead of "
+                "segment_ids. Received: segment_ids and another value or key"
             )
 
     def compute_output_shape(self, query_shape, *other_shapes, **kwargs):

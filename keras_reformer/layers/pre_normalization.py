@@ -53,6 +53,8 @@ class PreNormalization(CompositeLayer):
             attends to one, such as `CrossAttention`.
         context_mask: Boolean tensor of shape `(batch, keys)`.
         training: bool. Whether to apply dropout.
+        segment_ids: Integer tensor of shape `(batch, length)`, passed to
+            `layer` if its `call` takes them.
 
     Returns:
         Float tensor of the inputs' shape.
@@ -144,6 +146,7 @@ class PreNormalization(CompositeLayer):
         training=None,
         context=None,
         context_mask=None,
+        segment_ids=None,
     ):
         outputs = call_branch(
             self.layer,
@@ -152,6 +155,7 @@ class PreNormalization(CompositeLayer):
             training,
             context=context,
             context_mask=context_mask,
+            segment_ids=segment_ids,
         )
         outputs = self.dropout_layer(outputs, training=training)
         return self.drop_branch(outputs, training=training)

@@ -46,6 +46,8 @@ class ReversibleBlock(CompositeLayer):
         context: Float tensor of shape `(batch, keys, dim)`, such as an
             encoder's outputs. Passed to branches whose `call` takes it.
         context_mask: Boolean tensor of shape `(batch, keys)`, passed with it.
+        segment_ids: Integer tensor of shape `(batch, length)`, of documents
+            packed into rows. Passed to branches whose `call` takes them.
 
     Returns:
         Pair of float tensors of the inputs' shape.
@@ -127,11 +129,12 @@ class ReversibleBlock(CompositeLayer):
         training=None,
         context=None,
         context_mask=None,
+        segment_ids=None,
     ):
         self.check_context(context)
         x1, x2 = map(self._stream, inputs)
         options = one_mask(mask), training
-        more = given(context, context_mask)
+        more = given(context, context_mask, segment_ids)
         for branch in self.branches:
             x1, x2 = x2, couple(call_branch(branch, x2, *options, **more), x1)
         return x1, x2
@@ -143,6 +146,7 @@ class ReversibleBlock(CompositeLayer):
         training=None,
         context=None,
         context_mask=None,
+        segment_ids=None,
     ):
         """The inputs that `call` turned into `outputs`.
 
@@ -154,12 +158,13 @@ class ReversibleBlock(CompositeLayer):
                 inference.
             context: as in `call`.
             context_mask: as in `call`.
+            segment_ids: as in `call`.
 
         Returns:
             Pair of float tensors of the same shape.
         """
         x1, x2 = map(self._stream, outputs)
-        more = given(context, context_mask)
+        more = given(context, context_mask, segment_ids)
         for branch in reversed(self.branches):
             y = call_branch(branch, x1, mask, training, **more)
             x1, x2 = uncouple(y, x2), x1
@@ -192,7 +197,12 @@ class ReversibleBlock(CompositeLayer):
         return tuple(map(decoding.constants, self.branches))
 
     def pure_branches(
-        self, mask, training, signature_of=None, context_mask=None
+        self,
+        mask,
+        training,
+        signature_of=None,
+        context_mask=None,
+        segment_ids=None,
     ):
         """The branches as pure functions, for `ops.reversible`.
 
@@ -203,11 +213,12 @@ class ReversibleBlock(CompositeLayer):
                 layers run the same function. Defaults to `None`: not known.
             context_mask: as in `call`. The functions take the context itself
                 after their inputs.
+            segment_ids: as in `call`.
         """
 
         def pure(layer):
             def call(x, context=None):
-                more = given(context, context_mask)
+                more = given(context, context_mask, segment_ids)
                 return call_branch(layer, x, mask, training, **more)
 
             signature = signature_of and signature_of(layer, training)

@@ -64,6 +64,8 @@ class ReversibleSequence(CompositeLayer):
             gets gradients, the sum of those of all blocks.
         context_mask: Boolean tensor of shape `(batch, keys)`, True at the
             positions of the context that are seen.
+        segment_ids: Integer tensor of shape `(batch, length)`, of documents
+            packed into rows. Passed to branches whose `call` takes them.
 
     Returns:
         Float tensor of shape `(batch, length, 2 * hidden_dim)` for
@@ -133,6 +135,7 @@ class ReversibleSequence(CompositeLayer):
         training=None,
         context=None,
         context_mask=None,
+        segment_ids=None,
     ):
         streams = self._streams(inputs)
         context = self._context(context)
@@ -141,7 +144,11 @@ class ReversibleSequence(CompositeLayer):
             branch
             for block in self.blocks
             for branch in block.pure_branches(
-                one_mask(mask), training, signature_of, context_mask
+                one_mask(mask),
+                training,
+                signature_of,
+                context_mask,
+                segment_ids,
             )
         ]
         if training and self.scan_blocks is True:

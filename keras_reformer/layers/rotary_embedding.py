@@ -25,6 +25,8 @@ class RotaryEmbedding(keras.layers.Layer):
         inputs: Float tensor of shape `(..., length, dim)`, `dim` even.
         start_index: int, int tensor or one int a row `(batch,)`. Position of
             the first vector, for decoding step by step. Defaults to `0`.
+        positions: Integer tensor of shape `(batch, length)`: all positions,
+            where they do not count from `start_index`. Defaults to `None`.
 
     Returns:
         Float tensor of the inputs' shape.
@@ -56,10 +58,12 @@ class RotaryEmbedding(keras.layers.Layer):
                 f"Received: input_shape={tuple(input_shape)}"
             )
 
-    def call(self, inputs, start_index=0):
+    def call(self, inputs, start_index=0, positions=None):
         checks.numeric("inputs", inputs)
         checks.start_index(start_index, inputs.shape[0])
-        return rotate(inputs, self.max_wavelength, start_index)
+        shape = inputs.shape[0], inputs.shape[-2]
+        positions = checks.integers("positions", positions, shape)
+        return rotate(inputs, self.max_wavelength, start_index, positions)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -24,6 +24,8 @@ class ShortConvolution(keras.layers.Layer):
     Call arguments:
         inputs: Float tensor of shape `(batch, length, channels)`.
         mask: Boolean tensor of shape `(batch, length)`, True at valid tokens.
+        positions: int32 tensor of shape `(batch, length)`: positions in
+            documents that are packed into rows. Defaults to `None`.
 
     Returns:
         Float tensor of the inputs' shape.
@@ -46,8 +48,9 @@ class ShortConvolution(keras.layers.Layer):
             name="depthwise_kernel",
         )
 
-    def call(self, inputs, mask=None):
-        return short_convolution(_valid(inputs, mask), self._kernel(inputs))
+    def call(self, inputs, mask=None, positions=None):
+        kernel = self._kernel(inputs)
+        return short_convolution(_valid(inputs, mask), kernel, positions)
 
     def prefill(self, inputs, mask, capacity):
         """Outputs for prompts, and a `ConvolutionCache`."""

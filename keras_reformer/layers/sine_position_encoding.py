@@ -23,6 +23,8 @@ class SinePositionEncoding(keras.layers.Layer):
             matters.
         start_index: int, int tensor or one int a row `(batch,)`. Position of
             the first input, for decoding step by step. Defaults to `0`.
+        positions: Integer tensor of shape `(batch, length)`: all positions,
+            where they do not count from `start_index`. Defaults to `None`.
 
     Returns:
         Float tensor of the inputs' shape.
@@ -48,8 +50,9 @@ class SinePositionEncoding(keras.layers.Layer):
     def build(self, input_shape):
         checks.sequence_shape(self.name, input_shape)
 
-    def call(self, inputs, start_index=0):
+    def call(self, inputs, start_index=0, positions=None):
         checks.start_index(start_index, inputs.shape[0])
+        positions = checks.integers("positions", positions, inputs.shape[:2])
         shape = keras.ops.shape(inputs)
         positions = sine_positions(
             shape[1],
@@ -57,6 +60,7 @@ class SinePositionEncoding(keras.layers.Layer):
             self.max_wavelength,
             start_index,
             self.compute_dtype,
+            positions,
         )
         return keras.ops.broadcast_to(positions, shape)
 

@@ -131,24 +131,27 @@ def build_branch(layer, shape, dtype, context_shape=None):
     return tuple(layer(inputs, **accepted_by(layer.call, context)).shape)
 
 
-def call_branch(layer, inputs, mask, training, **context):
+def call_branch(layer, inputs, mask, training, **others):
     """Calls a layer with `training`, and with a `mask` if `call` takes one.
 
     Both are explicit, because the backward pass of a custom gradient runs
-    outside of Keras's call context, which would fill them in. So are a
-    `context` and its `context_mask`, where there is one. A layer whose `call`
-    takes no `training` hands it to the layers inside.
+    outside of Keras's call context, which would fill them in. So are the
+    `others`, of `given`. A layer whose `call` takes no `training` hands it to
+    the layers inside.
     """
-    options = {"mask": mask, **given(**context)}
+    options = {"mask": mask, **given(**others)}
     options = accepted_by(layer.call, options)
     return layer(inputs, training=training, **options)
 
 
-def given(context=None, context_mask=None):
-    """A context as arguments by name; none of them without one."""
-    if context is None:
-        return {}
-    return {"context": context, "context_mask": context_mask}
+def given(context=None, context_mask=None, segment_ids=None):
+    """A context and packed documents by name, without those that are None."""
+    options = {}
+    if context is not None:
+        options.update(context=context, context_mask=context_mask)
+    if segment_ids is not None:
+        options["segment_ids"] = segment_ids
+    return options
 
 
 def accepted_by(function, options):

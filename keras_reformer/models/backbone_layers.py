@@ -27,6 +27,7 @@ from keras_reformer.models.padding import (
     PadToMultiple,
     published_multiple,
 )
+from keras_reformer.ops.attention.segments import Segments
 
 
 class BackboneLayers(NamedTuple):
@@ -56,8 +57,11 @@ class BackboneLayers(NamedTuple):
         if x.shape[0] == 0:
             # Keras's Add fails at `(0, 1, dim)`.
             return x
-        positions = self.position_embedding(x, start_index=start_index)
-        return self.add([x, positions])
+        options = {"start_index": start_index}
+        if "segment_ids" in inputs:
+            segments = Segments.of(inputs["segment_ids"])
+            options = {"positions": segments.positions}
+        return self.add([x, self.position_embedding(x, **options)])
 
     def before_normalization(self, inputs, context=None, **options):
         """Hidden states before the final normalization.
@@ -72,10 +76,18 @@ class BackboneLayers(NamedTuple):
         x = self.dropout(x, **options)
         padded, mask = self._padded(x, inputs["padding_mask"])
         options.update(context or {})
+        if "segment_ids" in inputs:
+            options["segment_ids"] = inputs["segment_ids"]
         return self._cut(self.sequence(padded, mask=mask, **options), x)
 
     def prefill(self, inputs, capacity, context=None):
         """Outputs at inference, and the stack's cache."""
+        if "segment_ids" in inputs:
+            raise ValueError(
+                "A cache goes on with one document in each row. Expected "
+                "prompts in rows of their own, without segment_ids. Received: "
+                f"segment_ids of shape {tuple(inputs['segment_ids'].shape)}"
+            )
         x = self.embed(inputs)
         padded, mask = self._padded(x, inputs["padding_mask"])
         outputs, cache = self.sequence.prefill(

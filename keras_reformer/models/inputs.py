@@ -4,6 +4,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.mixins import ModelMixin
+from keras_reformer.ops.attention.segments import check_segment_ids
 from keras_reformer.ops.vocabulary import check_token_ids
 
 
@@ -22,14 +23,16 @@ def complete(inputs, mask=None):
 
     Args:
         inputs: dict with `token_ids` or `token_embeddings` and perhaps
-            `padding_mask`; a list of token ids and mask; or token ids alone.
+            `padding_mask` and `segment_ids`; a list of token ids and mask; or
+            token ids alone.
         mask: Keras's mask of the inputs, in their structure. Used if there
             is no `padding_mask`.
 
     Returns:
         dict of `token_ids`, int32 `(batch, length)`, or `token_embeddings`,
         float `(batch, length, dim)`, and of `padding_mask`, bool `(batch,
-        length)`, which is None where all tokens are valid.
+        length)`, which is None where all tokens are valid; and `segment_ids`,
+        int32 `(batch, length)`, where they were given.
     """
     given = _tensors(inputs)
     given.pop("start_index", None)
@@ -40,7 +43,13 @@ def complete(inputs, mask=None):
         padding_mask = _mask_of_tokens(mask, key)
     if padding_mask is not None:
         padding_mask = _mask(padding_mask, tokens)
-    return {key: tokens, "padding_mask": padding_mask}
+    found = {key: tokens, "padding_mask": padding_mask}
+    segment_ids = given.get("segment_ids")
+    if segment_ids is not None:
+        found["segment_ids"] = checks.integers(
+            "segment_ids", segment_ids, tokens.shape[:2]
+        )
+    return found
 
 
 class TokenInputs(ModelMixin):
@@ -83,9 +92,11 @@ class TokenInputs(ModelMixin):
         return _with_start_index(complete(inputs, mask), inputs)
 
     def check_ids(self, inputs):
-        """Refuses complete inputs with unknown token ids, on the host."""
+        """Refuses unknown token ids and segments in disorder, on the host."""
+        # In a graph these are assertions, which run on their own.
+        if "segment_ids" in inputs:
+            check_segment_ids(inputs["segment_ids"], inputs["padding_mask"])
         if "token_ids" in inputs:
-            # In a graph it is an assertion, which runs on its own.
             check_token_ids(
                 inputs["token_ids"],
                 inputs["padding_mask"],
@@ -118,7 +129,12 @@ def _of_shapes(shapes):
     if shapes is None:
         return None
     if isinstance(shapes, dict):
-        return {name: _of_shapes(shape) for name, shape in shapes.items()}
+        return {
+            name: keras.KerasTensor(shape, "int32")
+            if name == "segment_ids"
+            else _of_shapes(shape)
+            for name, shape in shapes.items()
+        }
     if shapes and isinstance(shapes[0], (list, tuple)):
         return [_of_shapes(shape) for shape in shapes]
     return keras.KerasTensor(shapes, "float32")
@@ -193,12 +209,14 @@ def _which_tokens(given):
     """The key of the tokens."""
     kinds = ("token_ids", "token_embeddings")
     found = [key for key in kinds if given.get(key) is not None]
-    if len(found) != 1 or set(given) - {*kinds, "padding_mask"}:
+    others = {"padding_mask", "segment_ids"}
+    if len(found) != 1 or set(given) - {*kinds, *others}:
         raise ValueError(
             "Received inputs that the model does not take. Expected "
             "`token_ids` of shape `(batch, length)`, alone or in a dict with "
-            "`padding_mask`, or `token_embeddings` of shape `(batch, length, "
-            f"hidden_dim)` in their place. Received: keys={sorted(given)}"
+            "`padding_mask` and `segment_ids`, or `token_embeddings` of shape "
+            "`(batch, length, hidden_dim)` in their place. Received: "
+            f"keys={sorted(given)}"
         )
     return found[0]
 
@@ -284,6 +302,13 @@ def _with_start_index(found, given):
     if not isinstance(given, dict) or given.get("start_index") is None:
         return found
     start_index = given["start_index"]
+    if "segment_ids" in found:
+        raise ValueError(
+            "Positions of packed documents begin anew in each. Expected "
+            "`start_index` or `segment_ids`, not both. Received: "
+            f"segment_ids.shape={tuple(found['segment_ids'].shape)}, "
+            f"start_index={start_index!r}"
+        )
     # A symbolic one has a shape and, made of it, a dtype of no meaning.
     if not isinstance(start_index, keras.KerasTensor):
         checks.start_index(start_index, tokens_of(found).shape[0])

@@ -111,11 +111,11 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
 
     Call arguments:
         inputs: dict of `token_ids`, int `(batch, length)`, and optionally
-            `padding_mask`, bool `(batch, length)`, True at valid tokens; a
-            list of both; or token ids alone. `token_embeddings`, float
-            `(batch, length, hidden_dim)`, may stand in the place of
-            `token_ids`: outputs of `token_embedding`, learned prompts or
-            measured values. Positions are added to them.
+            `padding_mask`, bool `(batch, length)`, True at valid tokens, and
+            `segment_ids`, int `(batch, length)`, of documents packed into
+            rows; a list of ids and mask; or token ids alone.
+            `token_embeddings`, float `(batch, length, hidden_dim)`, may stand
+            in the place of `token_ids`. Positions are added to them.
         mask: bool `(batch, length)`. Counts where there is no
             `padding_mask`; Keras fills in the mask attached to the tokens.
 

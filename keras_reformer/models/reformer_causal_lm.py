@@ -11,7 +11,8 @@ class ReformerCausalLM(DecodesTexts, LanguageModel):
 
     Compiled without a loss it trains on cross-entropy with integer labels,
     with the logits of at most a few million elements at a time. `fit(x, y)`
-    takes the labels given; `fit(x)` takes the inputs shifted by one.
+    takes the labels given; `fit(x)` takes the inputs shifted by one, where the
+    last token of each document has no label.
 
     Negative labels, such as -100, have weight zero, as masked tokens have.
     `sample_weight` has shape `(batch, length)` or `(batch,)`, and
@@ -40,9 +41,10 @@ class ReformerCausalLM(DecodesTexts, LanguageModel):
 
     Call arguments:
         inputs: dict of `token_ids`, int `(batch, length)`, and optionally
-            `padding_mask`, bool `(batch, length)`; a list of both; or token
-            ids alone. `token_embeddings` may stand in the place of
-            `token_ids`, see `ReformerBackbone`.
+            `padding_mask`, bool `(batch, length)`, and `segment_ids`, int
+            `(batch, length)`, of documents packed into rows; a list of ids
+            and mask; or token ids alone. `token_embeddings` may stand in the
+            place of `token_ids`, see `ReformerBackbone`.
 
     Returns:
         Logits, float tensor `(batch, length, vocabulary_size)`, float32 at

@@ -58,6 +58,7 @@ class ReformerClassifier(Task):
 
     _head_defaults = {"num_classes": None, "head_dropout": None}
     _backbone_defaults = {"causal": False}
+    _answers_rows = True
 
     def _check_backbone(self, backbone):
         check_sees_both_sides(

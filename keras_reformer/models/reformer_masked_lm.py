@@ -31,9 +31,10 @@ class ReformerMaskedLM(LanguageModel):
 
     Call arguments:
         inputs: dict of `token_ids`, int `(batch, length)`, and optionally
-            `padding_mask`, bool `(batch, length)`; a list of both; or token
-            ids alone. `token_embeddings` may stand in the place of
-            `token_ids`, see `ReformerBackbone`.
+            `padding_mask`, bool `(batch, length)`, and `segment_ids`, int
+            `(batch, length)`, of documents packed into rows; a list of ids
+            and mask; or token ids alone. `token_embeddings` may stand in the
+            place of `token_ids`, see `ReformerBackbone`.
 
     Returns:
         Logits, float tensor `(batch, length, vocabulary_size)`, float32 at

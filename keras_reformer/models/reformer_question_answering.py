@@ -48,6 +48,7 @@ class ReformerQuestionAnswering(Task):
     """
 
     _backbone_defaults = {"causal": False}
+    _answers_rows = True
 
     def _make_head(self, backbone):
         policy = backbone.dtype_policy

@@ -25,7 +25,8 @@ def targets(inputs, labels, weights, vocabulary_size, one_hot=False):
     Returns:
         labels: `(batch, length)`, all in the vocabulary.
         weights: float32, `(batch, length)`. Zero for masked tokens, for
-            negative labels, and for the last token of shifted inputs.
+            negative labels, and for the last token of shifted inputs and of
+            each document in them.
 
     Raises:
         ValueError: if shapes do not fit.
@@ -37,6 +38,8 @@ def targets(inputs, labels, weights, vocabulary_size, one_hot=False):
     if labels is None:
         labels = _shifted(_ids_to_predict(inputs))
         valid *= _shifted(valid, last=0.0)
+        if "segment_ids" in inputs:
+            valid *= _same_document(inputs["segment_ids"])
     if weights is not None:
         valid *= _weights_per_token(weights, tokens)
     labels = keras.ops.convert_to_tensor(labels)
@@ -102,6 +105,12 @@ def _shifted(x, last=None):
     if last is not None:
         end = keras.ops.full_like(end, last)
     return keras.ops.concatenate([x[:, 1:], end], axis=1)
+
+
+def _same_document(segment_ids):
+    """1 where the next token is of the same document, else 0."""
+    same = keras.ops.equal(_shifted(segment_ids), segment_ids)
+    return keras.ops.cast(same, "float32")
 
 
 def _weights_per_token(weights, tokens):

@@ -9,6 +9,7 @@ from keras_reformer.layers.sublayers import (
     deserialize,
     serialize,
 )
+from keras_reformer.models.inputs import as_dict
 from keras_reformer.models.reformer_backbone import ReformerBackbone
 from keras_reformer.models.reformer_model import ReformerModel
 from keras_reformer.models.replicas import WeighsReplicas
@@ -27,6 +28,8 @@ class Task(WeighsReplicas, ReformerModel):
     _head_defaults = {}
     _backbone_defaults = {}
     _backbone_class = ReformerBackbone
+    # Whether outputs or labels are of whole rows.
+    _answers_rows = False
 
     def __init__(
         self,
@@ -106,6 +109,8 @@ class Task(WeighsReplicas, ReformerModel):
         return self.backbone.complete_inputs(inputs, mask)
 
     def call(self, inputs, training=None, mask=None):
+        if self._answers_rows:
+            _check_unpacked(self, as_dict(inputs).get("segment_ids"))
         hidden = self.backbone(inputs, training=training, mask=mask)
         return self._connect(self._head, hidden, training=training)
 
@@ -131,6 +136,15 @@ class Task(WeighsReplicas, ReformerModel):
         config = dict(config)
         config["backbone"] = deserialize(config["backbone"], custom_objects)
         return cls(**config)
+
+
+def _check_unpacked(model, segment_ids):
+    if segment_ids is not None:
+        raise ValueError(
+            f"A `{type(model).__name__}` answers once for each row. Expected "
+            "a document in each, without segment_ids. Received: segment_ids "
+            f"of shape {tuple(segment_ids.shape)}"
+        )
 
 
 def logits_layer(policy, name="logits"):

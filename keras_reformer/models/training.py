@@ -31,7 +31,7 @@ class ChunkedCrossEntropy(ModelMixin):
     weights, both of all replicas, plus what layers add. A position's weight
     is its sample weight times its validity, and zero for a negative label.
     Without labels they are the inputs shifted by one, and the last position
-    has weight zero.
+    of a row, or of each document that `segment_ids` tell of, has weight zero.
     """
 
     _labels_are_tokens = True

@@ -28,7 +28,7 @@ def check_token_ids(
     allowed = _known(token_ids, vocabulary_size)
     if mask is not None:
         allowed |= ~tf.cast(mask, tf.bool)
-    return _require(
+    return require(
         allowed,
         name,
         token_ids,
@@ -69,7 +69,7 @@ def known_labels(
         weights: like `weights`, zero for unknown labels.
     """
     labels = tf.convert_to_tensor(labels)
-    checks = _require(
+    checks = require(
         _below(labels, vocabulary_size) | (weights == 0),
         "labels",
         labels,
@@ -101,7 +101,21 @@ def _signed(ids) -> tf.Tensor:
     return tf.cast(ids, tf.int64)
 
 
-def _require(allowed, name, values, message) -> list[tf.Operation]:
+def require(allowed, name, values, message) -> list[tf.Operation]:
+    """Refuses values that are not allowed.
+
+    Args:
+        allowed: Boolean tensor.
+        name: of the values.
+        values: Tensor of the same shape.
+        message: what was expected.
+
+    Returns:
+        The assertion, in a graph; nothing eagerly.
+
+    Raises:
+        ValueError: eagerly, with the first values that are not allowed.
+    """
     holds = tf.reduce_all(allowed)
     if tf.executing_eagerly():
         if not holds:

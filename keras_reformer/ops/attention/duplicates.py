@@ -9,7 +9,11 @@ from keras_reformer.ops.attention.bias import PositionBias
 from keras_reformer.ops.attention.importance import Importance
 from keras_reformer.ops.attention.sorting import invert_permutation
 from keras_reformer.ops.attention.tokens import TokenInfo
-from keras_reformer.ops.attention.window import Window, visible_by_position
+from keras_reformer.ops.attention.window import (
+    Window,
+    is_within,
+    visible_by_position,
+)
 from keras_reformer.ops.loops.shapes import (
     Length,
     ceil_div,
@@ -98,16 +102,9 @@ def count_duplicates(
         for offset in offsets:
             other = key.coordinates[(index + offset) % num_hashes]
             difference = coordinate - offset * chunks - other
-            shown = _is_within(_span(window), difference)
+            shown = is_within(_span(window), difference)
             count += tf.cast(shown, tf.int32)
     return count
-
-
-def _is_within(span: tuple[int, int], difference: tf.Tensor) -> tf.Tensor:
-    least, greatest = span
-    # Below the least a difference becomes a huge number: one comparison.
-    above = tf.bitcast(difference - least, tf.uint32)
-    return above <= tf.constant(greatest - least, tf.uint32)
 
 
 def attention_of_rows(

@@ -16,10 +16,11 @@ from keras_reformer.ops.attention.bias import (
     gradient_specs,
 )
 from keras_reformer.ops.attention.kernel import AttentionDropout
+from keras_reformer.ops.attention.segments import Segments
 from keras_reformer.ops.attention.tokens import (
     TokenInfo,
     merge_heads_into_batch,
-    token_positions,
+    token_info,
 )
 from keras_reformer.ops.attention.window import visible_by_position
 from keras_reformer.ops.custom_vjp import custom_vjp
@@ -29,6 +30,7 @@ from keras_reformer.ops.loops.shapes import (
     Length,
     ceil_div,
     join_chunks,
+    map_tensors,
     size,
     softmax_dtype,
     split_into_chunks,
@@ -48,6 +50,7 @@ def exact_shared_attention(
     bias: PositionBias | None = None,
     dropout: AttentionDropout | None = None,
     query_chunk_length: int = QUERY_CHUNK_LENGTH,
+    segments: Segments | None = None,
     num_queries: int | None = None,
 ) -> tf.Tensor:
     """Softmax attention of shared query-keys to all tokens.
@@ -66,6 +69,7 @@ def exact_shared_attention(
         dropout: of the attention weights.
         query_chunk_length: int. Queries taken at a time: the largest tensor
             is `(batch * num_heads, query_chunk_length, length)`.
+        segments: packed documents, or None.
         num_queries: int. How many of the first tokens attend. Defaults to
             `None`: all of them.
 
@@ -82,7 +86,7 @@ def exact_shared_attention(
             attention_bias,
         ),
         bias,
-        _Masks(mask, attention_mask, dropout),
+        _Masks(mask, attention_mask, dropout, segments),
         _Options(causal, False, query_key.shape[1], query_chunk_length),
     )
     valid = tf.constant(True) if mask is None else mask[:, None, :]
@@ -106,6 +110,7 @@ def exact_attention(
     bias: PositionBias | None = None,
     dropout: AttentionDropout | None = None,
     query_chunk_length: int = QUERY_CHUNK_LENGTH,
+    segments: Segments | None = None,
 ) -> tf.Tensor:
     """Softmax attention of queries to all keys, of the same sequence or not.
 
@@ -125,6 +130,7 @@ def exact_attention(
         dropout: of the attention weights.
         query_chunk_length: int. Queries taken at a time; in the backward
             pass, keys.
+        segments: packed documents, for self-attention, or None.
 
     Returns:
         Tensor of shape `(batch, num_heads, queries, value_dim)` in float32 at
@@ -133,7 +139,7 @@ def exact_attention(
     output, _ = _attention(
         _Vectors(query, key, value, attention_bias),
         bias,
-        _Masks(mask, attention_mask, dropout),
+        _Masks(mask, attention_mask, dropout, segments),
         _Options(causal, True, query.shape[1], query_chunk_length),
     )
     if query_mask is None:
@@ -156,6 +162,7 @@ class _Masks(NamedTuple):
     mask: tf.Tensor | None
     attention_mask: tf.Tensor | None
     dropout: AttentionDropout | None
+    segments: Segments | None
 
 
 class _Options(NamedTuple):
@@ -218,12 +225,12 @@ class _ExactAttention:
         options: _Options,
     ):
         query, key, _, attention_bias = vectors
-        mask, attention_mask, self.dropout = masks
+        mask, attention_mask, self.dropout, segments = masks
         num_rows, num_heads = size(query, 0), options.num_heads
-        self.queries = token_positions(
-            None, num_rows, num_heads, size(query, 1)
+        self.queries, self.keys = (
+            token_info(visible, num_rows, num_heads, size(x, 1), segments)
+            for visible, x in ((None, query), (mask, key))
         )
-        self.keys = token_positions(mask, num_rows, num_heads, size(key, 1))
         if attention_mask is not None:
             attention_mask = attention_mask[:, None]
         sizes = num_rows // num_heads, num_heads, options.chunk_length
@@ -237,12 +244,12 @@ class _ExactAttention:
         """Output `(g, t, value_dim)` and log-sum-exp `(g, t)`."""
         key, value = self._cast(vectors.key), self._cast(vectors.value)
         query_chunks = self._chunks(vectors.query)
-        position_chunks = self._chunks(self.queries, -1)
-        all_keys = TokenInfo(self.keys).along(-1)
+        query_tokens = self._token_chunks(self.queries)
+        all_keys = self.keys.along(-1)
 
         def step(index):
             queries = query_chunks[:, index]
-            query_info = TokenInfo(position_chunks[:, index]).along(-2)
+            query_info = query_tokens.chunk_at(index).along(-2)
             mask = self._mask_of_queries(index, query_info, all_keys)
             return kernel.attend(self._cast(queries), key, value, mask)
 
@@ -261,13 +268,12 @@ class _ExactAttention:
         """Gradients with respect to the vectors and the bias's values."""
         query, after = self._cast(vectors.query), d_output.output
         key_chunks = self._chunks(vectors.key), self._chunks(vectors.value)
-        key_chunks = *key_chunks, self._chunks(self.keys, -1)
-        all_queries = TokenInfo(self.queries).along(-1)
+        key_tokens = self._token_chunks(self.keys)
+        all_queries = self.queries.along(-1)
 
         def step(index, d_query, *d_bias):
-            keys, values, positions = (x[:, index] for x in key_chunks)
-            keys, values = self._cast(keys), self._cast(values)
-            key_info = TokenInfo(positions).along(-2)
+            keys, values = (self._cast(x[:, index]) for x in key_chunks)
+            key_info = key_tokens.chunk_at(index).along(-2)
             mask = self._mask_of_keys(index, all_queries, key_info)
             d_keys, d_values, d_scores = kernel.attend_gradient(
                 query, keys, values, d_output, mask
@@ -303,11 +309,15 @@ class _ExactAttention:
         parts = self.bias.gradient(query, key, self._rows(), d_scores)
         return [a + b for a, b in zip(totals, parts, strict=True)]
 
-    def _num_chunks(self, positions: tf.Tensor) -> Length:
-        return ceil_div(size(positions, 1), self.options.chunk_length)
+    def _token_chunks(self, tokens: TokenInfo) -> TokenInfo:
+        return map_tensors(lambda x: self._chunks(x, -1), tokens)
+
+    def _num_chunks(self, tokens: TokenInfo) -> Length:
+        length = size(tokens.position, 1)
+        return ceil_div(length, self.options.chunk_length)
 
     def _results(self, shapes) -> list[ArraySpec]:
-        shape = [size(self.keys, 0), self.options.chunk_length]
+        shape = [size(self.keys.position, 0), self.options.chunk_length]
         return [ArraySpec([*shape, *rest], self.dtype) for rest in shapes]
 
     def _mask_of_queries(self, index, query, key) -> kernel.PairMask:
@@ -316,7 +326,7 @@ class _ExactAttention:
             query,
             key,
             query_rank=self._ranks(index)[:, None],
-            key_rank=tf.range(size(self.keys, 1)),
+            key_rank=tf.range(size(self.keys.position, 1)),
             attention_mask=self.attention_mask.of_queries(index),
             attention_bias=self.attention_bias.of_queries(index),
         )
@@ -326,7 +336,7 @@ class _ExactAttention:
         return self._mask(
             query,
             key,
-            query_rank=tf.range(size(self.queries, 1)),
+            query_rank=tf.range(size(self.queries.position, 1)),
             key_rank=self._ranks(index)[:, None],
             attention_mask=self.attention_mask.of_keys(index),
             attention_bias=self.attention_bias.of_keys(index),
@@ -364,7 +374,7 @@ class _ExactAttention:
         return kernel.PairMask(visible, bias=bias, keep_scale=keep_scale)
 
     def _rows(self) -> tf.Tensor:
-        return tf.range(size(self.keys, 0))
+        return tf.range(size(self.keys.position, 0))
 
     def _ranks(self, index) -> tf.Tensor:
         length = self.options.chunk_length

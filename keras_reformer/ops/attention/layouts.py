@@ -37,7 +37,8 @@ class Chunks(NamedTuple):
     Attributes:
         token: int32 `(g, n, c)`. The token's position; -1 where there is
             none, and in a `PositionLayout` where it is masked.
-        info: `TokenInfo` of the same shape, None where `token` says it all.
+        info: what masks need of tokens besides, of the same shape; None
+            where `token` says it all.
     """
 
     token: tf.Tensor
@@ -113,6 +114,7 @@ class PositionLayout:
         window: its chunks' length.
         dtype: of gathered vectors.
         wrap: bool. The first chunk's neighbour is the last one.
+        chunk: int32 `(g, t)`. `TokenInfo.chunk` of the tokens, or None.
     """
 
     first_chunk = 0
@@ -123,8 +125,10 @@ class PositionLayout:
         window: Window,
         dtype: tf.DType,
         wrap: bool = False,
+        chunk: tf.Tensor | None = None,
     ):
         self.positions = positions
+        self.chunk = chunk
         self.chunk_length = window.chunk_length
         self.dtype = dtype
         self.wrap = wrap
@@ -146,16 +150,19 @@ class PositionLayout:
         return map_tensors(arrange, vectors)
 
     def chunks(self, halo: tuple[int, int]) -> Chunks:
-        chunks = split_into_chunks(self.positions, self.chunk_length, -1)
-        if self.wrap:
-            return Chunks(take_from_ring(chunks, 0, self.num_chunks, halo))
-        return Chunks(pad_axis(chunks, 1, *halo, -1))
+        def arrange(x):
+            chunks = split_into_chunks(x, self.chunk_length, -1)
+            if self.wrap:
+                return take_from_ring(chunks, 0, self.num_chunks, halo)
+            return pad_axis(chunks, 1, *halo, -1)
+
+        return map_tensors(arrange, Chunks(self.positions, self.chunk))
 
     def dependency(self, chunks: Chunks, vectors: tf.Tensor) -> tf.Tensor:
         return vectors
 
     def token_info(self, chunks: Chunks) -> TokenInfo:
-        return TokenInfo(chunks.token)
+        return TokenInfo(chunks.token, chunk=chunks.info)
 
     def slots(self, chunks: Chunks, tile: Tile, halo_before: int) -> Slots:
         """Without `wrap`, chunks outside the row are clamped to its ends; the
@@ -195,11 +202,13 @@ class HashRounds(NamedTuple):
         orders: int32 `(g, num_hashes, t)`. At each rank, the position there.
         buckets: int32 `(g, num_hashes, t)`. At each position, its bucket.
         positions: int32 `(g, t)`, -1 where masked.
+        segment: int32 `(g, t)`, `TokenInfo.segment`, or None.
     """
 
     orders: tf.Tensor
     buckets: tf.Tensor
     positions: tf.Tensor
+    segment: tf.Tensor | None = None
 
     @property
     def num_hashes(self) -> int:
@@ -265,7 +274,7 @@ class HashLayout:
 
     def _token_info(self, order: tf.Tensor) -> TokenInfo:
         rounds = self.rounds
-        position, bucket, coordinates = None, None, None
+        position, bucket, coordinates, segment = None, None, None, None
         if self.window.same_bucket:
             bucket = _take_or_pad(rounds.buckets[:, self.index], order, -1)
         if self.needs_positions or not self.window.same_bucket:
@@ -273,7 +282,9 @@ class HashLayout:
         if self.coordinates is not None:
             taken = take(self.coordinates, tf.maximum(order, 0))
             coordinates = tuple(tf.unstack(taken, rounds.num_hashes, axis=-1))
-        return TokenInfo(position, bucket, coordinates)
+        if rounds.segment is not None:
+            segment = _take_or_pad(rounds.segment, order, -1)
+        return TokenInfo(position, bucket, coordinates, segment)
 
     def dependency(self, chunks: Chunks, vectors: tf.Tensor) -> tf.Tensor:
         return chunks.token

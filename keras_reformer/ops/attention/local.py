@@ -17,6 +17,7 @@ from keras_reformer.ops.attention.kernel import (
     output_gradient,
 )
 from keras_reformer.ops.attention.layouts import PositionLayout
+from keras_reformer.ops.attention.segments import Segments
 from keras_reformer.ops.attention.tokens import (
     merge_heads_into_batch,
     token_positions,
@@ -37,6 +38,7 @@ def local_attention(
     wrap: bool = False,
     dropout: AttentionDropout | None = None,
     bias: PositionBias | None = None,
+    segments: Segments | None = None,
 ) -> tf.Tensor:
     """Attention of each position to its own and the neighbouring chunks.
 
@@ -49,6 +51,7 @@ def local_attention(
         wrap: bool. The first chunk's neighbour is the last.
         dropout: of the attention weights.
         bias: added to the scores.
+        segments: packed documents, whose chunks begin anew in each, or None.
 
     Returns:
         Tensor of shape `(batch, num_heads, length, value_dim)` in float32 at
@@ -56,11 +59,23 @@ def local_attention(
     """
     heads = query, key, value
     batch, num_heads, length = size(query, 0), query.shape[1], size(query, 2)
-    positions = token_positions(mask, batch * num_heads, num_heads, length)
+    positions = token_positions(
+        mask, batch * num_heads, num_heads, length, segments
+    )
+    chunk = None
+    if segments is not None:
+        chunk = segments.chunks(window.chunk_length, window.reach + 1)
+        chunk = tf.repeat(chunk, num_heads, axis=0)
+        window = window.for_documents()
     query, key, value = map(merge_heads_into_batch, (query, key, value))
     attention = custom_vjp(_forward, _backward)
     output = attention(
-        Vectors(query, value, key), bias, positions, window, wrap, dropout
+        Vectors(query, value, key),
+        bias,
+        _Tokens(positions, chunk),
+        window,
+        wrap,
+        dropout,
     )
     output = tf.where(positions[..., None] >= 0, output, 0.0)
     output = tf.reshape(output, [batch, num_heads, length, value.shape[-1]])
@@ -85,13 +100,25 @@ def _global_queries(heads, window, mask, dropout, bias) -> tf.Tensor:
     )
 
 
+class _Tokens(NamedTuple):
+    """What `PositionLayout` reads of the tokens, each `(g, t)`.
+
+    Attributes:
+        position: -1 where masked.
+        chunk: `TokenInfo.chunk`, or None.
+    """
+
+    position: tf.Tensor
+    chunk: tf.Tensor | None
+
+
 class _Residuals(NamedTuple):
     """What lives between the passes.
 
     Attributes:
         engine: window, dropout and bias.
         vectors: queries, keys and values, an argument.
-        positions: `(g, t)`, -1 where masked, an argument.
+        tokens: an argument.
         wrap: an argument.
         output: `(g, t, value_dim)`.
         log_sum_exp: `(g, t)`.
@@ -99,7 +126,7 @@ class _Residuals(NamedTuple):
 
     engine: WindowedAttention
     vectors: Vectors
-    positions: tf.Tensor
+    tokens: _Tokens
     wrap: bool
     output: tf.Tensor
     log_sum_exp: tf.Tensor
@@ -108,38 +135,46 @@ class _Residuals(NamedTuple):
 def _forward(
     vectors: Vectors,
     bias: PositionBias | None,
-    positions: tf.Tensor,
+    tokens: _Tokens,
     window: Window,
     wrap: bool,
     dropout: AttentionDropout | None,
 ) -> tuple[tf.Tensor, _Residuals]:
     dtype = softmax_dtype(vectors.query.dtype)
     engine = WindowedAttention(window, dtype, dropout, bias)
-    layout = PositionLayout(positions, window, dtype, wrap)
+    layout = _layout(tokens, engine, wrap)
     output, log_sum_exp = engine.forward(layout, vectors)
     if window.num_global:
-        tokens = GlobalTokens(window, positions, dropout, bias)
-        output, log_sum_exp = tokens.merge_into(
-            (output, log_sum_exp), *_with_global_keys(tokens, vectors, dtype)
+        global_tokens = GlobalTokens(window, tokens.position, dropout, bias)
+        output, log_sum_exp = global_tokens.merge_into(
+            (output, log_sum_exp),
+            *_with_global_keys(global_tokens, vectors, dtype),
         )
     return output, _Residuals(
-        engine, vectors, positions, wrap, output, log_sum_exp
+        engine, vectors, tokens, wrap, output, log_sum_exp
+    )
+
+
+def _layout(tokens: _Tokens, engine: WindowedAttention, wrap: bool):
+    return PositionLayout(
+        tokens.position, engine.window, engine.dtype, wrap, tokens.chunk
     )
 
 
 def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
-    engine, vectors, positions, wrap, output, log_sum_exp = residuals
-    layout = PositionLayout(positions, engine.window, engine.dtype, wrap)
+    engine, vectors, tokens, wrap, output, log_sum_exp = residuals
+    layout = _layout(tokens, engine, wrap)
     d_output = output_gradient(d_output, output, log_sum_exp)
     d_query, d_key, d_value, *d_bias = engine.backward(
         layout, vectors, d_output
     )
     if engine.window.num_global:
-        tokens = GlobalTokens(
-            engine.window, positions, engine.dropout, engine.bias
+        global_tokens = GlobalTokens(
+            engine.window, tokens.position, engine.dropout, engine.bias
         )
-        of_queries, of_keys, of_values, of_bias = tokens.gradients(
-            *_with_global_keys(tokens, vectors, engine.dtype), d_output=d_output
+        of_queries, of_keys, of_values, of_bias = global_tokens.gradients(
+            *_with_global_keys(global_tokens, vectors, engine.dtype),
+            d_output=d_output,
         )
         d_query += of_queries
         d_key = add_to_first(d_key, of_keys)
@@ -149,7 +184,9 @@ def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
     return d_vectors, as_gradient(engine.bias, d_bias), None, None, None, None
 
 
-def _with_global_keys(tokens: GlobalTokens, vectors: Vectors, dtype) -> tuple:
+def _with_global_keys(
+    global_tokens: GlobalTokens, vectors: Vectors, dtype
+) -> tuple:
     """All queries; keys and values of global tokens."""
-    key = tf.cast(tokens.first(vectors.key), dtype)
-    return vectors.query, key, tokens.first(vectors.value)
+    key = tf.cast(global_tokens.first(vectors.key), dtype)
+    return vectors.query, key, global_tokens.first(vectors.value)

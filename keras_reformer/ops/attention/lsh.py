@@ -41,6 +41,7 @@ from keras_reformer.ops.attention.kernel import (
 from keras_reformer.ops.attention.lanes import Lanes, shared_lanes
 from keras_reformer.ops.attention.layouts import HashLayout, HashRounds
 from keras_reformer.ops.attention.row_attention import RowAttention
+from keras_reformer.ops.attention.segments import Segments
 from keras_reformer.ops.attention.tokens import (
     TokenInfo,
     merge_heads_into_batch,
@@ -66,6 +67,7 @@ def lsh_attention(
     importance: Importance | None = None,
     dropout: AttentionDropout | None = None,
     bias: PositionBias | None = None,
+    segments: Segments | None = None,
 ) -> tf.Tensor:
     """Shared-query-key attention within windows of the sorted orders.
 
@@ -87,6 +89,8 @@ def lsh_attention(
             shown, and `log N`: a pair counts once.
         dropout: of the attention weights.
         bias: added to the scores.
+        segments: packed documents, or None. Orders leave each in its place,
+            and in windows of buckets each has buckets of its own.
 
     Returns:
         Tensor of shape `(batch, num_heads, length, value_dim)` in float32 at
@@ -98,8 +102,11 @@ def lsh_attention(
     rounds = HashRounds(
         tf.reshape(orders, [rows, num_hashes, length]),
         tf.reshape(buckets, [rows, num_hashes, length]),
-        token_positions(mask, rows, num_heads, length),
+        token_positions(mask, rows, num_heads, length, segments),
     )
+    if segments is not None and not window.same_bucket:
+        segment = tf.repeat(segments.number, num_heads, axis=0)
+        rounds = rounds._replace(segment=segment)
     discount = discount_duplicates or importance is not None
     options = _Options(window, wrap, discount, importance, dropout)
     output = custom_vjp(_forward, _backward)(

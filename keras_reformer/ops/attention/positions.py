@@ -15,7 +15,7 @@ from keras_reformer.ops.loops.shapes import (
 
 
 def axial_positions(
-    tables: Sequence[tf.Tensor], length: Length, start_index=0
+    tables: Sequence[tf.Tensor], length: Length, start_index=0, positions=None
 ) -> tf.Tensor:
     """Joins each position's rows of all tables, the last axis fastest.
 
@@ -26,12 +26,16 @@ def axial_positions(
         tables: Tensors of shape `(size, dim)`, one for each axis.
         length: Number of positions.
         start_index: First position, or one for each row `(batch,)`.
+        positions: int32 tensor `(batch, length)` of all positions, or None
+            where they count from `start_index`.
 
     Returns:
         Tensor of shape `(length, sum of dims)`, or `(batch, length, sum of
         dims)`.
     """
     sizes = [table.shape[0] for table in tables]
+    if positions is not None:
+        return _gather(tables, sizes, positions)
     if not isinstance(length, int):
         length = _within_tables(length, math.prod(sizes))
     if not (isinstance(start_index, int) and start_index == 0):
@@ -115,7 +119,7 @@ def angles(
 
 
 def rotate(
-    vectors: tf.Tensor, max_wavelength: float, start_index=0
+    vectors: tf.Tensor, max_wavelength: float, start_index=0, positions=None
 ) -> tf.Tensor:
     """Rotates coordinates `i` and `dim / 2 + i` by the position's angle `i`.
 
@@ -123,13 +127,19 @@ def rotate(
         vectors: Tensor of shape `(..., length, dim)`.
         max_wavelength: float.
         start_index: Position of the first vector, or one for each row.
+        positions: int32 tensor `(batch, length)` of all positions, or None
+            where they count from `start_index`.
 
     Returns:
         Tensor of the same shape and dtype, computed in float32 at least.
     """
     dtype = softmax_dtype(vectors.dtype)
     length, rank = size(vectors, -2), vectors.shape.rank
-    positions = _positions(start_index, length, rank - 1)
+    if positions is None:
+        positions = _positions(start_index, length, rank - 1)
+    else:
+        shape = [-1] + [1] * (rank - 3) + [length]
+        positions = tf.reshape(positions, shape)
     angle = angles(positions, vectors.shape[-1], max_wavelength, dtype)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     first, second = tf.split(tf.cast(vectors, dtype), 2, axis=-1)
@@ -143,6 +153,7 @@ def sine_positions(
     max_wavelength: float,
     start_index=0,
     dtype: tf.DType = tf.float32,
+    positions=None,
 ) -> tf.Tensor:
     """Sine and cosine of each angle of each position, interleaved.
 
@@ -152,11 +163,14 @@ def sine_positions(
         max_wavelength: float.
         start_index: First position, or one for each row `(batch,)`.
         dtype: dtype of the result, computed in float32 at least.
+        positions: int32 tensor `(batch, length)` of all positions, or None
+            where they count from `start_index`.
 
     Returns:
         Tensor of shape `(length, dim)` or `(batch, length, dim)`.
     """
-    positions = _positions(start_index, length, 2)
+    if positions is None:
+        positions = _positions(start_index, length, 2)
     angle = angles(positions, dim, max_wavelength, softmax_dtype(dtype))
     pairs = tf.stack([tf.sin(angle), tf.cos(angle)], axis=-1)
     rows = [size(angle, axis) for axis in range(angle.shape.rank - 1)]

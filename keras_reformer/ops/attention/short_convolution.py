@@ -18,7 +18,9 @@ from keras_reformer.ops.loops.shapes import (
 )
 
 
-def short_convolution(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+def short_convolution(
+    x: tf.Tensor, kernel: tf.Tensor, positions: tf.Tensor | None = None
+) -> tf.Tensor:
     """`y[t] = sum_i kernel[i] * x[t - i]`, zeros before the first position.
 
     The residuals are x and the kernel, and no shifted copies.
@@ -26,40 +28,51 @@ def short_convolution(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     Args:
         x: Tensor of shape `(batch, length, channels)`.
         kernel: Tensor of shape `(kernel_size, channels)`, the present first.
+        positions: int32 tensor `(batch, length)`: positions in documents that
+            are packed into rows, or None. Before each document are zeros.
 
     Returns:
         Tensor of x's shape.
     """
 
-    return custom_vjp(_forward, _backward)(x, kernel)
+    return custom_vjp(_forward, _backward)(x, kernel, positions)
 
 
-def _forward(x, kernel) -> tuple:
-    return _sum_of_shifts(x, kernel, 1), (x, kernel)
+def _forward(x, kernel, positions) -> tuple:
+    y = sum(
+        _within(positions, i, _shift(x, i)) * weight
+        for i, weight in enumerate(tf.unstack(kernel))
+    )
+    return y, (x, kernel, positions)
 
 
 def _backward(residuals, d_y) -> tuple:
-    x, kernel = residuals
-    d_x = _sum_of_shifts(d_y, kernel, -1)
-    return d_x, _kernel_gradient(x, d_y, kernel)
+    x, kernel, positions = residuals
+    d_x = sum(
+        _shift(_within(positions, i, d_y), -i) * weight
+        for i, weight in enumerate(tf.unstack(kernel))
+    )
+    return d_x, _kernel_gradient(x, d_y, kernel, positions), None
 
 
-def _kernel_gradient(x, d_y, kernel) -> tf.Tensor:
+def _kernel_gradient(x, d_y, kernel, positions) -> tf.Tensor:
     """`sum_t d_y[t] * x[t - i]`; the sums in float32 at least."""
     dtype = softmax_dtype(x.dtype)
     sums = [
-        tf.reduce_sum(tf.cast(d_y * _shift(x, i), dtype), axis=(0, 1))
+        tf.reduce_sum(
+            tf.cast(d_y * _within(positions, i, _shift(x, i)), dtype),
+            axis=(0, 1),
+        )
         for i in range(kernel.shape[0])
     ]
     return tf.cast(tf.stack(sums), kernel.dtype)
 
 
-def _sum_of_shifts(x, kernel, direction) -> tf.Tensor:
-    """`sum_i kernel[i] * x[t - direction * i]`."""
-    return sum(
-        _shift(x, direction * i) * weight
-        for i, weight in enumerate(tf.unstack(kernel))
-    )
+def _within(positions, by: int, x) -> tf.Tensor:
+    """`x`, zero where `by` positions back is not in the same document."""
+    if positions is None or by == 0:
+        return x
+    return tf.where((positions >= by)[..., None], x, tf.zeros_like(x))
 
 
 def _shift(x, by: int) -> tf.Tensor:

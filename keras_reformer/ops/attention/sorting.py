@@ -4,8 +4,11 @@ A sorted order is a permutation. Its gradient is the inverse permutation, so
 both passes only gather; nothing as long as the sequence is scatter-added.
 """
 
+import functools
+
 import tensorflow as tf
 
+from keras_reformer.ops.attention.segments import Segments
 from keras_reformer.ops.loops.shapes import size
 
 
@@ -30,8 +33,41 @@ def sort_by_bucket(
     return tf.sort(buckets * length + tf.range(length), axis=-1) % length
 
 
+def sort_segments_by_bucket(
+    buckets: tf.Tensor, segments: Segments, num_buckets: int
+) -> tf.Tensor:
+    """`sort_by_bucket` of each packed document, which stays where it is.
+
+    The segment is the first part of the key: `num_buckets` numbers for each
+    position of the documents before, then bucket and position in the
+    document. So a key is less than `num_buckets * length`, as without
+    segments, and which document a rank is in is known before sorting.
+
+    Args:
+        buckets: int32 tensor of shape `(batch, num_heads, length)`.
+        segments: the documents of each row.
+        num_buckets: int. Buckets are less than it.
+
+    Returns:
+        int32 tensor of the same shape: the position at each rank.
+    """
+    length = buckets.shape[-1]
+    first, end = segments.first[:, None], segments.end[:, None]
+    if not length or num_buckets * length > 2**31:
+        by_bucket = tf.argsort(buckets, axis=-1, stable=True)
+        firsts = tf.broadcast_to(first, tf.shape(buckets))
+        firsts = tf.gather(firsts, by_bucket, batch_dims=2)
+        by_segment = tf.argsort(firsts, axis=-1, stable=True)
+        return tf.gather(by_bucket, by_segment, batch_dims=2)
+    before, extent = num_buckets * first, end - first
+    keys = before + buckets * extent + segments.positions[:, None]
+    return first + (tf.sort(keys, axis=-1) - before) % extent
+
+
 def sort_rounds(
-    buckets: tf.Tensor, num_buckets: int | None = None
+    buckets: tf.Tensor,
+    num_buckets: int | None = None,
+    segments: Segments | None = None,
 ) -> tf.Tensor:
     """Sorts every round of hashing by bucket.
 
@@ -42,11 +78,17 @@ def sort_rounds(
         buckets: int32 tensor of shape `(batch, num_heads, num_hashes,
             length)`.
         num_buckets: int, as for `sort_by_bucket`.
+        segments: the packed documents of each row, or None.
 
     Returns:
         int32 tensor of the same shape: each round's order.
     """
     rounds = tf.unstack(buckets, axis=2)
+    if segments is not None:
+        sort = functools.partial(
+            sort_segments_by_bucket, segments=segments, num_buckets=num_buckets
+        )
+        return tf.stack([sort(x) for x in rounds], axis=2)
     return tf.stack([sort_by_bucket(x, num_buckets) for x in rounds], axis=2)
 
 

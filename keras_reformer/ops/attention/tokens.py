@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_reformer.ops.attention.segments import Segments
 from keras_reformer.ops.loops.shapes import Length, map_tensors, size
 
 
@@ -17,16 +18,26 @@ class TokenInfo(NamedTuple):
         coordinates: tuple of int32, one a round, from
             `duplicates.window_coordinate`. None where a pair that two rounds
             show counts twice.
+        segment: int32. Number of the packed document; None where there is
+            but one.
+        chunk: int32. From `Segments.chunks`, where a window has chunks of
+            other documents to either side; else None.
     """
 
     position: tf.Tensor | None = None
     bucket: tf.Tensor | None = None
     coordinates: tuple[tf.Tensor, ...] | None = None
+    segment: tf.Tensor | None = None
+    chunk: tf.Tensor | None = None
 
     def along(self, axis: int) -> "TokenInfo":
         """Lies along one of a matrix's last two axes: -2 rows, -1 columns."""
         other = -3 - axis
         return map_tensors(lambda x: tf.expand_dims(x, other), self)
+
+    def chunk_at(self, index) -> "TokenInfo":
+        """One of the chunks `(g, n, c)`."""
+        return map_tensors(lambda x: x[:, index], self)
 
 
 def merge_heads_into_batch(x: tf.Tensor) -> tf.Tensor:
@@ -35,10 +46,31 @@ def merge_heads_into_batch(x: tf.Tensor) -> tf.Tensor:
 
 
 def token_positions(
-    mask: tf.Tensor | None, rows: Length, num_heads: int, length: Length
+    mask: tf.Tensor | None,
+    rows: Length,
+    num_heads: int,
+    length: Length,
+    segments: Segments | None = None,
 ) -> tf.Tensor:
-    """Positions `(g, t)` of the tokens, -1 where masked."""
-    positions = tf.range(length)
-    if mask is None:
+    """Positions `(g, t)` of the tokens in their documents, -1 where masked."""
+    positions = tf.range(length) if segments is None else segments.positions
+    if mask is not None:
+        positions = tf.where(mask, positions, -1)
+    elif segments is None:
         return tf.broadcast_to(positions, [rows, length])
-    return tf.repeat(tf.where(mask, positions, -1), num_heads, axis=0)
+    return tf.repeat(positions, num_heads, axis=0)
+
+
+def token_info(
+    mask: tf.Tensor | None,
+    rows: Length,
+    num_heads: int,
+    length: Length,
+    segments: Segments | None = None,
+) -> TokenInfo:
+    """Positions, and the documents that tokens are in: `(g, t)`."""
+    positions = token_positions(mask, rows, num_heads, length, segments)
+    if segments is None:
+        return TokenInfo(positions)
+    segment = tf.repeat(segments.number, num_heads, axis=0)
+    return TokenInfo(positions, segment=segment)

@@ -31,6 +31,8 @@ class Window(NamedTuple):
             forward.
         num_global: int. Tokens at the beginning that windows hide: all
             queries see them elsewhere (`global_tokens.py`).
+        unaligned: bool. Whether `TokenInfo.chunk` decides; see
+            `for_documents`.
     """
 
     chunk_length: int
@@ -40,6 +42,18 @@ class Window(NamedTuple):
     sees_itself: bool
     same_bucket: bool
     num_global: int = 0
+    unaligned: bool = False
+
+    def for_documents(self) -> "Window":
+        """The window for chunks that begin anew with each packed document.
+
+        Where they begin in a row between its chunk borders, the chunks that
+        a token sees lie in one chunk more of the row to either side.
+        """
+        after = 0 if self.causal else self.after + 1
+        return self._replace(
+            before=self.before + 1, after=after, unaligned=True
+        )
 
     @property
     def offsets(self) -> range:
@@ -90,9 +104,14 @@ def visible_pairs(
 ) -> tf.Tensor:
     """Whether each query of a window's pairs sees the key."""
     if not window.same_bucket:
-        return visible_by_position(
+        visible = visible_by_position(
             window.causal, window.sees_itself, query, key, window.num_global
         )
+        if not window.unaligned:
+            return visible
+        least = 0 if window.causal else 1 - window.after
+        span = least, window.before - 1
+        return visible & is_within(span, query.chunk - key.chunk)
     # Ranks in a bucket are in the order of positions.
     near = _within_reach(window, geometry.distance)
     visible = near & (query.bucket == key.bucket)
@@ -110,6 +129,8 @@ def visible_by_position(
 ) -> tf.Tensor:
     """Whether positions alone let a query see a key, from `first` on."""
     visible = key.position >= first
+    if query.segment is not None:
+        visible &= query.segment == key.segment
     if causal and sees_itself:
         return visible & (key.position <= query.position)
     if causal:
@@ -117,6 +138,14 @@ def visible_by_position(
     if sees_itself:
         return visible
     return visible & (key.position != query.position)
+
+
+def is_within(span: tuple[int, int], difference: tf.Tensor) -> tf.Tensor:
+    """Whether differences are in a span, both ends included."""
+    least, greatest = span
+    # Below the least a difference becomes a huge number: one comparison.
+    above = tf.bitcast(difference - least, tf.uint32)
+    return above <= tf.constant(greatest - least, tf.uint32)
 
 
 def _within_reach(window: Window, distance: tf.Tensor) -> tf.Tensor:
