@@ -123,6 +123,14 @@ class AttentionLayer(ProjectingLayer):
     def _segments(self, segment_ids, shape):
         """The documents that are packed into rows, or None."""
         ids = checks.integers("segment_ids", segment_ids, shape)
+        if ids is not None and getattr(self, "num_global_tokens", 0):
+            raise ValueError(
+                "Global tokens are the first of a row, which most of its "
+                "documents must not see. Expected `segment_ids` or "
+                "`num_global_tokens`, not both. Received: segment_ids.shape="
+                f"{tuple(ids.shape)}, num_global_tokens="
+                f"{self.num_global_tokens}"
+            )
         return None if ids is None or 0 in shape else Segments.of(ids)
 
     def _bias(self):

@@ -38,10 +38,8 @@ class LSHSelfAttention(HashedSelfAttention):
     Args:
         num_heads: int. Number of attention heads.
         key_dim: int. Size of each head's query-keys.
-        value_dim: int. Size of each head's values. Several value heads that
-            share a head's hashing and attention weights, as a smaller cache
-            of decoding needs them, are one of their sizes' sum. Defaults to
-            `key_dim`.
+        value_dim: int. Size of each head's values; where several value heads
+            share a head's attention weights, the sum. Defaults to `key_dim`.
         num_hashes: int. Rounds of hashing. Time is linear in it; memory
             grows by 4 to 8 bytes per token, head and round. Defaults to `4`.
         num_buckets: even int, or list of even ints whose product is the
@@ -93,9 +91,8 @@ class LSHSelfAttention(HashedSelfAttention):
             are hashed.
         shared_dropout: bool. Whether all chunks, rounds, heads and examples
             share one dropout mask, as published. Defaults to `False`.
-        num_global_tokens: int. Tokens at the beginning that every token sees
-            besides its window, in a causal layer every later one; if not
-            causal, they see all tokens too. Defaults to `0`.
+        num_global_tokens: int. Tokens at the beginning that all tokens see,
+            in a causal layer later ones; else they see all. Defaults to `0`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.

@@ -113,8 +113,14 @@ class ReversibleBlock(CompositeLayer):
                     f"{output_shape} from layer `{branch.name}`"
                 )
 
-    def check_context(self, context):
+    def check_context(self, context, segment_ids=None):
         """Raises a `ValueError` if there is no context to attend to."""
+        if self.cross_attention is not None and segment_ids is not None:
+            raise ValueError(
+                "All documents of a row would attend to the whole context. "
+                f"Expected no segment_ids. Received: segment_ids.shape="
+                f"{tuple(segment_ids.shape)} in `{self.name}`"
+            )
         if self.cross_attention is not None and context is None:
             raise ValueError(
                 "A block with cross-attention needs what it attends to. "
@@ -131,7 +137,7 @@ class ReversibleBlock(CompositeLayer):
         context_mask=None,
         segment_ids=None,
     ):
-        self.check_context(context)
+        self.check_context(context, segment_ids)
         x1, x2 = map(self._stream, inputs)
         options = one_mask(mask), training
         more = given(context, context_mask, segment_ids)
