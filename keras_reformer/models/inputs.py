@@ -1,5 +1,7 @@
 """Inputs of the models: tokens and their padding mask."""
 
+from typing import Any
+
 import keras
 
 from keras_reformer.layers import checks
@@ -96,11 +98,12 @@ class TokenInputs(ModelMixin):
         # In a graph these are assertions, which run on their own.
         if "segment_ids" in inputs:
             check_segment_ids(inputs["segment_ids"], inputs["padding_mask"])
+        backbone: Any = getattr(self, "backbone", self)
         if "token_ids" in inputs:
             check_token_ids(
                 inputs["token_ids"],
                 inputs["padding_mask"],
-                getattr(self, "backbone", self).vocabulary_size,
+                backbone.vocabulary_size,
             )
 
     def compute_mask(self, inputs, previous_mask):
@@ -187,7 +190,7 @@ def _tensors(inputs):
     }
 
 
-def as_dict(inputs):
+def as_dict(inputs) -> dict[str, Any]:
     """Inputs by name, otherwise unchanged."""
     if isinstance(inputs, dict):
         return inputs

@@ -1,5 +1,7 @@
 """Inputs of encoder-decoder models: two sequences of tokens and their masks."""
 
+from typing import Any
+
 import keras
 
 from keras_reformer.models.inputs import TokenInputs, complete, token_inputs
@@ -62,7 +64,7 @@ class PairInputs(TokenInputs):
         return [part.vocabulary_size for part in self._parts()]
 
     def _parts(self):
-        backbone = getattr(self, "backbone", self)
+        backbone: Any = getattr(self, "backbone", self)
         return backbone.encoder, backbone
 
 

@@ -34,7 +34,7 @@ def sort_by_bucket(
 
 
 def sort_segments_by_bucket(
-    buckets: tf.Tensor, segments: Segments, num_buckets: int
+    buckets: tf.Tensor, segments: Segments, num_buckets: int | None = None
 ) -> tf.Tensor:
     """`sort_by_bucket` of each packed document, which stays where it is.
 
@@ -46,14 +46,14 @@ def sort_segments_by_bucket(
     Args:
         buckets: int32 tensor of shape `(batch, num_heads, length)`.
         segments: the documents of each row.
-        num_buckets: int. Buckets are less than it.
+        num_buckets: int, as for `sort_by_bucket`.
 
     Returns:
         int32 tensor of the same shape: the position at each rank.
     """
     length = buckets.shape[-1]
     first, end = segments.first[:, None], segments.end[:, None]
-    if not length or num_buckets * length > 2**31:
+    if not length or not num_buckets or num_buckets * length > 2**31:
         by_bucket = tf.argsort(buckets, axis=-1, stable=True)
         firsts = tf.broadcast_to(first, tf.shape(buckets))
         firsts = tf.gather(firsts, by_bucket, batch_dims=2)

@@ -43,9 +43,11 @@ class ContextCache(NamedTuple):
             least.
         """
         dtype = softmax_dtype(query.dtype)
-        vectors = (tf.cast(x, dtype) for x in (query, self.key, self.value))
+        query, key, value = (
+            tf.cast(x, dtype) for x in (query, self.key, self.value)
+        )
         pairs = kernel.PairMask(self.mask[:, None, None, :])
-        return kernel.attend(*vectors, pairs)[0]
+        return kernel.attend(query, key, value, pairs)[0]
 
 
 def pad_contexts(cache, width: Length):
