@@ -70,6 +70,7 @@ def test_the_loss_in_chunks_is_that_of_the_logits(quantized):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_generated_tokens_are_those_of_the_full_pass(quantized):
     model, _ = quantized
     (text,) = model.generate(IDS[:1, :5], 30, "greedy")
@@ -79,7 +80,9 @@ def test_generated_tokens_are_those_of_the_full_pass(quantized):
     assert (logits[4:29].max(axis=-1) - chosen < 0.05).mean() > 0.9
 
 
-@pytest.mark.parametrize("way", ["model.keras", "preset"])
+@pytest.mark.parametrize(
+    "way", ["preset", pytest.param("model.keras", marks=pytest.mark.slow)]
+)
 def test_files_are_equal_to_the_last_bit(quantized, way, tmp_path):
     model, _ = quantized
     if way == "preset":
