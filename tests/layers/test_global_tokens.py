@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reformer.layers import (
+    AlibiBias,
     LocalSelfAttention,
     LSHSelfAttention,
     RelativePositionBias,
@@ -192,6 +193,33 @@ def test_lsh_attention_decodes(options):
         expected, lengths, first = stepwise.growing(layer, x), [6] * 4, 6
     found = stepwise.decode(layer, x, lengths)
     assert stepwise.gap(found[:, first:], expected[:, first:]) < 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scope": "chunk", "query_key_kernel_size": 2},
+        {"scope": "chunk", "wrap": True, "duplicates": "discount"},
+        {"scope": "bucket", "exact_below": 9},
+    ],
+    ids=str,
+)
+def test_decodes_with_other_options(options):
+    bias = AlibiBias(2, dtype="float64")
+    layer, x = make(LSH, True, position_bias=bias, **options), make_inputs()
+    expected = stepwise.growing(layer, x)[:, 6:]
+    found = stepwise.decode(layer, x, [6] * 4)[:, 6:]
+    assert stepwise.gap(found, expected) < 1e-12
+
+
+@pytest.mark.slow
+def test_decodes_with_grouped_queries():
+    bias, x = AlibiBias(2, dtype="float64"), make_inputs()
+    options = {"num_key_value_heads": 1, "wrap": True, "position_bias": bias}
+    layer = make(LOCAL, True, **options)
+    expected = layer(x)
+    assert stepwise.gap(stepwise.decode(layer, x, LENGTHS), expected) < 1e-12
 
 
 def test_local_attention_decodes_at_constant_cost():

@@ -114,9 +114,8 @@ def test_the_cache_holds_shared_heads_alone(make):
     assert sizes[0] * HEADS == sizes[1] * SHARED
 
 
-@pytest.mark.parametrize(
-    "make", [LOCAL, pytest.param(EXACT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
 def test_layer_is_at_home_in_keras(make):
     def make_layer(dtype=None):
         return make(num_key_value_heads=SHARED, dtype=dtype)
