@@ -56,6 +56,8 @@ def test_splits_share_nothing_and_miss_nothing(source):
 def test_the_share_of_a_split_is_fixed_by_names():
     # What published figures were measured on must not change.
     assert split_of("neg/cv000_29416.txt") == "train"
+    pinned = {"pos/0": "train", "pos/6": "validation", "pos/48": "test"}
+    assert {name: split_of(name) for name in pinned} == pinned
     found = [split_of(f"pos/{index}") for index in range(5000)]
     for split, share in zip(SPLITS, (0.8, 0.1, 0.1), strict=True):
         assert abs(found.count(split) / 5000 - share) < 0.02
