@@ -119,7 +119,7 @@ class CrossAttention(AttentionLayer):
             "query_chunk_length", query_chunk_length
         )
 
-    def build(self, inputs_shape, context_shape=None):
+    def build(self, inputs_shape=None, context_shape=None):
         checks.sequence_shape(self.name, inputs_shape)
         self._check_context(inputs_shape, context_shape)
         self._build_projections(

@@ -131,7 +131,7 @@ class PreNormalization(CompositeLayer):
             ),
         )
 
-    def build(self, inputs_shape, context_shape=None):
+    def build(self, inputs_shape=None, context_shape=None):
         checks.sequence_shape(self.name, inputs_shape)
         self.normalization.build(inputs_shape)
         dtype = self.normalization.dtype

@@ -98,7 +98,7 @@ class ReversibleBlock(CompositeLayer):
             return self.attention, self.feed_forward
         return self.attention, self.cross_attention, self.feed_forward
 
-    def build(self, inputs_shape, context_shape=None):
+    def build(self, inputs_shape=None, context_shape=None):
         shape = check_pair(self.name, inputs_shape)
         self.check_context(context_shape)
         for branch in self.branches:

@@ -115,7 +115,7 @@ class ReversibleSequence(CompositeLayer):
             "scan_blocks", scan_blocks, ("auto", True, False)
         )
 
-    def build(self, inputs_shape, context_shape=None):
+    def build(self, inputs_shape=None, context_shape=None):
         for block in self.blocks:
             if not block.built:
                 block.build(self._pair_of_shapes(inputs_shape), context_shape)

@@ -279,7 +279,7 @@ def test_masks_may_be_numbers(backbone, dtype):
         ({"token_ids": [[1, 2]]}, "`token_ids` must be an array"),
         (tf.ragged.constant([[1], [2, 3]]), "not be ragged.*row_lengths"),
         ({"padding_mask": MASK}, "does not take"),
-        ({"token_ids": IDS, "segment_ids": IDS}, "does not take.*segment_ids"),
+        ({"token_ids": IDS, "type_ids": IDS}, "does not take.*type_ids"),
         ({"token_ids": IDS, "token_embeddings": IDS}, "does not take"),
         ([MASK, IDS], "must be integers.*bool"),
         (IDS.astype("float16"), "must be integers.*float16"),

@@ -152,6 +152,8 @@ def assert_same(model, copy):
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 @pytest.mark.filterwarnings("ignore:Invalid quantization mode")
+# Embeddings have no float8.
+@pytest.mark.filterwarnings("ignore:Layers that have no such quantization")
 @pytest.mark.parametrize(
     "model, change",
     [
