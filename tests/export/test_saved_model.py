@@ -78,6 +78,7 @@ def test_equal_logits_in_a_process_without_this_package(path, model):
     assert verify_saved_model(path, model, IDS) < 1e-5
 
 
+@pytest.mark.slow
 def test_other_weights_are_noticed(small, tmp_path):
     path = export_saved_model(small, str(tmp_path))
     variable = small.trainable_variables[0]
@@ -130,6 +131,7 @@ def compiled(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_buckets_and_compilation_survive(compiled):
     model, path = compiled
     functions = saved_functions(path)

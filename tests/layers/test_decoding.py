@@ -91,7 +91,9 @@ def test_single_precision(make):
     assert_decodes_as_full_pass(make("float32"), inputs, 1e-5)
 
 
-@pytest.mark.parametrize("scope", ["bucket", "chunk"])
+@pytest.mark.parametrize(
+    "scope", ["bucket", pytest.param("chunk", marks=pytest.mark.slow)]
+)
 def test_importance_in_single_precision(scope):
     layer = make_lsh("float32", scope=scope, duplicates="importance")
     inputs = make_inputs(23, "float32")
@@ -262,7 +264,9 @@ def test_chunk_scope_in_single_precision():
     assert_decodes_as_growing_passes(layer, inputs, 1e-5)
 
 
-@pytest.mark.parametrize("duplicates", ["count", "importance"])
+@pytest.mark.parametrize(
+    "duplicates", [pytest.param("count", marks=pytest.mark.slow), "importance"]
+)
 def test_chunk_scope_of_unequal_prompts(duplicates):
     layer = make_lsh(scope="chunk", exact_below=0, duplicates=duplicates)
     inputs = make_inputs(23)

@@ -207,6 +207,7 @@ def test_float16_scales_its_loss_by_itself():
     assert isinstance(model.optimizer, kind)
 
 
+@pytest.mark.slow
 def test_loss_falls():
     model = tiny.make_model(
         dropout=0.1, num_layers=1, attention_layers=("lsh",)

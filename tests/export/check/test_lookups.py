@@ -93,7 +93,7 @@ def inputs_of(kind):
     "kind",
     [
         pytest.param(kind, marks=pytest.mark.slow)
-        if kind == "strings"
+        if kind in ("strings", "integers")
         else kind
         for kind in MODELS
     ],
