@@ -43,17 +43,20 @@ def fill(model, token_ids):
 
 def save_picture(path, token_ids, labels, filled, columns=90, lines=24):
     """The text, filled-in bytes green where right and red where wrong."""
-    figure = Figure(figsize=(0.105 * columns, 0.22 * lines + 0.4))
+    lines = min(lines, -(-len(labels) // columns))
+    figure = Figure(figsize=(0.08 * columns, 0.2 * (lines + 2)))
     for place in range(min(columns * lines, len(labels))):
         right = None
         if token_ids[place] == HIDDEN:
             right = bool(filled[place] == labels[place])
         byte = int(filled[place]) - 2
+        shown = chr(byte) if 32 <= byte < 127 else {10: "¶"}.get(byte, "·")
+        if byte == 32 and right is not None:
+            shown = "␣"
         figure.text(
             0.02 + 0.96 * (place % columns) / columns,
-            0.95 - 0.93 * (place // columns) / lines,
-            # Line ends and what is no letter have a place too.
-            {10: "¶"}.get(byte, chr(byte) if 32 <= byte < 127 else "·"),
+            1 - (2.2 + place // columns) / (lines + 2),
+            shown,
             family="monospace",
             fontsize=8,
             color=COLORS[right],

@@ -90,25 +90,26 @@ def main():
         "mse",
     )
     model.fit(*windows(series, starts, length), batch_size=4)
-    # Only the last hour of a window has all weeks behind it.
+    # At the ends of seven days, which have most of the weeks behind them.
     values, days = windows(series, held_out, length)
-    forecasts = model.predict(values, batch_size=4)[:, -1]
-    hours = held_out[:, None] + length + np.arange(DAY)
+    ends = length - 1 - DAY * np.arange(7)[::-1]
+    hours = held_out[:, None, None] + ends[:, None] + np.arange(1, DAY + 1)
     found = {
-        "forecast": forecasts,
+        "forecast": model.predict(values, batch_size=4)[:, ends],
         "a day before": series[hours - DAY],
         "a week before": series[hours - WEEK],
     }
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     axis = figure.subplots()
-    shown = np.arange(hours[0, 0] - WEEK, hours[0, -1] + 1)
+    shown = np.arange(hours[0].min() - WEEK, hours[0].max() + 1)
     axis.plot(shown / DAY, series[shown], color="grey", label="measured")
     for number, (name, each) in enumerate(found.items()):
-        error = np.abs(each - days[:, -1]).mean()
+        error = np.abs(each - days[:, ends]).mean()
         label, color = f"{name}, error {error:.2f}", f"C{number}"
         print(label)
-        axis.plot(hours[0] / DAY, each[0], color=color, label=label)
-    axis.set(xlabel="day", title="The next day of an hourly series")
+        days_shown = hours[0].ravel() / DAY
+        axis.plot(days_shown, each[0].ravel(), color=color, label=label)
+    axis.set(xlabel="day", title="An hourly series, a day ahead")
     axis.legend(frameon=False, loc="upper center", ncols=4, fontsize=8)
     axis.set_ylim(top=axis.get_ylim()[1] + 0.6)
     figure.savefig(options.picture, dpi=130)
