@@ -68,11 +68,31 @@ def save_grid(path, columns):
     figure.savefig(path, dpi=130)
 
 
+def fit(tokenizer, train, held_out, steps):
+    """A trained language model of images that are tokens."""
+    keras.utils.set_random_seed(0)
+    model = keras_reformer.ReformerCausalLM(
+        **tokenizer.model_arguments(),
+        num_layers=4,
+        num_heads=2,
+        hidden_dim=64,
+        intermediate_dim=128,
+    )
+    schedule = keras.optimizers.schedules.CosineDecay
+    rate = schedule(0.0, steps, warmup_target=4e-3, warmup_steps=steps // 20)
+    bits = keras_reformer.BitsPerByte("bits_per_pixel")
+    optimizer = keras.optimizers.AdamW(rate, global_clipnorm=1.0)
+    model.compile(optimizer, metrics=[bits], jit_compile=True)
+    train = np.resize(train, (16 * steps, tokenizer.length))
+    model.fit(train, batch_size=16, validation_data=(held_out,))
+    return model
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", default=MNIST if MNIST.exists() else None)
     parser.add_argument("--levels", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--picture", default="completed.png")
     options = parser.parse_args()
@@ -81,29 +101,8 @@ def main():
     tokenizer = data.ImageTokenizer(images.shape[1:], options.levels)
     token_ids = tokenizer.tokenize(images)
     held_out = min(len(images) // 10, 200)
-    keras.utils.set_random_seed(0)
-    model = keras_reformer.ReformerCausalLM(
-        **tokenizer.model_arguments(),
-        num_layers=4,
-        num_heads=2,
-        hidden_dim=64,
-        intermediate_dim=128,
-        attention_layers=("local", "lsh"),
-    )
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, options.steps, warmup_target=4e-3, warmup_steps=options.steps // 20
-    )
-    model.compile(
-        keras.optimizers.AdamW(rate, global_clipnorm=1.0),
-        metrics=[keras_reformer.BitsPerByte("bits_per_pixel")],
-        jit_compile=True,
-    )
     train = np.random.default_rng(0).permutation(token_ids[:-held_out])
-    model.fit(
-        np.resize(train, (16 * options.steps, tokenizer.length)),
-        batch_size=16,
-        validation_data=(token_ids[-held_out:],),
-    )
+    model = fit(tokenizer, train, token_ids[-held_out:], options.steps)
     chosen, half = token_ids[-options.rows :], images[-options.rows :].copy()
     middle = images.shape[1] // 2
     half[:, middle:] = 96

@@ -67,6 +67,22 @@ def make_model(length):
     return keras.Model(values, keras.layers.Dense(DAY)(x))
 
 
+def save_picture(path, series, hours, found, truth):
+    """The first held-out week and what was found for it, with errors of all."""
+    axis = Figure(figsize=(9, 3.5), layout="constrained").subplots()
+    shown = np.arange(hours[0].min() - WEEK, hours[0].max() + 1)
+    axis.plot(shown / DAY, series[shown], color="grey", label="measured")
+    for name, each in found.items():
+        label = f"{name}, error {np.abs(each - truth).mean():.2f}"
+        print(label)
+        axis.plot(hours[0].ravel() / DAY, each[0].ravel(), label=label)
+    axis.set(xlabel="day", title="An hourly series, a day ahead")
+    axis.legend(frameon=False, loc="upper center", ncols=4, fontsize=8)
+    axis.set_ylim(top=axis.get_ylim()[1] + 0.6)
+    axis.figure.savefig(path, dpi=130)
+    print(f"picture: {path}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=300)
@@ -82,13 +98,8 @@ def main():
     starts = rng.choice(range(0, border - length, WEEK), size=4 * options.steps)
     held_out = np.arange(border, end - DAY, WEEK)
     model = make_model(length)
-    model.compile(
-        keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(4e-3, options.steps),
-            global_clipnorm=1.0,
-        ),
-        "mse",
-    )
+    rate = keras.optimizers.schedules.CosineDecay(4e-3, options.steps)
+    model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), "mse")
     model.fit(*windows(series, starts, length), batch_size=4)
     # At the ends of seven days, which have most of the weeks behind them.
     values, days = windows(series, held_out, length)
@@ -99,21 +110,7 @@ def main():
         "a day before": series[hours - DAY],
         "a week before": series[hours - WEEK],
     }
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    axis = figure.subplots()
-    shown = np.arange(hours[0].min() - WEEK, hours[0].max() + 1)
-    axis.plot(shown / DAY, series[shown], color="grey", label="measured")
-    for number, (name, each) in enumerate(found.items()):
-        error = np.abs(each - days[:, ends]).mean()
-        label, color = f"{name}, error {error:.2f}", f"C{number}"
-        print(label)
-        days_shown = hours[0].ravel() / DAY
-        axis.plot(days_shown, each[0].ravel(), color=color, label=label)
-    axis.set(xlabel="day", title="An hourly series, a day ahead")
-    axis.legend(frameon=False, loc="upper center", ncols=4, fontsize=8)
-    axis.set_ylim(top=axis.get_ylim()[1] + 0.6)
-    figure.savefig(options.picture, dpi=130)
-    print(f"picture: {options.picture}")
+    save_picture(options.picture, series, hours, found, days[:, ends])
 
 
 if __name__ == "__main__":
