@@ -61,8 +61,8 @@ def make_model(length, attention):
     )
     if attention == "exact":
         backbone.lsh_layers()[1].exact_below = length  # What LSH approximates.
-    ids = keras.Input((length,), dtype="int32")
-    mask = keras.Input((length,), dtype="bool")
+    ids = keras.Input((length,), dtype="int32", name="token_ids")
+    mask = keras.Input((length,), dtype="bool", name="padding_mask")
     x = NgramEmbedding()(ids) + 0.05 * backbone.token_embedding(ids)
     x = backbone({"token_embeddings": x, "padding_mask": mask})
     x = keras.layers.GlobalAveragePooling1D()(x, mask=mask)
@@ -89,9 +89,9 @@ def fit_and_test(attention, options):
     optimizer = keras.optimizers.AdamW(rate, 0.01, global_clipnorm=1.0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
-    train, validation, test = (read(each, options) for each in SPLITS)
+    train, valid, test = (read(each, options) for each in SPLITS)
     lengths = {"steps_per_epoch": steps // epochs, "epochs": epochs}
-    history = model.fit(train, validation_data=validation, **lengths)
+    history = model.fit(train, validation_data=valid, shuffle=False, **lengths)
     accuracy = model.evaluate(test, return_dict=True)["accuracy"]
     return history.history["val_accuracy"], accuracy
 

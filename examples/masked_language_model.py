@@ -1,6 +1,6 @@
 """Fills in hidden spans of Python's own standard library.
 
-    python examples/masked_language_model.py [--data FOLDER] [--steps 400]
+    python examples/masked_language_model.py [--data FOLDER] [--steps 1200]
 
 A `ReformerMaskedLM` sees both sides of a span of hidden bytes. The picture has
 held-out text with what the model puts in the place of spans.
@@ -71,7 +71,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="python")
     parser.add_argument("--length", type=int, default=4096)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--picture", default="filled.png")
     options = parser.parse_args()
     keras.utils.set_random_seed(0)
