@@ -10,6 +10,7 @@ from keras_reformer.data.document_batches import (
     pad_documents,
 )
 from keras_reformer.data.duplication import duplication_batch
+from keras_reformer.data.image_tokenizer import ImageTokenizer
 from keras_reformer.data.images import image_tokens, read_idx
 from keras_reformer.data.labelled_texts import (
     LabelledTexts,
@@ -42,6 +43,7 @@ from keras_reformer.data.yardsticks import (
 
 __all__ = [
     "ByteTokenizer",
+    "ImageTokenizer",
     "LabelledTexts",
     "Splits",
     "SubwordTokenizer",
