@@ -61,8 +61,13 @@ def test_a_block_more_takes_less_than_a_stream(kind, tmp_path):
 @pytest.mark.slow
 def test_blocks_of_an_encoder_and_a_decoder_take_less_than_a_stream(tmp_path):
     """The context and its gradient are there once for all blocks."""
-    few, many = temporaries(tmp_path / "flat", "seq2seq", True, [3, 6])
+
+    def planned(recompute, name):
+        sizes = LENGTH, WIDTH, "seq2seq", recompute
+        return temporaries(tmp_path / name, _COMPILE, [3, 6], sizes)
+
+    few, many = planned(True, "flat")
     assert few > STREAM
     assert (many - few) / 3 < 0.5 * STREAM
-    few, many = temporaries(tmp_path / "grows", "seq2seq", False, [3, 6])
+    few, many = planned(False, "grows")
     assert (many - few) / 3 > 2 * STREAM
