@@ -77,6 +77,8 @@ _KEPT = {
     "normalization": "layer_norm",
     "query_key_kernel_size": 1,
     "center_hashes": False,
+    "duplicates": "count",
+    "num_global_tokens": 0,
 }
 
 
@@ -112,11 +114,12 @@ def from_published(config):
 
 def to_published(arguments):
     """The way back: a configuration for a backbone's arguments."""
-    given = {name: arguments[name] for name in _KEPT}
-    if given != _KEPT:
+    kept = {**_KEPT, "num_key_value_heads": arguments["num_heads"]}
+    given = {name: arguments[name] for name in kept}
+    if given != kept:
         raise ValueError(
             "The published model has no such variant. Expected "
-            f"{_KEPT}. Received: {given}"
+            f"{kept}. Received: {given}"
         )
     config = {theirs: arguments[ours] for ours, theirs in _SAME.items()}
     for name in ("lsh_dropout", "local_dropout"):

@@ -138,6 +138,9 @@ class ReversibleSequence(CompositeLayer):
         segment_ids=None,
     ):
         streams = self._streams(inputs)
+        if segment_ids is not None:
+            for block in self.blocks:
+                block.check_context(context, segment_ids)
         context = self._context(context)
         signature_of = _SIGNATURES[self.scan_blocks] if training else None
         branches = [

@@ -88,6 +88,12 @@ class BackboneLayers(NamedTuple):
                 "prompts in rows of their own, without segment_ids. Received: "
                 f"segment_ids of shape {tuple(inputs['segment_ids'].shape)}"
             )
+        if "start_index" in inputs:
+            raise ValueError(
+                "A cache counts positions from 0. Expected prompts without "
+                "start_index. Received: start_index of shape "
+                f"{tuple(inputs['start_index'].shape)}"
+            )
         x = self.embed(inputs)
         padded, mask = self._padded(x, inputs["padding_mask"])
         outputs, cache = self.sequence.prefill(
