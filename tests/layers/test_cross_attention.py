@@ -136,6 +136,13 @@ def test_a_context_is_asked_for():
         ReversibleBlock(keras.layers.Dense(DIM), keras.layers.Dense(DIM), "no")
 
 
+def test_packed_documents_have_no_context_of_their_own():
+    sequence = make_decoder(num_blocks=1)
+    segment_ids = np.zeros(SHAPE[:2], "int32")
+    with pytest.raises(ValueError, match="Expected no segment_ids"):
+        sequence(make_inputs(), context=make_context(), segment_ids=segment_ids)
+
+
 def test_a_functional_model_is_saved(tmp_path):
     inputs = keras.Input(SHAPE[1:]), keras.Input(CONTEXT_SHAPE[1:])
     sequence = make_decoder(num_blocks=1)
