@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_reformer.generation import Sampler
+from keras_reformer.generation import Loop, Request, Sampler, get_sampler
 
 Tensors = dict[str, tf.Tensor]
 
@@ -50,6 +50,53 @@ class Sampling(NamedTuple):
 
     sampler: str | Sampler = "top_p"
     stop_token_ids: tuple[int, ...] = ()
+
+
+def generate_endpoint(
+    model,
+    sampling: Sampling,
+    specs: dict[str, tf.TensorSpec],
+    prefix: str = "",
+    source_of: Callable[[Tensors], tuple] = lambda request: (),
+) -> Endpoint:
+    """The whole loop of `generate`.
+
+    Args:
+        model: a model with a `decoder`.
+        sampling: `Sampling`.
+        specs: of prompts and their lengths, and of an encoder's.
+        prefix: before `token_ids` and `lengths`, the prompts' names.
+        source_of: function of a request to what an encoder takes.
+    """
+    loop = Loop(
+        model.decoder(),
+        get_sampler(sampling.sampler),
+        tuple(sampling.stop_token_ids),
+    )
+
+    def generate(request):
+        texts, lengths = loop.complete(
+            request[f"{prefix}token_ids"],
+            request[f"{prefix}lengths"],
+            Request(
+                request["max_length"],
+                request["seed"],
+                request["temperature"],
+            ),
+            source_of(request),
+        )
+        return {"token_ids": texts, "lengths": lengths}
+
+    settings = {
+        "max_length": tf.int32,
+        "seed": tf.int32,
+        "temperature": tf.float32,
+    }
+    specs = specs | {
+        name: tf.TensorSpec((None,), dtype, name=name)
+        for name, dtype in settings.items()
+    }
+    return Endpoint("generate", generate, specs, compilable=False)
 
 
 def example_values(

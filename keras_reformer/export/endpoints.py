@@ -16,8 +16,8 @@ from keras_reformer.export.endpoint import (
     Limits,
     Sampling,
     example_values,
+    generate_endpoint,
 )
-from keras_reformer.generation import Loop, Request, get_sampler
 from keras_reformer.models import (
     ReformerBackbone,
     ReformerCausalLM,
@@ -47,7 +47,7 @@ def endpoints(
     if isinstance(model, ReformerCausalLM | ReformerMaskedLM):
         found.append(_score(model))
     if isinstance(model, ReformerCausalLM):
-        found.append(_generate(model, sampling))
+        found.append(generate_endpoint(model, sampling, _specs("lengths")))
     if trainable:
         found.append(_train(model))
     return found
@@ -177,29 +177,6 @@ def _train(model) -> Endpoint:
     return Endpoint("train", train, _labelled_specs(model), warm=False)
 
 
-def _generate(model, sampling) -> Endpoint:
-    loop = Loop(
-        model.decoder(),
-        get_sampler(sampling.sampler),
-        tuple(sampling.stop_token_ids),
-    )
-
-    def generate(request):
-        texts, lengths = loop.complete(
-            request["token_ids"],
-            request["lengths"],
-            Request(
-                request["max_length"],
-                request["seed"],
-                request["temperature"],
-            ),
-        )
-        return {"token_ids": texts, "lengths": lengths}
-
-    specs = _specs("lengths", "max_length", "seed", "temperature")
-    return Endpoint("generate", generate, specs, compilable=False)
-
-
 def _outputs_of(model, training):
     name = "hidden_states" if isinstance(model, ReformerBackbone) else "logits"
 
@@ -242,7 +219,7 @@ def _specs(*further) -> dict[str, tf.TensorSpec]:
     return {
         name: tf.TensorSpec(
             (None, None) if name in ("token_ids", "labels") else (None,),
-            tf.float32 if name == "temperature" else tf.int32,
+            tf.int32,
             name=name,
         )
         for name in ("token_ids", *further)

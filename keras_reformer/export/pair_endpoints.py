@@ -10,8 +10,8 @@ from keras_reformer.export.endpoint import (
     Sampling,
     Tensors,
     example_values,
+    generate_endpoint,
 )
-from keras_reformer.generation import Loop, Request, get_sampler
 from keras_reformer.models import ReformerSeq2Seq
 from keras_reformer.models.pair_inputs import SIDES
 
@@ -96,31 +96,12 @@ def _train(model) -> Endpoint:
 
 
 def _generate(model, sampling) -> Endpoint:
-    loop = Loop(
-        model.decoder(),
-        get_sampler(sampling.sampler),
-        tuple(sampling.stop_token_ids),
-    )
-
-    def generate(request):
+    def source_of(request):
         inputs = _inputs(request)
-        texts, lengths = loop.complete(
-            request["decoder_token_ids"],
-            request["decoder_lengths"],
-            Request(
-                request["max_length"],
-                request["seed"],
-                request["temperature"],
-            ),
-            (inputs["encoder_token_ids"], inputs["encoder_padding_mask"]),
-        )
-        return {"token_ids": texts, "lengths": lengths}
+        return inputs["encoder_token_ids"], inputs["encoder_padding_mask"]
 
     specs = _specs("lengths")
-    for name in ("max_length", "seed", "temperature"):
-        dtype = tf.float32 if name == "temperature" else tf.int32
-        specs[name] = tf.TensorSpec((None,), dtype, name=name)
-    return Endpoint("generate", generate, specs, compilable=False)
+    return generate_endpoint(model, sampling, specs, "decoder_", source_of)
 
 
 def _inputs(request: Tensors) -> Tensors:

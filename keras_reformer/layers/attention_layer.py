@@ -100,6 +100,12 @@ class AttentionLayer(ProjectingLayer):
         split = keras.ops.reshape(projected, (batch, length, heads, dim))
         return keras.ops.transpose(split, (0, 2, 1, 3))
 
+    def _nothing(self, inputs):
+        """A zero context, for no queries or no keys."""
+        batch, length = keras.ops.shape(inputs)[:2]
+        shape = (batch, self.num_heads, length, self.value_dim)
+        return keras.ops.zeros(shape, self.compute_dtype)
+
     def _values(self, inputs):
         """Heads of values."""
         return self._split_heads(self.value(inputs), self.value_dim)

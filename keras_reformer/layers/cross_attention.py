@@ -173,12 +173,6 @@ class CrossAttention(AttentionLayer):
         key = self._split_heads(self.key(context), self.key_dim)
         return key / self.key_dim**0.5, self._values(context)
 
-    def _nothing(self, inputs):
-        """A zero context, for no queries or no keys."""
-        batch, length = keras.ops.shape(inputs)[:2]
-        shape = (batch, self.num_heads, length, self.value_dim)
-        return keras.ops.zeros(shape, self.compute_dtype)
-
     def _check_context(self, inputs_shape, context_shape):
         shapes = inputs_shape, context_shape
         known = all(x is not None and len(x) == 3 for x in shapes)

@@ -261,12 +261,6 @@ class MultiHeadAttention(AttentionLayer):
         key = self._rotated_heads(self.key(inputs), start_index, segments)
         return key / self.key_dim**0.5
 
-    def _nothing(self, query):
-        """A zero context, for no queries or no keys."""
-        batch, length = keras.ops.shape(query)[:2]
-        shape = (batch, self.num_heads, length, self.value_dim)
-        return keras.ops.zeros(shape, self.compute_dtype)
-
     def _checked_bias(self, bias, pairs):
         if bias is None:
             return None
