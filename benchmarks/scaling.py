@@ -40,6 +40,7 @@ FITTED = {
     "32,000 symbols": {"vocabulary_size": 32000},
     "6 blocks": {"num_layers": 6},
     "4 sequences": {"batch_size": 4, "max_sequence_length": 2048},
+    "64 global tokens": {"num_global_tokens": 64, "max_sequence_length": 32768},
     # What a round results in no longer fits a v5e's chip.
     "65,536 tokens": {"max_sequence_length": 65536, "num_hashes": 2},
     "131,072 tokens": {"max_sequence_length": 131072, "num_hashes": 2},
@@ -62,6 +63,7 @@ HELD_OUT = {
     "a batch": {"batch_size": 8, "num_hashes": 2},
     "deep": {"num_layers": 4, "hidden_dim": 512, "num_heads": 8},
     "one round": {"num_hashes": 1, "max_sequence_length": 49152},
+    "32 global tokens": {"num_global_tokens": 32, "max_sequence_length": 16384},
     "long and wide": {
         "hidden_dim": 512,
         "num_heads": 8,

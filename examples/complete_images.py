@@ -92,7 +92,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", default=MNIST if MNIST.exists() else None)
     parser.add_argument("--levels", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--picture", default="completed.png")
     options = parser.parse_args()

@@ -5,7 +5,7 @@ block at a time, so a step takes
 
     variables + optimizer + gradients
     + streams(tokens) + attention(tokens) + hashing(tokens) + rounds(tokens)
-    + chunks
+    + merging(tokens) + chunks
 
 with a share of each tensor's size that was fitted to measured steps (see
 docs/scaling.md): how often it exists at the peak is the compiler's choice.
@@ -42,6 +42,8 @@ class Usage(NamedTuple):
             rounds)`: buckets, orders and what follows from them.
         rounds: Times what a round results in, a row of a TPU's lanes for each
             token and head, where that is more than the chip holds.
+        merging: Times the heads' vectors where a model has global tokens,
+            whose part of the softmax is merged into the windows'.
         chunks: Times what wide functions hold at a time.
         runtime: MiB of the process and its libraries; less than zero where
             a part lies in a chip's own memory, which no plan counts.
@@ -53,16 +55,17 @@ class Usage(NamedTuple):
     attention: float
     hashing: float
     rounds: float
+    merging: float
     chunks: float
     runtime: float
     code: float
 
 
 USAGES = {
-    "tpu": Usage(0.0, 5.33, 8.38, 3.15, 2.83, 3.18, -36.8, 0.0),
-    "cpu": Usage(2.99, 6.07, 8.15, 49.6, 0.0, 0.0, 1308.0, 51.9),
+    "tpu": Usage(0.0, 5.33, 8.38, 3.15, 2.83, 0.0, 3.18, -36.8, 0.0),
+    "cpu": Usage(2.99, 6.07, 8.15, 49.6, 0.0, 8.0, 0.0, 1308.0, 51.9),
     # Nobody has measured one: a CPU's tensors, and what libraries take there.
-    "gpu": Usage(2.99, 6.07, 8.15, 49.6, 0.0, 1.0, 500.0, 0.0),
+    "gpu": Usage(2.99, 6.07, 8.15, 49.6, 0.0, 8.0, 1.0, 500.0, 0.0),
 }
 
 
@@ -216,6 +219,8 @@ def _parts(step, device):
         "hashing": f"{usage.hashing:.2g} x batch x length x heads x rounds",
         "rounds": f"{usage.rounds:.2g} x a row of lanes for each token and "
         "head, where the chip does not hold them",
+        "merging": f"{usage.merging:.2g} x batch x length x heads x key_dim, "
+        "where there are global tokens",
         "chunks": f"{usage.chunks:.2g} x what feed-forward and loss compute "
         "at a time",
         "runtime": "the process and its libraries",
@@ -239,6 +244,7 @@ def tensor_sizes(step, device):
     logits = min(tokens * config.vocabulary_size, LOGITS_IN_STEP)
     is_hashed = "lsh" in sizes.kinds(config)
     row = 4 * heads * _padded(config.key_dim, device)
+    merged = config.num_global_tokens > 0
     is_large = device.platform == "tpu" and row > device.on_chip
     return {
         "variables": variables,
@@ -248,6 +254,7 @@ def tensor_sizes(step, device):
         "attention": width * heads * _padded(2 * config.key_dim, device) // 2,
         "hashing": 4 * hashed * config.num_hashes * is_hashed,
         "rounds": row * is_hashed * is_large,
+        "merging": 4 * heads * config.key_dim * merged,
         "chunks": 4 * max(units, logits),
         "runtime": MIB,
         "code": MIB * config.num_layers,

@@ -14,6 +14,7 @@ from keras_reformer.layers import (
 )
 from keras_reformer.models import ReformerBackbone
 from keras_reformer.ops import tracing
+from keras_reformer.ops.loops.tiling import set_tokens_in_tile
 from tests.support import stepwise, tiny
 from tests.support.finite_differences import check_finite_differences
 from tests.support.layer_checks import check_layer
@@ -34,6 +35,14 @@ SCOPES = [
         marks=pytest.mark.slow,
     ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def small_tiles():
+    """5 queries of each row in a step, the last one's not all there."""
+    set_tokens_in_tile(40)
+    yield
+    set_tokens_in_tile(None)
 
 
 def make(kind, causal, **options):

@@ -101,6 +101,17 @@ def test_local_attention_hashes_nothing():
     assert part(plan, "hashing") == part(plan, "rounds") == 0
 
 
+def test_what_global_tokens_add_grows_with_the_tokens_of_a_text():
+    def merging(**changes):
+        plan = planning.plan_training(**LARGE, **changes, device="cpu")
+        return part(plan, "merging")
+
+    assert merging() == 0
+    one = merging(num_global_tokens=4)
+    assert one == merging(num_global_tokens=64) > 0
+    assert merging(num_global_tokens=4, batch_size=3) == 3 * one
+
+
 def test_advice_names_what_makes_a_step_smaller():
     plan = planning.plan_training(**LARGE, batch_size=4, memory=0.1)
     assert not plan.fits

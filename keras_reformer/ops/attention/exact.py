@@ -29,7 +29,7 @@ from keras_reformer.ops.loops.scan import ArraySpec, scan
 from keras_reformer.ops.loops.shapes import (
     Length,
     ceil_div,
-    join_chunks,
+    join_steps,
     map_tensors,
     size,
     softmax_dtype,
@@ -260,7 +260,7 @@ class _ExactAttention:
             value,
         )
         length = size(vectors.query, 1)
-        return tuple(self._join(x, length) for x in stacked)
+        return tuple(join_steps(x, length) for x in stacked)
 
     def backward(
         self, vectors: _Vectors, d_output: kernel.OutputGradient
@@ -298,8 +298,8 @@ class _ExactAttention:
         length = size(vectors.key, 1)
         return _Vectors(
             d_query,
-            self._join(d_key, length),
-            self._join(d_value, length),
+            join_steps(d_key, length),
+            join_steps(d_value, length),
             self.attention_bias.join(*d_matrix) if d_matrix else None,
         ), d_bias
 
@@ -385,8 +385,3 @@ class _ExactAttention:
 
     def _chunks(self, x: tf.Tensor, padding: int = 0) -> tf.Tensor:
         return split_into_chunks(x, self.options.chunk_length, padding)
-
-    def _join(self, stacked: tf.Tensor, length: Length) -> tf.Tensor:
-        """`(n, g, c, ...)` to `(g, length, ...)`."""
-        order = [1, 0, *range(2, stacked.shape.rank)]
-        return join_chunks(tf.transpose(stacked, order), length)

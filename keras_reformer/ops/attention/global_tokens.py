@@ -17,7 +17,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_reformer.ops.attention import kernel
-from keras_reformer.ops.attention.bias import PositionBias
+from keras_reformer.ops.attention.bias import PositionBias, gradient_specs
+from keras_reformer.ops.attention.exact import QUERY_CHUNK_LENGTH
 from keras_reformer.ops.attention.kernel import (
     AttentionDropout,
     OutputGradient,
@@ -25,13 +26,23 @@ from keras_reformer.ops.attention.kernel import (
 )
 from keras_reformer.ops.attention.tokens import TokenInfo
 from keras_reformer.ops.attention.window import Window, visible_by_position
-from keras_reformer.ops.loops.shapes import pad_axis, size
+from keras_reformer.ops.loops.barrier import zeros_after
+from keras_reformer.ops.loops.scan import ArraySpec, scan
+from keras_reformer.ops.loops.shapes import (
+    ceil_div,
+    join_steps,
+    pad_axis,
+    size,
+    split_into_chunks,
+)
+from keras_reformer.ops.loops.tiling import tokens_in_tile
 
 
 class GlobalTokens(NamedTuple):
     """Attention of all queries to the keys of the first tokens.
 
-    Scores are `(g, t, num_global)`: of a few tokens no more than queries.
+    A step takes a chunk of each row's queries, so that scores are those of a
+    tile: `(g, chunk, num_global)`.
 
     Attributes:
         window: of the layer.
@@ -55,7 +66,7 @@ class GlobalTokens(NamedTuple):
         query: tf.Tensor,
         key: tf.Tensor,
         value: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, ...]:
         """One softmax over what queries saw and the global tokens.
 
         Args:
@@ -64,9 +75,19 @@ class GlobalTokens(NamedTuple):
             key: `(g, num_global, key_dim)`, in the total's dtype.
             value: `(g, num_global, value_dim)`.
         """
-        query, value = (tf.cast(x, key.dtype) for x in (query, value))
-        part = kernel.attend(query, key, value, self._mask(-2, key.dtype))
-        return kernel.merge(total, part)
+        value, dtype = tf.cast(value, key.dtype), key.dtype
+
+        def step(index, queries, *seen):
+            queries, mask = (
+                tf.cast(queries, dtype),
+                self._mask(index, -2, dtype),
+            )
+            return kernel.merge(seen, kernel.attend(queries, key, value, mask))
+
+        merged, _ = self._map_chunks(
+            step, (query, *total), [value.shape[-1:], []], dtype
+        )
+        return merged
 
     def gradients(
         self,
@@ -82,24 +103,81 @@ class GlobalTokens(NamedTuple):
             query: as for `merge_into`, and so are `key` and `value`.
             d_output: of the whole softmax.
         """
-        query, value = (tf.cast(x, key.dtype) for x in (query, value))
-        d_key, d_value, d_scores = kernel.attend_gradient(
-            query, key, value, d_output, self._mask(-1, key.dtype)
+        value, dtype = tf.cast(value, key.dtype), key.dtype
+
+        def step(index, queries, *d_outputs):
+            d_key, d_value, d_scores = kernel.attend_gradient(
+                tf.cast(queries, dtype),
+                key,
+                value,
+                OutputGradient(*d_outputs),
+                self._mask(index, -1, dtype),
+            )
+            d_query = tf.matmul(d_scores, key, transpose_a=True)
+            d_bias = []
+            if self.bias is not None:
+                pairs = self._pairs(index, -1)
+                d_bias = self.bias.gradient(*pairs, self._rows(), d_scores)
+            return d_query, d_key, d_value, *d_bias
+
+        sums = [ArraySpec(tf.shape(x), dtype) for x in (key, value)]
+        (d_query,), (d_key, d_value, *d_bias) = self._map_chunks(
+            step,
+            (query, *d_output),
+            [key.shape[-1:]],
+            dtype,
+            [*sums, *gradient_specs(self.bias)],
         )
-        d_query = tf.matmul(d_scores, key, transpose_a=True)
-        d_bias = []
-        if self.bias is not None:
-            pairs = self._pairs(-1)
-            d_bias = self.bias.gradient(*pairs, self._rows(), d_scores)
         return d_query, d_key, d_value, d_bias
 
-    def _pairs(self, axis: int) -> tuple[TokenInfo, TokenInfo]:
-        """All queries along an axis of the scores, keys along the other."""
-        query = TokenInfo(self.positions).along(axis)
+    def _map_chunks(
+        self, function, of_queries, shapes, dtype, sums=()
+    ) -> tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]:
+        """Maps `function(index, *chunks)` over chunks of all rows' queries.
+
+        Args:
+            function: returns an array for each of `shapes`, then the sums'.
+            of_queries: tensors `(g, t, ...)`.
+            shapes: of what a query results in, in `dtype`.
+            sums: `ArraySpec` of each array that is summed over chunks.
+        """
+        length, chunk = size(self.positions, 1), self._chunk_length()
+        chunks = [split_into_chunks(x, chunk) for x in of_queries]
+        after = of_queries[-1]
+
+        def step(index, *totals):
+            arrays = function(index, *(x[:, index] for x in chunks))
+            parts = arrays[len(shapes) :]
+            totals = (a + b for a, b in zip(totals, parts, strict=True))
+            return *arrays[: len(shapes)], *totals
+
+        rows = size(self.positions, 0)
+        stacked, totals = scan(
+            step,
+            ceil_div(length, chunk),
+            [ArraySpec([rows, chunk, *rest], dtype) for rest in shapes],
+            after,
+            [zeros_after(after, *spec) for spec in sums],
+        )
+        return tuple(join_steps(x, length) for x in stacked), totals
+
+    def _chunk_length(self) -> int:
+        """Queries of a row in a step: a tile's, over all rows."""
+        rows, length = (size(self.positions, axis) for axis in (0, 1))
+        if not isinstance(rows, int):
+            return QUERY_CHUNK_LENGTH
+        most = max(tokens_in_tile() // rows, 1)
+        return min(length, most) if isinstance(length, int) else most
+
+    def _pairs(self, index, axis: int) -> tuple[TokenInfo, TokenInfo]:
+        """A chunk of queries along an axis of the scores, and all keys along
+        the other."""
+        chunks = split_into_chunks(self.positions, self._chunk_length(), -1)
+        query = TokenInfo(chunks[:, index]).along(axis)
         return query, TokenInfo(self.first(self.positions)).along(-3 - axis)
 
-    def _mask(self, axis: int, dtype: tf.DType) -> PairMask:
-        query, key = self._pairs(axis)
+    def _mask(self, index, axis: int, dtype: tf.DType) -> PairMask:
+        query, key = self._pairs(index, axis)
         window, bias, keep_scale = self.window, None, None
         visible = visible_by_position(
             window.causal, window.sees_itself, query, key
@@ -110,14 +188,13 @@ class GlobalTokens(NamedTuple):
         if self.dropout is not None:
             # After the slots of a window.
             first = (window.reach + 1) * window.chunk_length
-            rank, slot = (
-                tf.range(size(x, 1))
-                for x in (self.positions, self.first(self.positions))
-            )
+            chunk_length = self._chunk_length()
+            rank = index * chunk_length + tf.range(chunk_length)
+            slot = first + tf.range(size(key.position, -3 - axis))
             keep_scale = self.dropout.keep_scale(
                 row=self._rows()[:, None, None],
                 rank=_along(rank, axis),
-                slot=_along(first + slot, -3 - axis),
+                slot=_along(slot, -3 - axis),
                 chunk_length=window.chunk_length,
                 dtype=dtype,
             )
@@ -140,11 +217,8 @@ def add_to_first(total: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
 def add_each(
     totals: Sequence[tf.Tensor], parts: Sequence[tf.Tensor]
 ) -> list[tf.Tensor]:
-    """Sums of gradients, of which those of tables may be sparse."""
-    return [
-        tf.convert_to_tensor(a) + tf.convert_to_tensor(b)
-        for a, b in zip(totals, parts, strict=True)
-    ]
+    """Sums of gradients."""
+    return [a + b for a, b in zip(totals, parts, strict=True)]
 
 
 def with_global_queries(

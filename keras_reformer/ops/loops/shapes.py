@@ -58,6 +58,12 @@ def join_chunks(x: tf.Tensor, length: Length) -> tf.Tensor:
     return joined[:, :length]
 
 
+def join_steps(stacked: tf.Tensor, length: Length) -> tf.Tensor:
+    """`(n, g, c, ...)`, one chunk of each row a step, to `(g, length, ...)`."""
+    order = [1, 0, *range(2, stacked.shape.rank)]
+    return join_chunks(tf.transpose(stacked, order), length)
+
+
 def pad_to_multiple(
     x: tf.Tensor, mask: tf.Tensor | None, multiple: int, above: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
