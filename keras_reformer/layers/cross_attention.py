@@ -53,6 +53,8 @@ class CrossAttention(AttentionLayer):
         mask: Boolean tensor of shape `(batch, length)`.
         context_mask: Boolean tensor of shape `(batch, keys)`.
         training: bool. Whether to apply dropout.
+        inputs_mask: the mask attached to the inputs, which Keras fills in.
+            `mask` wins.
 
     Returns:
         Float tensor of the inputs' shape.
@@ -136,6 +138,7 @@ class CrossAttention(AttentionLayer):
         mask=None,
         context_mask=None,
         training=None,
+        inputs_mask=None,
     ):
         self._check_context(inputs.shape, getattr(context, "shape", None))
         if 0 in (inputs.shape[1], context.shape[1]):
@@ -145,7 +148,7 @@ class CrossAttention(AttentionLayer):
             self._split_heads(self.query(inputs), self.key_dim),
             key,
             value,
-            query_mask=checks.mask("mask", mask, inputs.shape[:2]),
+            query_mask=self._mask(mask, inputs_mask, inputs),
             mask=checks.mask("context_mask", context_mask, context.shape[:2]),
             dropout=self._attention_dropout(training),
             query_chunk_length=self.query_chunk_length,
