@@ -13,8 +13,9 @@ class ContextCache(NamedTuple):
     """Keys and values of a context, which no step changes.
 
     Attributes:
-        key: `(batch, num_heads, keys, key_dim)`, already scaled.
-        value: `(batch, num_heads, keys, value_dim)`.
+        key: `(batch, key_value_heads, keys, key_dim)`, already scaled. Each
+            head serves as many heads of queries in a row.
+        value: `(batch, key_value_heads, keys, value_dim)`.
         mask: bool `(batch, keys)`, True at what is seen.
     """
 
@@ -46,8 +47,13 @@ class ContextCache(NamedTuple):
         query, key, value = (
             tf.cast(x, dtype) for x in (query, self.key, self.value)
         )
+        batch, heads, queries = size(query, 0), query.shape[1], size(query, 2)
+        # Queries that share keys are the rows of one product.
+        rows = heads // key.shape[1] * queries
+        query = tf.reshape(query, [batch, key.shape[1], rows, query.shape[3]])
         pairs = kernel.PairMask(self.mask[:, None, None, :])
-        return kernel.attend(query, key, value, pairs)[0]
+        output, _ = kernel.attend(query, key, value, pairs)
+        return tf.reshape(output, [batch, heads, queries, value.shape[3]])
 
 
 def pad_contexts(cache, width: Length):
