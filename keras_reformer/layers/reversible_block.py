@@ -172,11 +172,16 @@ class ReversibleBlock(CompositeLayer):
 
         Returns:
             Pair of float tensors of the same shape.
+
+        Raises:
+            ValueError: as in `call`.
         """
+        self.check_context(context, segment_ids)
         x1, x2 = map(self._stream, outputs)
+        options = one_mask(mask), training
         more = given(context, context_mask, segment_ids)
         for branch in reversed(self.branches):
-            y = call_branch(branch, x1, mask, training, **more)
+            y = call_branch(branch, x1, *options, **more)
             x1, x2 = uncouple(y, x2), x1
         return x1, x2
 
