@@ -45,7 +45,8 @@ class LocalSelfAttention(ChunkedSelfAttention):
             is all that decoding keeps. Defaults to `num_heads`.
         num_global_tokens: int. Tokens at the beginning that every token sees
             besides its window, in a causal layer every later one; if not
-            causal, they see all tokens too. Defaults to `0`.
+            causal, they see all tokens too. Masked ones are seen by nobody:
+            a row with padding in front has fewer or none. Defaults to `0`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.

@@ -89,7 +89,9 @@ class LSHSelfAttention(HashedSelfAttention):
         shared_dropout: bool. Whether all chunks, rounds, heads and examples
             share one dropout mask, as published. Defaults to `False`.
         num_global_tokens: int. Tokens at the beginning that all tokens see,
-            in a causal layer later ones; else they see all. Defaults to `0`.
+            in a causal layer later ones; else they see all. Masked ones are
+            seen by nobody: a row with padding in front has fewer or none.
+            Defaults to `0`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
