@@ -47,13 +47,14 @@ class ContextCache(NamedTuple):
         query, key, value = (
             tf.cast(x, dtype) for x in (query, self.key, self.value)
         )
-        batch, heads, queries = size(query, 0), query.shape[1], size(query, 2)
+        batch, heads, queries = (size(query, axis) for axis in range(3))
+        shared_heads = size(key, 1)
         # Queries that share keys are the rows of one product.
-        rows = heads // key.shape[1] * queries
-        query = tf.reshape(query, [batch, key.shape[1], rows, query.shape[3]])
+        rows = heads // shared_heads * queries
+        query = tf.reshape(query, [batch, shared_heads, rows, size(query, 3)])
         pairs = kernel.PairMask(self.mask[:, None, None, :])
         output, _ = kernel.attend(query, key, value, pairs)
-        return tf.reshape(output, [batch, heads, queries, value.shape[3]])
+        return tf.reshape(output, [batch, heads, queries, size(value, 3)])
 
 
 def pad_contexts(cache, width: Length):
