@@ -1,6 +1,7 @@
 import keras
 
 from keras_reformer.layers import checks
+from keras_reformer.layers.masks import given_mask
 from keras_reformer.layers.projecting_layer import ProjectingLayer
 from keras_reformer.layers.stateless import pure_outputs
 from keras_reformer.layers.sublayers import adopt
@@ -125,6 +126,11 @@ class AttentionLayer(ProjectingLayer):
         if segments is not None:
             return self.rotary_embedding(heads, positions=segments.positions)
         return self.rotary_embedding(heads, start_index=start_index)
+
+    def _mask(self, mask, attached, inputs):
+        """The bool mask of a call's inputs, or None."""
+        mask = given_mask(mask, attached)
+        return checks.mask("mask", mask, inputs.shape[:2])
 
     def _segments(self, segment_ids, shape):
         """The documents that are packed into rows, or None."""

@@ -14,21 +14,22 @@ _LARGEST_INT = 2**31 - 1
 _LEAST, _LARGEST = 1e-37, 1e37
 
 
-def num_key_value_heads(value, num_heads):
+def num_key_value_heads(value, num_heads, name="num_key_value_heads"):
     """Returns the number of heads of keys and values.
 
     Args:
         value: a divisor of `num_heads`, or None for as many.
         num_heads: int.
+        name: of the argument.
     """
     if value is None:
         return num_heads
-    value = positive_int("num_key_value_heads", value)
+    value = positive_int(name, value)
     if num_heads % value:
         raise ValueError(
             "As many heads of queries share each head of keys and values. "
             f"Expected a divisor of num_heads={num_heads}. Received: "
-            f"num_key_value_heads={value}"
+            f"{name}={value}"
         )
     return value
 

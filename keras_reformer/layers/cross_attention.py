@@ -34,6 +34,9 @@ class CrossAttention(AttentionLayer):
             `128`.
         shared_dropout: bool. Whether all chunks, heads and examples share one
             dropout mask. Defaults to `False`.
+        num_key_value_heads: int. Number of heads of keys and values. Each
+            serves `num_heads // num_key_value_heads` heads of queries, and
+            is all that decoding keeps. Defaults to `num_heads`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -53,6 +56,8 @@ class CrossAttention(AttentionLayer):
         mask: Boolean tensor of shape `(batch, length)`.
         context_mask: Boolean tensor of shape `(batch, keys)`.
         training: bool. Whether to apply dropout.
+        inputs_mask: the mask attached to the inputs, which Keras fills in.
+            `mask` wins.
 
     Returns:
         Float tensor of the inputs' shape.
@@ -71,7 +76,8 @@ class CrossAttention(AttentionLayer):
 
     Reference: [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762),
     section 3.2.3; in chunks: [Rabe and Staats,
-    2021](https://arxiv.org/abs/2112.05682).
+    2021](https://arxiv.org/abs/2112.05682); shared keys and values:
+    [Ainslie et al., 2023](https://arxiv.org/abs/2305.13245).
     """
 
     # Distances between two sequences mean nothing.
@@ -86,6 +92,7 @@ class CrossAttention(AttentionLayer):
         use_bias=False,
         query_chunk_length=QUERY_CHUNK_LENGTH,
         shared_dropout=False,
+        num_key_value_heads=None,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         kernel_regularizer=None,
@@ -105,6 +112,7 @@ class CrossAttention(AttentionLayer):
             position_bias=None,
             rotary_embedding=None,
             shared_dropout=shared_dropout,
+            num_key_value_heads=num_key_value_heads,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             kernel_regularizer=kernel_regularizer,
@@ -136,6 +144,7 @@ class CrossAttention(AttentionLayer):
         mask=None,
         context_mask=None,
         training=None,
+        inputs_mask=None,
     ):
         self._check_context(inputs.shape, getattr(context, "shape", None))
         if 0 in (inputs.shape[1], context.shape[1]):
@@ -143,9 +152,9 @@ class CrossAttention(AttentionLayer):
         key, value = self._heads_of(context)
         attended = exact_attention(
             self._split_heads(self.query(inputs), self.key_dim),
-            key,
-            value,
-            query_mask=checks.mask("mask", mask, inputs.shape[:2]),
+            self._repeated(key),
+            self._repeated(value),
+            query_mask=self._mask(mask, inputs_mask, inputs),
             mask=checks.mask("context_mask", context_mask, context.shape[:2]),
             dropout=self._attention_dropout(training),
             query_chunk_length=self.query_chunk_length,
@@ -191,4 +200,5 @@ class CrossAttention(AttentionLayer):
         return {
             **super().get_config(),
             "query_chunk_length": self.query_chunk_length,
+            "num_key_value_heads": self.num_key_value_heads,
         }

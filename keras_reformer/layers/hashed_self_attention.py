@@ -5,7 +5,9 @@ from keras_reformer.layers import checks, lsh_arguments
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.layers.lsh_hasher import LSHHasher
 from keras_reformer.layers.moving_means import assign_mean
-from keras_reformer.ops.random import seed_values
+from keras_reformer.ops.attention.kernel import AttentionDropout
+from keras_reformer.ops.random import seed_values, split_seed
+from keras_reformer.ops.replicas import common_seed
 
 
 class HashedSelfAttention(ChunkedSelfAttention):
@@ -141,6 +143,19 @@ class HashedSelfAttention(ChunkedSelfAttention):
             trainable=False,
             name="rotation_seed",
         )
+
+    def _draw(self, training):
+        """The call's randomness: a seed of rotations, and dropout."""
+        if not training:
+            return None, None
+        drawn = self.seed_generator.next()
+        _, dropout_seed = split_seed(drawn, 2)
+        # A batch has the same rotations whoever computes its rows.
+        rotation_seed, _ = split_seed(common_seed(drawn), 2)
+        if not self.dropout:
+            return rotation_seed, None
+        options = self.dropout, dropout_seed, self.shared_dropout
+        return rotation_seed, AttentionDropout(*options)
 
     def _hash_options(self, training=False, seed=None, rotations=None):
         """Arguments of `LSHHasher.hash` besides query-keys and mask.

@@ -1,6 +1,5 @@
 import keras
 
-from keras_reformer.layers import checks
 from keras_reformer.layers.chunked_self_attention import ChunkedSelfAttention
 from keras_reformer.layers.decoding import check_causal
 from keras_reformer.ops.attention.local import local_attention
@@ -46,7 +45,8 @@ class LocalSelfAttention(ChunkedSelfAttention):
             is all that decoding keeps. Defaults to `num_heads`.
         num_global_tokens: int. Tokens at the beginning that every token sees
             besides its window, in a causal layer every later one; if not
-            causal, they see all tokens too. Defaults to `0`.
+            causal, they see all tokens too. Masked ones are seen by nobody:
+            a row with padding in front has fewer or none. Defaults to `0`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -66,6 +66,8 @@ class LocalSelfAttention(ChunkedSelfAttention):
         segment_ids: Integer tensor of shape `(batch, length)`: equal for
             tokens of one document of several packed into a row. Documents
             do not see each other, and positions begin anew in each.
+        inputs_mask: the mask attached to the inputs, which Keras fills in.
+            `mask` wins.
 
     Returns:
         Float tensor of shape `(batch, length, hidden_dim)`.
@@ -140,8 +142,15 @@ class LocalSelfAttention(ChunkedSelfAttention):
             **kwargs,
         )
 
-    def call(self, inputs, mask=None, training=None, segment_ids=None):
-        mask = checks.mask("mask", mask, inputs.shape[:2])
+    def call(
+        self,
+        inputs,
+        mask=None,
+        training=None,
+        segment_ids=None,
+        inputs_mask=None,
+    ):
+        mask = self._mask(mask, inputs_mask, inputs)
         segments = self._segments(segment_ids, inputs.shape[:2])
         attended = self._attend(
             self._heads(inputs, segments=segments),

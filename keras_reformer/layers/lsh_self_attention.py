@@ -5,10 +5,7 @@ from keras_reformer.layers.decoding import check_causal
 from keras_reformer.layers.hashed_self_attention import HashedSelfAttention
 from keras_reformer.layers.lsh_attention import LSHAttention
 from keras_reformer.layers.short_convolution import ShortConvolution
-from keras_reformer.ops.attention.kernel import AttentionDropout
 from keras_reformer.ops.attention.window import Window
-from keras_reformer.ops.random import split_seed
-from keras_reformer.ops.replicas import common_seed
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -92,7 +89,9 @@ class LSHSelfAttention(HashedSelfAttention):
         shared_dropout: bool. Whether all chunks, rounds, heads and examples
             share one dropout mask, as published. Defaults to `False`.
         num_global_tokens: int. Tokens at the beginning that all tokens see,
-            in a causal layer later ones; else they see all. Defaults to `0`.
+            in a causal layer later ones; else they see all. Masked ones are
+            seen by nobody: a row with padding in front has fewer or none.
+            Defaults to `0`.
         kernel_initializer: Initializer of the projections. Defaults to
             `"glorot_uniform"`.
         bias_initializer: Initializer of biases. Defaults to `"zeros"`.
@@ -119,6 +118,8 @@ class LSHSelfAttention(HashedSelfAttention):
         segment_ids: Integer tensor of shape `(batch, length)`: equal for
             tokens of one document of several packed into a row. Documents
             do not see each other, and positions begin anew in each.
+        inputs_mask: the mask attached to the inputs, which Keras fills in.
+            `mask` wins.
 
     Returns:
         Float tensor of shape `(batch, length, hidden_dim)`.
@@ -228,9 +229,15 @@ class LSHSelfAttention(HashedSelfAttention):
         self._build_hashing()
 
     def call(
-        self, inputs, mask=None, training=None, rotations=None, segment_ids=None
+        self,
+        inputs,
+        mask=None,
+        training=None,
+        rotations=None,
+        segment_ids=None,
+        inputs_mask=None,
     ):
-        mask = checks.mask("mask", mask, inputs.shape[:2])
+        mask = self._mask(mask, inputs_mask, inputs)
         segments = self._segments(segment_ids, inputs.shape[:2])
         query_key, value = self._heads(inputs, mask, segments)
         seed, dropout = self._draw(training)
@@ -281,19 +288,6 @@ class LSHSelfAttention(HashedSelfAttention):
             query_key, cache = convolve(self.convolution, query_key)
         query_key = self._rotated_heads(query_key, start_index, segments)
         return (query_key, self._values(inputs)), cache
-
-    def _draw(self, training):
-        """The call's randomness: a seed of rotations, and dropout."""
-        if not training:
-            return None, None
-        drawn = self.seed_generator.next()
-        _, dropout_seed = split_seed(drawn, 2)
-        # A batch has the same rotations whoever computes its rows.
-        rotation_seed, _ = split_seed(common_seed(drawn), 2)
-        if not self.dropout:
-            return rotation_seed, None
-        options = self.dropout, dropout_seed, self.shared_dropout
-        return rotation_seed, AttentionDropout(*options)
 
     def hash(self, inputs, mask=None):
         """Bucket ids of inputs, as inference hashes them.

@@ -3,6 +3,7 @@ import keras
 from keras_reformer.layers import checks
 from keras_reformer.layers.attention_layer import AttentionLayer
 from keras_reformer.layers.decoding import check_causal
+from keras_reformer.layers.masks import given_mask
 from keras_reformer.ops.attention.exact import (
     QUERY_CHUNK_LENGTH,
     exact_attention,
@@ -72,7 +73,8 @@ class MultiHeadAttention(AttentionLayer):
             `query`: self-attention.
         key: Float tensor of shape `(batch, keys, key_dim)`. Defaults to
             `value`.
-        mask: Boolean tensor `(batch, queries)`, for self-attention.
+        mask: Boolean tensor `(batch, queries)`, for self-attention, instead
+            of `query_mask`.
         query_mask: Boolean tensor `(batch, queries)`.
         value_mask: Boolean tensor `(batch, keys)`.
         key_mask: Boolean tensor `(batch, keys)`.
@@ -207,8 +209,9 @@ class MultiHeadAttention(AttentionLayer):
             "query_chunk_length": self.query_chunk_length,
             "segments": segments,
         }
-        own_mask = mask if own else None
-        query_mask = _both(rows, mask=own_mask, query_mask=query_mask)
+        query_mask = checks.mask("query_mask", query_mask, rows)
+        if own:
+            query_mask = given_mask(checks.mask("mask", mask, rows), query_mask)
         key_mask = _both(keys, key_mask=key_mask, value_mask=value_mask)
         if own:
             key_mask = _both(rows, query_mask=query_mask, key_mask=key_mask)

@@ -5,6 +5,7 @@ import keras
 from keras_reformer.layers import checks, decoding
 from keras_reformer.layers.composite_layer import CompositeLayer
 from keras_reformer.layers.dropout import Dropout
+from keras_reformer.layers.masks import given_mask
 from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
@@ -55,6 +56,8 @@ class PreNormalization(CompositeLayer):
         training: bool. Whether to apply dropout.
         segment_ids: Integer tensor of shape `(batch, length)`, passed to
             `layer` if its `call` takes them.
+        inputs_mask: the mask attached to the inputs, which Keras fills in.
+            `mask` wins.
 
     Returns:
         Float tensor of the inputs' shape.
@@ -147,11 +150,12 @@ class PreNormalization(CompositeLayer):
         context=None,
         context_mask=None,
         segment_ids=None,
+        inputs_mask=None,
     ):
         outputs = call_branch(
             self.layer,
             self._normalized(inputs),
-            mask,
+            given_mask(mask, inputs_mask),
             training,
             context=context,
             context_mask=context_mask,

@@ -2,6 +2,7 @@ import keras
 
 from keras_reformer.layers import checks, decoding
 from keras_reformer.layers.composite_layer import CompositeLayer
+from keras_reformer.layers.masks import given_mask, one_mask
 from keras_reformer.layers.stateless import (
     build_branch,
     call_branch,
@@ -48,6 +49,8 @@ class ReversibleBlock(CompositeLayer):
         context_mask: Boolean tensor of shape `(batch, keys)`, passed with it.
         segment_ids: Integer tensor of shape `(batch, length)`, of documents
             packed into rows. Passed to branches whose `call` takes them.
+        inputs_mask: the mask attached to the inputs, which Keras fills in.
+            `mask` wins.
 
     Returns:
         Pair of float tensors of the inputs' shape.
@@ -136,10 +139,11 @@ class ReversibleBlock(CompositeLayer):
         context=None,
         context_mask=None,
         segment_ids=None,
+        inputs_mask=None,
     ):
         self.check_context(context, segment_ids)
         x1, x2 = map(self._stream, inputs)
-        options = one_mask(mask), training
+        options = one_mask(given_mask(mask, inputs_mask)), training
         more = given(context, context_mask, segment_ids)
         for branch in self.branches:
             x1, x2 = x2, couple(call_branch(branch, x2, *options, **more), x1)
@@ -168,11 +172,16 @@ class ReversibleBlock(CompositeLayer):
 
         Returns:
             Pair of float tensors of the same shape.
+
+        Raises:
+            ValueError: as in `call`.
         """
+        self.check_context(context, segment_ids)
         x1, x2 = map(self._stream, outputs)
+        options = one_mask(mask), training
         more = given(context, context_mask, segment_ids)
         for branch in reversed(self.branches):
-            y = call_branch(branch, x1, mask, training, **more)
+            y = call_branch(branch, x1, *options, **more)
             x1, x2 = uncouple(y, x2), x1
         return x1, x2
 
@@ -254,11 +263,6 @@ def stream_dtype(dtype):
     else:
         policy = keras.dtype_policies.get(dtype)
     return "float64" if policy.variable_dtype == "float64" else "float32"
-
-
-def one_mask(mask):
-    """The mask of a pair of streams, for which Keras passes a pair."""
-    return mask[0] if isinstance(mask, (list, tuple)) else mask
 
 
 def check_pair(layer_name, shapes):

@@ -2,9 +2,9 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.composite_layer import CompositeLayer
+from keras_reformer.layers.masks import given_mask, one_mask
 from keras_reformer.layers.reversible_block import (
     check_pair,
-    one_mask,
     stream_dtype,
 )
 from keras_reformer.layers.scan_signature import (
@@ -66,6 +66,8 @@ class ReversibleSequence(CompositeLayer):
             positions of the context that are seen.
         segment_ids: Integer tensor of shape `(batch, length)`, of documents
             packed into rows. Passed to branches whose `call` takes them.
+        inputs_mask: the mask attached to the inputs, which Keras fills in.
+            `mask` wins.
 
     Returns:
         Float tensor of shape `(batch, length, 2 * hidden_dim)` for
@@ -136,22 +138,20 @@ class ReversibleSequence(CompositeLayer):
         context=None,
         context_mask=None,
         segment_ids=None,
+        inputs_mask=None,
     ):
         streams = self._streams(inputs)
         if segment_ids is not None:
             for block in self.blocks:
                 block.check_context(context, segment_ids)
         context = self._context(context)
+        mask = one_mask(given_mask(mask, inputs_mask))
         signature_of = _SIGNATURES[self.scan_blocks] if training else None
         branches = [
             branch
             for block in self.blocks
             for branch in block.pure_branches(
-                one_mask(mask),
-                training,
-                signature_of,
-                context_mask,
-                segment_ids,
+                mask, training, signature_of, context_mask, segment_ids
             )
         ]
         if training and self.scan_blocks is True:

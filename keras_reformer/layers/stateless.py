@@ -1,9 +1,15 @@
 import inspect
+import warnings
+import weakref
 
 import keras
 
 from keras_reformer.layers.moving_means import assign_mean, collecting_weights
+from keras_reformer.layers.static_state import sublayers_of
 from keras_reformer.ops.reversible.coupling import Change, PureFunction
+
+# Branches without `segment_ids` whose layers inside have been looked at.
+_checked_for_segments: weakref.WeakSet = weakref.WeakSet()
 
 
 def pure_function(layers, function, signature=None):
@@ -140,8 +146,29 @@ def call_branch(layer, inputs, mask, training, **others):
     the layers inside.
     """
     options = {"mask": mask, **given(**others)}
-    options = accepted_by(layer.call, options)
-    return layer(inputs, training=training, **options)
+    accepted = accepted_by(layer.call, options)
+    if "segment_ids" in options and "segment_ids" not in accepted:
+        _warn_of_mixed_documents(layer)
+    return layer(inputs, training=training, **accepted)
+
+
+def _warn_of_mixed_documents(layer):
+    """Warns once of a layer that keeps `segment_ids` from one inside of it."""
+    if layer in _checked_for_segments:
+        return
+    _checked_for_segments.add(layer)
+    for inside in sublayers_of(layer):
+        if accepted_by(inside.call, {"segment_ids": None}):
+            warnings.warn(
+                f"The `call` of branch `{layer.name}` takes no `segment_ids`, "
+                f"so layer `{inside.name}` inside of it mixes the documents "
+                "of a row. Use a branch that hands them on, such as "
+                "`PreNormalization`, or a layer of your own whose `call` "
+                "takes `segment_ids` and passes them to "
+                f"`{inside.name}`.",
+                stacklevel=2,
+            )
+            return
 
 
 def given(context=None, context_mask=None, segment_ids=None):

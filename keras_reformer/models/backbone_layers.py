@@ -108,14 +108,15 @@ class BackboneLayers(NamedTuple):
         return outputs if self.pad is None else self.cut(outputs, like)
 
 
-def make_layers(config, policy, cross_attention=False):
+def make_layers(config, policy, cross_key_value_heads=None):
     """Makes the layers of a resolved `ReformerConfig`, not yet connected.
 
     Args:
         config: `ReformerConfig`.
         policy: dtype policy.
-        cross_attention: bool. Whether blocks attend to a context, as those of
-            a decoder do. Defaults to `False`.
+        cross_key_value_heads: int. Heads of keys and values of the attention
+            to a context that a decoder's blocks have. Defaults to `None`: no
+            such attention.
     """
     streams = stream_dtype(policy)
     positions = _position_layer(config, streams)
@@ -142,7 +143,7 @@ def make_layers(config, policy, cross_attention=False):
         pad and CutToLength(dtype=streams, name="cut"),
         ReversibleSequence(
             [
-                _block(config, index, policy, cross_attention)
+                _block(config, index, policy, cross_key_value_heads)
                 for index in range(config.num_layers)
             ],
             merge=config.merge,
@@ -183,7 +184,7 @@ def _pad_layer(config, dtype):
     return PadToMultiple(multiple, above, dtype=dtype, name="pad")
 
 
-def _block(config, index, policy, cross_attention):
+def _block(config, index, policy, cross_key_value_heads):
     """A reversible block, with one seed for each of its layers."""
     kinds = config.attention_layers
     kind = kinds[index % len(kinds)]
@@ -217,15 +218,14 @@ def _block(config, index, policy, cross_attention):
     return ReversibleBlock(
         branch(make(config, seeds[0], policy), seeds[2], "attention"),
         branch(feed_forward, seeds[3], "feed_forward"),
-        _cross_branch(config, index, policy, branch)
-        if cross_attention
-        else None,
+        cross_key_value_heads
+        and _cross_branch(config, index, policy, branch, cross_key_value_heads),
         dtype=policy,
         name=f"block_{index}",
     )
 
 
-def _cross_branch(config, index, policy, branch):
+def _cross_branch(config, index, policy, branch, key_value_heads):
     """The branch of cross-attention, with seeds after all of the others."""
     first = 4 * config.num_layers + 2 * index
     seeds = [_seed(config.seed, first + step) for step in (1, 2)]
@@ -233,6 +233,7 @@ def _cross_branch(config, index, policy, branch):
         num_heads=config.num_heads,
         key_dim=config.key_dim,
         dropout=config.dropout,
+        num_key_value_heads=key_value_heads,
         name="cross_attention",
         **_common_arguments(config, seeds[0], policy),
     )

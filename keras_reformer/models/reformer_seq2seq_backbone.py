@@ -2,6 +2,7 @@ import inspect
 
 import keras
 
+from keras_reformer.layers import checks
 from keras_reformer.layers.sublayers import (
     Sublayers,
     adopt,
@@ -44,6 +45,9 @@ class ReformerSeq2SeqBackbone(SavesSeeds, PairInputs, ReformerModel):
             Defaults to one of the same arguments.
         share_embeddings: bool. Whether encoder and decoder have one table of
             token embeddings. Defaults to True, and to False with an `encoder`.
+        cross_num_key_value_heads: int. Heads of keys and values of the
+            attention to the encoder's outputs, which decoding keeps. Defaults
+            to the decoder's `num_key_value_heads`.
         **kwargs: further arguments of `ReformerBackbone`, but for `causal`.
 
     Call arguments:
@@ -87,6 +91,7 @@ class ReformerSeq2SeqBackbone(SavesSeeds, PairInputs, ReformerModel):
         encoder=None,
         share_embeddings=None,
         dtype=None,
+        cross_num_key_value_heads=None,
         **kwargs,
     ):
         base, arguments = _split(
@@ -108,7 +113,10 @@ class ReformerSeq2SeqBackbone(SavesSeeds, PairInputs, ReformerModel):
         table = _shared_table(encoder, config) if share_embeddings else None
         sublayers = Sublayers(base.pop("sublayers", None))
         trainable = base.get("trainable", True)
-        layers = _decoder_layers(config, policy, table, sublayers, trainable)
+        cross_heads = _cross_heads(cross_num_key_value_heads, config)
+        layers = _decoder_layers(
+            config, cross_heads, policy, table, sublayers, trainable
+        )
 
         # === Functional model ===
         inputs = self.symbolic_inputs()
@@ -123,6 +131,7 @@ class ReformerSeq2SeqBackbone(SavesSeeds, PairInputs, ReformerModel):
         # The Functional constructor ignores `dtype`.
         self.dtype_policy = policy
         self._config = config
+        self._cross_heads = cross_heads
         self._share_embeddings = bool(share_embeddings)
         self._backbone_layers = layers
         self._sublayers = sublayers
@@ -228,6 +237,7 @@ class ReformerSeq2SeqBackbone(SavesSeeds, PairInputs, ReformerModel):
             **arguments,
             "encoder": serialize(self.encoder),
             "share_embeddings": self._share_embeddings,
+            "cross_num_key_value_heads": self._cross_heads,
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
@@ -237,7 +247,8 @@ class ReformerSeq2SeqBackbone(SavesSeeds, PairInputs, ReformerModel):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
+        # In files from before this option no heads share keys.
+        config = {"cross_num_key_value_heads": config["num_heads"], **config}
         config["encoder"] = deserialize(config["encoder"], custom_objects)
         return cls(**config)
 
@@ -251,17 +262,25 @@ def _split(kwargs, **sizes):
 _BASE = ("name", "trainable", "sublayers")
 
 
-def _decoder_layers(config, policy, table, sublayers, trainable):
+def _cross_heads(given, config):
+    """Heads of keys and values of cross-attention."""
+    given = config.num_key_value_heads if given is None else given
+    name = "cross_num_key_value_heads"
+    return checks.num_key_value_heads(given, config.num_heads, name)
+
+
+def _decoder_layers(config, cross_heads, policy, table, sublayers, trainable):
     """The decoder's layers, with the encoder's table of token embeddings.
 
     Args:
         config: `ReformerConfig`.
+        cross_heads: int. Heads of keys and values of cross-attention.
         policy: dtype policy.
         table: the embedding layer to share, or None for one of its own.
         sublayers: `Sublayers`.
         trainable: bool. Whether the model is.
     """
-    made = make_layers(config, policy, cross_attention=True)._asdict()
+    made = make_layers(config, policy, cross_heads)._asdict()
     if table is not None:
         made.pop("token_embedding")
     layers = sublayers.make_all(made, trainable)

@@ -141,6 +141,12 @@ def test_packed_documents_have_no_context_of_their_own():
     segment_ids = np.zeros(SHAPE[:2], "int32")
     with pytest.raises(ValueError, match="Expected no segment_ids"):
         sequence(make_inputs(), context=make_context(), segment_ids=segment_ids)
+    pair, block = (make_inputs(),) * 2, sequence.blocks[0]
+    for call in (block, block.inverse):
+        with pytest.raises(ValueError, match="Expected no segment_ids"):
+            call(pair, context=make_context(), segment_ids=segment_ids)
+        with pytest.raises(ValueError, match="Expected `context`"):
+            call(pair)
 
 
 def test_a_functional_model_is_saved(tmp_path):

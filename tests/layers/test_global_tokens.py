@@ -254,6 +254,21 @@ def test_fewer_tokens_than_global_ones():
         assert stepwise.gap(decoded, expected) < 1e-12
 
 
+@pytest.mark.parametrize("kind", [LOCAL, LSH], ids=["local", "lsh"])
+def test_rows_with_padding_in_front_have_none(kind):
+    layer, x = make(kind, True), make_inputs()
+    mask = np.arange(LENGTH) >= np.array([[3], [5], [9], [0]])
+    found = layer(x, mask=mask)
+    without = kind.func.from_config(
+        {**layer.get_config(), "num_global_tokens": 0}
+    )
+    without.build(x.shape)
+    without.set_weights(layer.get_weights())
+    expected = without(x, mask=mask)
+    np.testing.assert_allclose(found[:3], expected[:3], atol=1e-12)
+    assert np.abs(found[3] - expected[3]).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     "kind", [LSH, pytest.param(LOCAL, marks=pytest.mark.slow)]
 )

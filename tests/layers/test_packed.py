@@ -279,6 +279,22 @@ def test_a_block_and_its_inverse():
     np.testing.assert_allclose(x2, other, atol=1e-12)
 
 
+# --- Branches without segments ---
+
+
+def test_a_branch_that_keeps_segments_from_attention_is_named_once():
+    x, other = make_inputs(0)
+    hiding = keras.Sequential([local(name="mixing")], name="hiding")
+    feed_forward = keras.Sequential([keras.layers.Dense(DIM)])
+    block = ReversibleBlock(PreNormalization(hiding), feed_forward)
+    message = "branch `hiding` takes no `segment_ids`, so layer `mixing`"
+    block((x, other))
+    with pytest.warns(UserWarning, match=message) as found:
+        block((x, other), segment_ids=SEGMENT_IDS)
+        block((x, other), segment_ids=SEGMENT_IDS)
+    assert len(found) == 1
+
+
 # --- Refusals ---
 
 

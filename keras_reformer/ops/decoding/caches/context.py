@@ -13,8 +13,9 @@ class ContextCache(NamedTuple):
     """Keys and values of a context, which no step changes.
 
     Attributes:
-        key: `(batch, num_heads, keys, key_dim)`, already scaled.
-        value: `(batch, num_heads, keys, value_dim)`.
+        key: `(batch, key_value_heads, keys, key_dim)`, already scaled. Each
+            head serves as many heads of queries in a row.
+        value: `(batch, key_value_heads, keys, value_dim)`.
         mask: bool `(batch, keys)`, True at what is seen.
     """
 
@@ -46,8 +47,14 @@ class ContextCache(NamedTuple):
         query, key, value = (
             tf.cast(x, dtype) for x in (query, self.key, self.value)
         )
+        batch, heads, queries = (size(query, axis) for axis in range(3))
+        shared_heads = size(key, 1)
+        # Queries that share keys are the rows of one product.
+        rows = heads // shared_heads * queries
+        query = tf.reshape(query, [batch, shared_heads, rows, size(query, 3)])
         pairs = kernel.PairMask(self.mask[:, None, None, :])
-        return kernel.attend(query, key, value, pairs)[0]
+        output, _ = kernel.attend(query, key, value, pairs)
+        return tf.reshape(output, [batch, heads, queries, size(value, 3)])
 
 
 def pad_contexts(cache, width: Length):
