@@ -93,6 +93,10 @@ class TokenInputs(ModelMixin):
         """
         return _with_start_index(complete(inputs, mask), inputs)
 
+    def with_masks(self, inputs):
+        """Inputs by name, with a mask of ones, int8, where one is missing."""
+        return {"padding_mask": ones_like_mask(tokens_of(inputs)), **inputs}
+
     def check_ids(self, inputs):
         """Refuses unknown token ids and segments in disorder, on the host."""
         # In a graph these are assertions, which run on their own.
@@ -141,6 +145,11 @@ def _of_shapes(shapes):
     if shapes and isinstance(shapes[0], (list, tuple)):
         return [_of_shapes(shape) for shape in shapes]
     return keras.KerasTensor(shapes, "float32")
+
+
+def ones_like_mask(tokens):
+    """An int8 mask of all tokens: strategies cannot reduce booleans."""
+    return keras.ops.ones(keras.ops.shape(tokens)[:2], "int8")
 
 
 def tokens_of(inputs):
