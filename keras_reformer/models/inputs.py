@@ -6,6 +6,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.mixins import ModelMixin
+from keras_reformer.ops.attention.positions import checked_start_index
 from keras_reformer.ops.attention.segments import check_segment_ids
 from keras_reformer.ops.vocabulary import check_token_ids
 
@@ -166,9 +167,14 @@ def check_sizes(inputs, max_sequence_length, hidden_dim):
         max_sequence_length: int.
         hidden_dim: int. Width of token embeddings.
 
+    Returns:
+        The inputs.
+
     Raises:
-        ValueError: if there are no tokens, too many, or embeddings of another
-            width.
+        ValueError: if there are no tokens, too many, embeddings of another
+            width, or rows that begin so late that their end lies beyond the
+            greatest length. Where a graph does not know the beginnings, this
+            last is an assertion.
     """
     shape = tokens_of(inputs).shape
     if shape[1] == 0:
@@ -189,6 +195,17 @@ def check_sizes(inputs, max_sequence_length, hidden_dim):
             f"hidden_dim={hidden_dim}. Received: "
             f"token_embeddings.shape={tuple(shape)}"
         )
+    return _with_checked_start(inputs, max_sequence_length)
+
+
+def _with_checked_start(inputs, max_sequence_length):
+    """The inputs with a `start_index` that is checked where it has a value."""
+    start_index = inputs.get("start_index")
+    if start_index is None or isinstance(start_index, keras.KerasTensor):
+        return inputs
+    length = keras.ops.shape(tokens_of(inputs))[1]
+    start = checked_start_index(start_index, length, max_sequence_length)
+    return {**inputs, "start_index": start}
 
 
 def _tensors(inputs):

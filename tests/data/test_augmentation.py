@@ -169,6 +169,34 @@ def test_other_offsets_are_refused(model, wrong):
         model({"token_ids": IDS, "start_index": np.array(wrong)})
 
 
+def test_caches_count_from_the_first_position(model):
+    x = {"token_ids": IDS, "start_index": np.array([8, 0])}
+    with pytest.raises(
+        ValueError, match=r"from 0. .* Received: start_index of shape \(2,\)"
+    ):
+        model.backbone.prefill(x, np.ones(IDS.shape, bool), 32)
+
+
+def test_rows_beyond_the_last_position_are_refused(model):
+    """They began anew with the table's first row."""
+    model.compile("sgd", run_eagerly=True)
+    starts = np.array([23, -1], "int32")
+    x = {"token_ids": IDS, "start_index": starts}
+    received = r"start_index=\[23, -1\], length=10, max length 32"
+    calls = [model, model.fit, model.evaluate, model.predict]
+    # A graph that knows the values, while it is traced.
+    calls.append(tf.function(lambda x: model({**x, "start_index": starts})))
+    for call in calls:
+        with pytest.raises(ValueError, match=received):
+            call(x)
+    batches = tf.data.Dataset.from_tensors(x)
+    for call in (tf.function(lambda x: model(x)), lambda _: model.fit(batches)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="<= 32"):
+            call(keras.tree.map_structure(tf.constant, x))
+    last = {**x, "start_index": np.array([22, 0])}
+    assert np.isfinite(model(last)).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_training_takes_offsets(model, jit_compile):
