@@ -123,13 +123,13 @@ class ReformerCausalLM(DecodesTexts, LanguageModel):
                 or a document is in several pieces, or if `max_length` exceeds
                 the model's.
         """
-        loop = self._loop(sampler, stop_token_ids, jit_compile)
-        return generation.generate(
-            loop,
+        return self._run(
+            generation.generate,
             prompts,
             max_length,
+            (sampler, stop_token_ids, jit_compile),
+            padding_id,
             seed=seed,
-            padding_id=padding_id,
             verbose=verbose,
         )
 
@@ -158,7 +158,11 @@ class ReformerCausalLM(DecodesTexts, LanguageModel):
             A list of int32 arrays: the new tokens of each row, prompts not
             included; empty for rows that have ended.
         """
-        loop = self._loop(sampler, stop_token_ids, jit_compile)
-        return generation.stream(
-            loop, prompts, max_length, seed=seed, padding_id=padding_id
+        return self._run(
+            generation.stream,
+            prompts,
+            max_length,
+            (sampler, stop_token_ids, jit_compile),
+            padding_id,
+            seed=seed,
         )
