@@ -20,7 +20,8 @@ def mask_spans(
 ) -> tf.data.Dataset:
     """Hides spans of tokens, for a masked language model.
 
-    Spans begin anywhere, and their lengths are geometrically distributed.
+    Spans begin anywhere, and their lengths are geometrically distributed; one
+    ends where its row or, with `segment_ids`, its document ends.
     Padding and `keep_ids` are never hidden; of every row that has other
     tokens one is hidden at least. What is hidden in a batch follows from
     `seed` and the batch's number (put `repeat` before, so that each pass over
@@ -28,14 +29,16 @@ def mask_spans(
 
     Args:
         dataset: Batches of int token ids `(batch, length)`, or dicts of
-            `token_ids` and perhaps `padding_mask`, as of `pad_documents`.
-            Labels behind them are dropped.
+            `token_ids` and perhaps `padding_mask` and `segment_ids`, as of
+            `pad_documents` and `pack_documents`. Labels behind them are
+            dropped.
         mask_id: int. The id in the place of a hidden token, such as
             `ByteTokenizer.vocabulary_size`; then the model's vocabulary is one
             larger.
         seed: int. Chooses the spans.
         rate: float in `(0, 1)`. The share of tokens that is hidden, in the
-            mean. Defaults to `0.15`.
+            mean over long documents: no span reaches into the beginning of
+            one. Defaults to `0.15`.
         mean_length: float. The mean length of a span, `1.0` for single
             tokens. Defaults to `3.0`.
         keep_ids: ints. Token ids that are not hidden. Defaults to those of
@@ -72,7 +75,8 @@ def mask_spans(
         for keep_id in keep_ids:
             can_hide &= labels != keep_id
         draw, lengths = _draw(tf.shape(labels), seed, number, mean_length)
-        hidden = _covered(draw < start_rate, lengths) & can_hide
+        ends = _document_ends(inputs.get("segment_ids"), labels)
+        hidden = _covered(draw < start_rate, lengths, ends) & can_hide
         hidden |= _one_of_each_row(draw, can_hide & ~_any(hidden))
         tokens = tf.where(hidden, mask_id, labels)
         inputs = _replaced(element, inputs, token_ids=tokens)
@@ -95,7 +99,8 @@ def random_offsets(
     Args:
         dataset: Batches of int token ids `(batch, length)`, or dicts of
             `token_ids`, alone or in front of labels and weights; for instance
-            of `training_windows`, `pad_documents` or `mask_spans`.
+            of `training_windows`, `pad_documents` or `mask_spans`. Not rows of
+            packed documents, whose positions begin anew in each.
         max_sequence_length: int. Positions of the model.
         seed: int. Chooses the positions.
 
@@ -106,7 +111,8 @@ def random_offsets(
 
     Raises:
         ValueError: if the rows are longer than the table, or of unknown
-            length, or the elements are no batches of token ids.
+            length, the elements are no batches of token ids, or they have
+            `segment_ids`.
 
     Example:
 
@@ -123,6 +129,12 @@ def random_offsets(
         raise ValueError(
             "Expected rows of a known length, at most max_sequence_length="
             f"{max_sequence_length}. Received: length={length}"
+        )
+    if "segment_ids" in split_element(dataset.element_spec)[0]:
+        raise ValueError(
+            "Positions of packed documents begin anew in each. Expected rows "
+            "of one document each, without segment_ids. Received: elements "
+            f"{dataset.element_spec}"
         )
 
     def place(number, element):
@@ -177,10 +189,21 @@ def _draw(shape, seed, number, mean_length):
     return draws[0], 1 + tf.cast(more, tf.int32)
 
 
-def _covered(starts, lengths):
+def _document_ends(segment_ids, token_ids):
+    """The position behind each token's document."""
+    count = tf.shape(token_ids)[1]
+    if segment_ids is None:
+        return tf.fill(tf.shape(token_ids), count)
+    change = segment_ids[:, 1:] != segment_ids[:, :-1]
+    begins = tf.pad(tf.cast(change, tf.int32), [[0, 0], [1, 0]])
+    number = tf.cumsum(begins, axis=1)
+    return tf.searchsorted(number, number, side="right")
+
+
+def _covered(starts, lengths, limits):
     """Where a position is in a span that begins at it or before it."""
     count = tf.shape(starts)[1]
-    ends = tf.minimum(tf.range(count) + lengths, count)
+    ends = tf.minimum(tf.range(count) + lengths, limits)
     # Spans that have begun, less those that have ended.
     ended = tf.math.bincount(
         ends,

@@ -39,7 +39,9 @@ def read_labelled_texts(
         split: `"train"`, `"validation"` or `"test"`. Only the texts of this
             split are read. Defaults to all texts.
         class_names: tuple of str. Names of the folders that count, in the
-            order of the labels. Defaults to all folders with texts, sorted.
+            order of the labels. Defaults to all folders with texts, sorted,
+            also those without a text in the split: a class has the same
+            label in each.
 
     Returns:
         data: `LabelledTexts(texts, labels, class_names)`: list of bytes,
@@ -47,7 +49,7 @@ def read_labelled_texts(
 
     Raises:
         ValueError: if there is no such folder or zip file, it is damaged, a
-            class has no text, or the split is unknown.
+            class or the split has no text, or the split is unknown.
 
     Example:
     ```python
@@ -66,18 +68,23 @@ def read_labelled_texts(
             f"Received: split={split!r}"
         )
 
+    seen = set()
+
     def is_wanted(name):
-        known = class_names is None or name.split("/")[0] in class_names
+        label = name.split("/")[0]
+        seen.add(label)
+        known = class_names is None or label in class_names
         return known and split in (None, split_of(name))
 
     path = Path(source)
-    found = (_zip_texts if path.is_file() else _folder_texts)(path, is_wanted)
-    pairs = [(name.split("/")[0], text) for name, text in found]
-    classes = [name for name, _ in pairs]
-    names = tuple(class_names or sorted(set(classes)))
-    _check_classes(names, classes, source, split)
-    labels = np.array([names.index(each) for each in classes], np.int32)
-    return LabelledTexts([text for _, text in pairs], labels, names)
+    read = _zip_texts if path.is_file() else _folder_texts
+    found = list(read(path, is_wanted))
+    names = tuple(class_names or sorted(seen))
+    missing = [name for name in names if name not in seen]
+    _check_found(found, missing, source, split)
+    labels = [names.index(name.split("/")[0]) for name, _ in found]
+    texts = [text for _, text in found]
+    return LabelledTexts(texts, np.array(labels, np.int32), names)
 
 
 def split_of(name: str) -> str:
@@ -94,9 +101,8 @@ def split_of(name: str) -> str:
     return SPLITS[max(number - 7, 0)]
 
 
-def _check_classes(names, classes, source, split) -> None:
-    missing = [name for name in names if name not in classes]
-    if missing or not names:
+def _check_found(texts, missing, source, split) -> None:
+    if missing or not texts:
         raise ValueError(
             "There are no labelled texts. Expected files `CLASS/NAME.txt` of "
             f"each class{f' in {missing}' if missing else ''}. Received: "

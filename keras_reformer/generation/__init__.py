@@ -16,10 +16,12 @@ from keras_reformer.generation.samplers import TopKSampler as TopKSampler
 from keras_reformer.generation.samplers import TopPSampler as TopPSampler
 from keras_reformer.generation.samplers import get_sampler as get_sampler
 from keras_reformer.generation.samplers import settings_of as settings_of
+from keras_reformer.generation.sources import NO_SOURCE as NO_SOURCE
 from keras_reformer.generation.sources import Source as Source
 from keras_reformer.generation.trace_cache import TraceCache as TraceCache
 
 __all__ = [
+    "NO_SOURCE",
     "BeamSampler",
     "Decoder",
     "GreedySampler",

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_reformer.generation.loop import Decoder
 from keras_reformer.layers import checks
+from keras_reformer.ops.attention.segments import check_segment_ids
 from keras_reformer.ops.tracing import is_symbolic
 
 
@@ -81,28 +82,63 @@ def without_padding(
     if padding_id is not None:
         checks.integer("padding_id", padding_id)
     if not isinstance(prompts, dict):
-        rows = _rows("prompts", prompts)
-        return _stripped(rows, padding_id)
-    if prompts.get("segment_ids") is not None:
-        raise ValueError(
-            "A text is continued from one document. Expected each in a row "
-            "of its own, without segment_ids. Received: prompts with keys "
-            f"{sorted(prompts)}"
-        )
+        return _stripped(_rows("prompts", prompts), padding_id)
     unknown = set(prompts) - {"token_ids", "padding_mask", "segment_ids"}
     if unknown or "token_ids" not in prompts:
         raise _refusal("prompts", prompts)
     rows = _rows("prompts['token_ids']", prompts["token_ids"])
-    mask = prompts.get("padding_mask")
-    if mask is None:
-        return _stripped(rows, padding_id)
-    if padding_id is not None:
-        raise ValueError(
-            "Padding is given twice. Expected `padding_id` or a mask, not "
-            f"both. Received: padding_id={padding_id} and "
-            "prompts['padding_mask']"
-        )
-    return _unmasked(rows, _rows("prompts['padding_mask']", mask, "biuf"))
+    masks, segments = prompts.get("padding_mask"), prompts.get("segment_ids")
+    if masks is not None:
+        if padding_id is not None:
+            raise ValueError(
+                "Padding is given twice. Expected `padding_id` or a mask, not "
+                f"both. Received: padding_id={padding_id} and "
+                "prompts['padding_mask']"
+            )
+        masks = _rows_like(rows, "padding_mask", masks, "biuf")
+    if segments is not None:
+        if masks is None:
+            masks = [_within_padding(row, padding_id) for row in rows]
+        segments = _rows_like(rows, "segment_ids", segments)
+        rows, masks = _last_documents(rows, masks, segments)
+    if masks is not None:
+        rows = _unmasked(rows, masks)
+    return _stripped(rows, padding_id)
+
+
+def _last_documents(rows, masks, segments):
+    """The document of each row's last valid token, and its mask.
+
+    Args:
+        rows: list of arrays of token ids.
+        masks: list of arrays, true at valid tokens.
+        segments: list of arrays of segment ids.
+    """
+    masks = [np.asarray(mask, bool) for mask in masks]
+    _check_segments(segments, masks)
+    places = [
+        ids == ids[mask][-1] if mask.any() else mask
+        for ids, mask in zip(segments, masks, strict=True)
+    ]
+    return [
+        [row[place] for row, place in zip(part, places, strict=True)]
+        for part in (rows, masks)
+    ]
+
+
+def _check_segments(segments, masks):
+    """Refuses segment ids as those of rows to `fit` are refused."""
+    longest = max(map(len, segments), default=0)
+    if longest == 0:
+        return
+    ids = np.zeros((len(segments), longest), "int64")
+    valid = np.zeros(ids.shape, bool)
+    for row, (segment_ids, mask) in enumerate(
+        zip(segments, masks, strict=True)
+    ):
+        ids[row, : len(segment_ids)] = segment_ids
+        valid[row, : len(mask)] = mask
+    check_segment_ids(*map(keras.ops.convert_to_tensor, (ids, valid)))
 
 
 def _stripped(rows, padding_id):
@@ -110,6 +146,27 @@ def _stripped(rows, padding_id):
     if padding_id is None:
         return rows
     return [_unpadded(row, row != padding_id) for row in rows]
+
+
+def _within_padding(row, padding_id):
+    """True from the first token that is no padding to the last."""
+    text = np.ones(len(row), bool) if padding_id is None else row != padding_id
+    before = np.logical_or.accumulate(text)
+    return before & np.logical_or.accumulate(text[::-1])[::-1]
+
+
+def _rows_like(rows, name, value, kinds="iu"):
+    """What goes with rows of token ids, in rows of the same lengths."""
+    name = f"prompts['{name}']"
+    found = _rows(name, value, kinds)
+    lengths, others = ([len(x) for x in part] for part in (rows, found))
+    if lengths != others:
+        raise ValueError(
+            "What goes with token ids must have their shape. Expected rows of "
+            f"lengths {_shown(lengths)}. Received: {name} with "
+            f"{_shown(others)}"
+        )
+    return found
 
 
 def _rows(name, value, kinds="iu"):
@@ -159,13 +216,6 @@ def _unpadded(row, valid):
 
 def _unmasked(rows, masks):
     """The valid tokens of each row, which must be contiguous."""
-    lengths, found = ([len(x) for x in part] for part in (rows, masks))
-    if lengths != found:
-        raise ValueError(
-            "A padding mask must have the shape of its token ids. Expected "
-            f"rows of lengths {_shown(lengths)}. Received: "
-            f"prompts['padding_mask'] with {_shown(found)}"
-        )
     texts = [_unpadded(*pair) for pair in zip(rows, masks, strict=True)]
     for index, (text, mask) in enumerate(zip(texts, masks, strict=True)):
         if len(text) != np.count_nonzero(mask):
@@ -189,7 +239,8 @@ def _refusal(name, value):
     return ValueError(
         "Prompts must be rows of token ids. Expected a list of lists of "
         "integers, an integer array of shape `(batch, length)`, or a dict of "
-        "such `token_ids` and their `padding_mask`. Received: "
+        "such `token_ids` and their `padding_mask` and `segment_ids`. "
+        "Received: "
         f"{name}={_shown(value)}{hint}"
     )
 

@@ -33,7 +33,10 @@ class AxialPositionEmbedding(RefusesRematerialization, keras.layers.Layer):
         inputs: Float tensor of shape `(batch, length, sum(dims))`. Only its
             shape matters.
         start_index: int, int tensor or one int a row `(batch,)`. Position of
-            the first input, for decoding step by step. Defaults to `0`.
+            the first input, for decoding step by step. Beyond the table,
+            where a graph does not know it while it is traced, it is an error
+            on a CPU, zeros on a GPU, and the last row of the first axis
+            under XLA. Defaults to `0`.
         positions: Integer tensor of shape `(batch, length)`: all positions,
             where they do not count from `start_index`. Defaults to `None`.
 

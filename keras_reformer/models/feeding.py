@@ -219,11 +219,8 @@ class _Feed:
         if rows is not None and rows % self._replicas == 0:
             return batch
         x, labels, weights = batch
-        if "padding_mask" not in x:
-            # Layers' statistics do not count the rows that fill up.
-            shape = tf.shape(labels)[:2]
-            x = {**x, "padding_mask": tf.ones(shape, tf.int8)}
-        batch = x, labels, weights
+        # Layers' statistics do not count the rows that fill up.
+        batch = self._model.with_masks(x), labels, weights
         spare = -tf.shape(labels)[0] % self._replicas
 
         def fill_up(x):

@@ -6,6 +6,7 @@ import keras
 
 from keras_reformer.layers import checks
 from keras_reformer.layers.mixins import ModelMixin
+from keras_reformer.ops.attention.positions import checked_start_index
 from keras_reformer.ops.attention.segments import check_segment_ids
 from keras_reformer.ops.vocabulary import check_token_ids
 
@@ -93,6 +94,10 @@ class TokenInputs(ModelMixin):
         """
         return _with_start_index(complete(inputs, mask), inputs)
 
+    def with_masks(self, inputs):
+        """Inputs by name, with a mask of ones, int8, where one is missing."""
+        return {"padding_mask": ones_like_mask(tokens_of(inputs)), **inputs}
+
     def check_ids(self, inputs):
         """Refuses unknown token ids and segments in disorder, on the host."""
         # In a graph these are assertions, which run on their own.
@@ -143,6 +148,11 @@ def _of_shapes(shapes):
     return keras.KerasTensor(shapes, "float32")
 
 
+def ones_like_mask(tokens):
+    """An int8 mask of all tokens: strategies cannot reduce booleans."""
+    return keras.ops.ones(keras.ops.shape(tokens)[:2], "int8")
+
+
 def tokens_of(inputs):
     """The token ids or embeddings of complete inputs."""
     tokens = inputs.get("token_ids")
@@ -157,9 +167,14 @@ def check_sizes(inputs, max_sequence_length, hidden_dim):
         max_sequence_length: int.
         hidden_dim: int. Width of token embeddings.
 
+    Returns:
+        The inputs.
+
     Raises:
-        ValueError: if there are no tokens, too many, or embeddings of another
-            width.
+        ValueError: if there are no tokens, too many, embeddings of another
+            width, or rows that begin so late that their end lies beyond the
+            greatest length. Where a graph does not know the beginnings, this
+            last is an assertion.
     """
     shape = tokens_of(inputs).shape
     if shape[1] == 0:
@@ -180,6 +195,17 @@ def check_sizes(inputs, max_sequence_length, hidden_dim):
             f"hidden_dim={hidden_dim}. Received: "
             f"token_embeddings.shape={tuple(shape)}"
         )
+    return _with_checked_start(inputs, max_sequence_length)
+
+
+def _with_checked_start(inputs, max_sequence_length):
+    """The inputs with a `start_index` that is checked where it has a value."""
+    start_index = inputs.get("start_index")
+    if start_index is None or isinstance(start_index, keras.KerasTensor):
+        return inputs
+    length = keras.ops.shape(tokens_of(inputs))[1]
+    start = checked_start_index(start_index, length, max_sequence_length)
+    return {**inputs, "start_index": start}
 
 
 def _tensors(inputs):

@@ -4,7 +4,12 @@ from typing import Any
 
 import keras
 
-from keras_reformer.models.inputs import TokenInputs, complete, token_inputs
+from keras_reformer.models.inputs import (
+    TokenInputs,
+    complete,
+    ones_like_mask,
+    token_inputs,
+)
 from keras_reformer.ops.vocabulary import check_token_ids
 
 SIDES = ("encoder", "decoder")
@@ -35,6 +40,13 @@ class PairInputs(TokenInputs):
         inputs = complete_pair(inputs, mask)
         _check_lengths(inputs, self.longest_inputs())
         return inputs
+
+    def with_masks(self, inputs):
+        masks = {
+            f"{side}_padding_mask": ones_like_mask(inputs[f"{side}_token_ids"])
+            for side in SIDES
+        }
+        return {**masks, **inputs}
 
     def longest_inputs(self):
         """The greatest lengths of the encoder's and the decoder's tokens."""

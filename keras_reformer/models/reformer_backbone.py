@@ -311,8 +311,8 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
 
     def complete_inputs(self, inputs, mask=None):
         inputs = super().complete_inputs(inputs, mask)
-        check_sizes(inputs, self.max_sequence_length, self._config.hidden_dim)
-        return inputs
+        width = self._config.hidden_dim
+        return check_sizes(inputs, self.max_sequence_length, width)
 
     def embed(self, token_ids, start_index=0):
         """Token embeddings and, added to them, positions.

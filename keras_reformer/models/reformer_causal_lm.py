@@ -95,7 +95,9 @@ class ReformerCausalLM(DecodesTexts, LanguageModel):
                 length)`, ragged tensor, or dict of `token_ids` and
                 `padding_mask`, which is True at valid tokens and may leave
                 out any number at either end of a row. Rows may differ in
-                length.
+                length. With `segment_ids` in the dict a row's prompt is its
+                last document, that of its last valid token, and nothing else
+                of the row is in the result.
             max_length: int. Length of the results, prompt included.
             sampler: `"greedy"`, `"random"`, `"top_k"`, `"top_p"`, `"beam"`, a
                 `keras_reformer.generation.Sampler`, or one of KerasHub's,
@@ -117,16 +119,17 @@ class ReformerCausalLM(DecodesTexts, LanguageModel):
 
         Raises:
             ValueError: if prompts are no token ids, one is empty, too long,
-                or holds ids outside the vocabulary, or if `max_length`
-                exceeds the model's.
+                or holds ids outside the vocabulary, if `segment_ids` decrease
+                or a document is in several pieces, or if `max_length` exceeds
+                the model's.
         """
-        loop = self._loop(sampler, stop_token_ids, jit_compile)
-        return generation.generate(
-            loop,
+        return self._run(
+            generation.generate,
             prompts,
             max_length,
+            (sampler, stop_token_ids, jit_compile),
+            padding_id,
             seed=seed,
-            padding_id=padding_id,
             verbose=verbose,
         )
 
@@ -155,7 +158,11 @@ class ReformerCausalLM(DecodesTexts, LanguageModel):
             A list of int32 arrays: the new tokens of each row, prompts not
             included; empty for rows that have ended.
         """
-        loop = self._loop(sampler, stop_token_ids, jit_compile)
-        return generation.stream(
-            loop, prompts, max_length, seed=seed, padding_id=padding_id
+        return self._run(
+            generation.stream,
+            prompts,
+            max_length,
+            (sampler, stop_token_ids, jit_compile),
+            padding_id,
+            seed=seed,
         )

@@ -117,15 +117,14 @@ class ReformerSeq2Seq(PairInputs, DecodesTexts, LanguageModel):
             ValueError: if one of both is missing, or a row is empty, too long
                 or holds ids outside of the vocabulary.
         """
-        prompts, source = self._request(inputs, padding_id)
-        return generation.generate(
-            self._loop(sampler, stop_token_ids, jit_compile),
-            prompts,
+        return self._run(
+            generation.generate,
+            inputs,
             max_length,
+            (sampler, stop_token_ids, jit_compile),
+            padding_id,
             seed=seed,
-            padding_id=padding_id,
             verbose=verbose,
-            source=source,
         )
 
     def stream(
@@ -153,14 +152,13 @@ class ReformerSeq2Seq(PairInputs, DecodesTexts, LanguageModel):
             A list of int32 arrays: the new tokens of each row, beginnings not
             included; empty for rows that have ended.
         """
-        prompts, source = self._request(inputs, padding_id)
-        return generation.stream(
-            self._loop(sampler, stop_token_ids, jit_compile),
-            prompts,
+        return self._run(
+            generation.stream,
+            inputs,
             max_length,
+            (sampler, stop_token_ids, jit_compile),
+            padding_id,
             seed=seed,
-            padding_id=padding_id,
-            source=source,
         )
 
     def hashing_layers(self):
@@ -168,7 +166,6 @@ class ReformerSeq2Seq(PairInputs, DecodesTexts, LanguageModel):
         return [*encoder, *super().hashing_layers()]
 
     def _request(self, inputs, padding_id):
-        """Prompts, and the source, of what `generate` takes."""
         sides = [_rows_of(inputs, side) for side in ("decoder", "encoder")]
         prompts, sources = sides
         encoder = self.backbone.encoder

@@ -36,6 +36,31 @@ class DecodesTexts(ModelMixin):
         layers = [block.attention.layer for block in blocks]
         return [x for x in layers if isinstance(x, LSHSelfAttention)]
 
+    def _request(self, prompts, padding_id):
+        """Prompts, and the source, of what `generate` takes first."""
+        return prompts, generation.NO_SOURCE
+
+    def _run(self, run, prompts, max_length, settings, padding_id, **options):
+        """What `generate` and `stream` return.
+
+        Args:
+            run: `generation.generate` or `generation.stream`.
+            prompts: what the model's method takes first.
+            max_length: int.
+            settings: tuple of sampler, stop tokens and `jit_compile`.
+            padding_id: int or None.
+            **options: further arguments of `run`.
+        """
+        prompts, source = self._request(prompts, padding_id)
+        return run(
+            self._loop(*settings),
+            prompts,
+            max_length,
+            padding_id=padding_id,
+            source=source,
+            **options,
+        )
+
     def _decode(self, *arguments):
         hidden, cache = self.backbone.decode(*arguments)
         logits = keras.ops.cast(self.head(hidden)[:, 0], "float32")

@@ -6,7 +6,11 @@ import sys
 import batches
 import numpy as np
 
-from keras_reformer.data import ByteTokenizer, associative_recall_batch
+from keras_reformer.data import (
+    ByteTokenizer,
+    associative_recall_batch,
+    duplication_batch,
+)
 
 
 def test_ids_are_those_of_the_tokenizer():
@@ -24,6 +28,13 @@ def test_recall_is_the_library_s():
     rng = batches.random(3, 1, 7)
     expected = associative_recall_batch(rng, 2, 40, 5, 32, "random")
     found = pickle.loads(pickle.dumps(batch))(7)
+    for one, two in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_duplication_is_the_library_s():
+    found = batches.duplication(3, 1, 2, 22, 7, index=5)
+    expected = duplication_batch(batches.random(3, 1, 5), 2, 22, 7)
     for one, two in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, two)
 

@@ -3,24 +3,6 @@ import argparse
 import batches
 import duplication
 import numpy as np
-import pytest
-
-
-def test_examples_are_zero_w_zero_w_and_the_second_w_counts():
-    tokens, labels, weights = batches.duplication(0, 0, 50, 22, 7, index=0)
-    np.testing.assert_array_equal(tokens[:, :11], tokens[:, 11:])
-    assert (tokens[:, 0] == 0).all()
-    assert set(tokens[:, 1:11].ravel()) == set(range(1, 8))
-    np.testing.assert_array_equal(labels[:, :-1], tokens[:, 1:])
-    counted = labels[weights == 1].reshape(50, 10)
-    np.testing.assert_array_equal(counted, tokens[:, 1:11])
-    assert weights.sum() == 500
-
-
-@pytest.mark.parametrize("length", [2, 21])
-def test_other_lengths_are_refused(length):
-    with pytest.raises(ValueError, match=f"length={length}"):
-        batches.duplication(0, 0, 1, length, 7, index=0)
 
 
 def test_the_place_that_predicts_a_symbol_is_in_its_column():

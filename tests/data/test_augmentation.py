@@ -7,6 +7,7 @@ import keras_reformer
 from keras_reformer.data import (
     documents,
     mask_spans,
+    pack_documents,
     pad_documents,
     random_offsets,
     training_windows,
@@ -67,6 +68,21 @@ def test_padding_and_special_tokens_are_never_hidden():
         np.testing.assert_array_equal(hidden.any(1), [True, True, False])
 
 
+def packed_rows(text=b"abcd"):
+    """Rows of documents without padding, of which each has 4 tokens."""
+    return pack_documents(documents([text] * 400), 40).batch(40)
+
+
+def test_spans_end_with_their_documents():
+    """Documents' first tokens are hidden where spans begin, and only there."""
+    options = {"seed": 0, "rate": 0.6, "mean_length": 30.0}
+    ((inputs, _, weights),) = arrays(mask_spans(packed_rows(), MASK, **options))
+    assert set(inputs) == {"token_ids", "segment_ids", "padding_mask"}
+    shares = weights.reshape(-1, 4).mean(axis=0)
+    # In one long row, whose spans go on, all of them are near the rate.
+    assert 0 < shares[0] < 0.05 and shares[0] < shares[1] < shares[3] < 0.2
+
+
 def test_masks_follow_from_the_seed_and_the_batch():
     def weights(seed):
         dataset = mask_spans(rows(repeats=2), MASK, seed=seed)
@@ -102,6 +118,11 @@ def test_rows_begin_anywhere_in_the_table():
     (other,) = arrays(random_offsets(rows(400, 5), 12, seed=1))
     assert (other["start_index"] != found["start_index"]).any()
     np.testing.assert_array_equal(found["token_ids"], arrays(rows(400, 5))[0])
+
+
+def test_packed_rows_have_no_offsets():
+    with pytest.raises(ValueError, match="without segment_ids. Received: .*"):
+        random_offsets(packed_rows(), 100, seed=0)
 
 
 def test_rows_as_long_as_the_table_begin_at_its_beginning():
@@ -146,6 +167,34 @@ def test_a_model_takes_offsets_as_positions(model):
 def test_other_offsets_are_refused(model, wrong):
     with pytest.raises(ValueError, match="Received: .*start_index"):
         model({"token_ids": IDS, "start_index": np.array(wrong)})
+
+
+def test_caches_count_from_the_first_position(model):
+    x = {"token_ids": IDS, "start_index": np.array([8, 0])}
+    with pytest.raises(
+        ValueError, match=r"from 0. .* Received: start_index of shape \(2,\)"
+    ):
+        model.backbone.prefill(x, np.ones(IDS.shape, bool), 32)
+
+
+def test_rows_beyond_the_last_position_are_refused(model):
+    """They began anew with the table's first row."""
+    model.compile("sgd", run_eagerly=True)
+    starts = np.array([23, -1], "int32")
+    x = {"token_ids": IDS, "start_index": starts}
+    received = r"start_index=\[23, -1\], length=10, max length 32"
+    calls = [model, model.fit, model.evaluate, model.predict]
+    # A graph that knows the values, while it is traced.
+    calls.append(tf.function(lambda x: model({**x, "start_index": starts})))
+    for call in calls:
+        with pytest.raises(ValueError, match=received):
+            call(x)
+    batches = tf.data.Dataset.from_tensors(x)
+    for call in (tf.function(lambda x: model(x)), lambda _: model.fit(batches)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="<= 32"):
+            call(keras.tree.map_structure(tf.constant, x))
+    last = {**x, "start_index": np.array([22, 0])}
+    assert np.isfinite(model(last)).all()
 
 
 @pytest.mark.slow

@@ -53,6 +53,25 @@ def test_splits_share_nothing_and_miss_nothing(source):
         assert {split_of(text.decode()) for text in part.texts} == {split}
 
 
+def test_a_class_has_one_label_in_all_splits(tmp_path):
+    """Also one that comes first and has no text in a split."""
+    names = ["a/0.txt", *NAMES]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    classes = ("a", "neg", "pos")
+    for given in (None, classes):
+        for split in SPLITS:
+            data = read_labelled_texts(tmp_path, split=split, class_names=given)
+            assert data.class_names == classes
+            for text, label in zip(data.texts, data.labels, strict=True):
+                assert text.decode().split("/")[0] == classes[label]
+            assert (0 in data.labels) == (split == split_of("a/0.txt"))
+    other = next(split for split in SPLITS if split != split_of("a/0.txt"))
+    with pytest.raises(ValueError, match=f"no labelled texts.*'{other}'"):
+        read_labelled_texts(tmp_path, split=other, class_names=("a",))
+
+
 def test_the_share_of_a_split_is_fixed_by_names():
     # What published figures were measured on must not change.
     assert split_of("neg/cv000_29416.txt") == "train"

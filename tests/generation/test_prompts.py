@@ -73,6 +73,47 @@ def test_zeros_are_text_unless_they_are_padding():
     assert checked({"token_ids": rows}, padding_id=-1) == [[0, 2], [3]]
 
 
+# The last documents are those of `TEXTS`.
+PACKED = {
+    "token_ids": np.array([[5, 1, 1, 0, 3, 0], [8, 2, 5, 1, 4, 4]]),
+    "segment_ids": np.array([[0, 0, 1, 2, 2, 2], [0, 1, 3, 3, 4, 4]]),
+    "padding_mask": np.array([[True] * 6, [True] * 4 + [False] * 2]),
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {name: x.tolist() for name, x in PACKED.items()},
+        {name: tf.constant(x) for name, x in PACKED.items()},
+        # Padding has any ids, and may be at both ends.
+        {"segment_ids": PACKED["segment_ids"] * PACKED["padding_mask"]},
+        {"segment_ids": [[0, 0, 1, 2, 2, 2], [3] * 6]}
+        | {"padding_mask": [[1] * 6, [0, 0, 1, 1, 0, 0]]},
+        # Padding that a token tells, within a document too.
+        {"padding_mask": None},
+        {
+            "padding_mask": None,
+            "segment_ids": [[0] * 3 + [2] * 3, [0] + [3] * 5],
+        }
+        | {"token_ids": [[5, 1, 4, 0, 3, 0], [8, 4, 5, 1, 4, 4]]},
+        # Rows of other lengths.
+        {"padding_mask": None, "segment_ids": [[0, 2, 2, 2], [3, 3]]}
+        | {"token_ids": [[1, 0, 3, 0], [5, 1]]},
+    ],
+)
+def test_packed_rows_go_on_from_their_last_documents(changes):
+    prompts = {**PACKED, **changes}
+    options = {"padding_id": 4} if prompts["padding_mask"] is None else {}
+    assert checked(prompts, max_length=3, **options) == TEXTS
+
+
+def test_without_a_mask_the_last_segment_counts():
+    prompts = {**PACKED, "padding_mask": None}
+    assert checked(prompts) == [TEXTS[0], [4, 4]]
+
+
 @pytest.mark.parametrize(
     "prompts", [[], (), np.zeros((0, 5), int), {"token_ids": []}]
 )
@@ -142,6 +183,37 @@ FLOATS = r"prompts\[0\]=array of shape \(3,\) and dtype float64"
 def test_refused_prompts(prompts, match):
     with pytest.raises(ValueError, match=match):
         checked(prompts)
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"segment_ids": PACKED["segment_ids"][:, ::-1]}, "must not decrease"),
+        ({"segment_ids": [[0, 0, 1, 2, 2, 2], [0, 1, 0, 1, 2, 2]]}, "decrease"),
+        (
+            {
+                "padding_mask": None,
+                "segment_ids": [[0] * 6, [0, 2, 1, 3, 3, 3]],
+            },
+            r"without a gap.* Received: segment_ids=\[1\]",
+        ),
+        ({"segment_ids": [[0] * 6, [0] * 5]}, r"\[6, 6\]. .* with \[6, 5\]"),
+        (
+            {"segment_ids": PACKED["segment_ids"] * 1.0},
+            r"prompts\['segment_ids'\]\[0\]=array of shape \(6,\)",
+        ),
+        (
+            {"padding_mask": [[1] * 6, [1, 1, 1, 0, 1, 1]]}
+            | {"segment_ids": [[0] * 6, [0, 1, 1, 1, 1, 1]]},
+            "at the ends",
+        ),
+        ({"padding_mask": [[1] * 6, [0] * 6]}, r"len\(prompts\[1\]\)=0"),
+    ],
+    ids=["order", "pieces", "gap", "lengths", "dtype", "mask", "empty"],
+)
+def test_refused_segments(changes, match):
+    with pytest.raises(ValueError, match=match):
+        checked({**PACKED, **changes})
 
 
 def test_prompts_of_graphs():

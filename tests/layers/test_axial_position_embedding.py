@@ -106,6 +106,32 @@ def test_refuses_positions_beyond_the_table(length, start):
         layer(tf.zeros((1, length, 9)), start_index=start)
 
 
+def test_known_starts_beyond_the_table_are_refused():
+    """Those of each row too, and while a graph is traced."""
+    layer, x = make_layer(), tf.zeros((3, 2, 9))
+
+    def call():
+        return layer(x, start_index=tf.constant([0, 14, 13]))
+
+    for each in (call, tf.function(call)):
+        with pytest.raises(ValueError, match=r"start_index=\[14\], length=2"):
+            each()
+
+
+def test_unknown_starts_beyond_the_table_do_not_begin_anew():
+    layer, x = make_layer(), tf.zeros((1, 1, 9))
+
+    def call(start):
+        return layer(x, start_index=start)
+
+    beyond = tf.constant([15])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is not in"):
+        tf.function(call)(beyond)
+    # XLA knows no errors: there it is the last row of the first axis.
+    found = tf.function(call, jit_compile=True)(beyond)
+    np.testing.assert_array_equal(found[0, 0, :2], layer.tables[0][-1])
+
+
 @pytest.mark.parametrize(
     "shape, dims, received",
     [

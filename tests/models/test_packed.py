@@ -107,7 +107,68 @@ def test_each_document_decodes_as_it_was_packed():
         )
         states.append(hidden)
     decoded = model.head(keras.ops.concatenate(states, axis=1))
-    np.testing.assert_allclose(decoded, logits[row, place][None], atol=1e-4)
+    np.testing.assert_allclose(decoded, logits[row, place][None], atol=1e-5)
+
+
+# The second row ends with padding.
+MASK = np.arange(37) < [[37], [30]]
+PACKED = {
+    "token_ids": IDS,
+    "segment_ids": np.where(MASK, SEGMENT_IDS, 9),
+    "padding_mask": MASK,
+}
+
+
+def last_documents():
+    """Each row's last document as a prompt of its own."""
+    return [
+        ids[segments == segments[mask][-1]].tolist()
+        for ids, segments, mask in zip(*PACKED.values(), strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    return make_model(dtype="float32", max_sequence_length=64)
+
+
+def test_rows_go_on_from_their_last_documents(decoder):
+    """The text is that of full passes over the rows, documents and all."""
+    starts = last_documents()
+    longest = max(map(len, starts)) + 8
+    texts = decoder.generate(PACKED, longest, "greedy")
+    for row, (text, start) in enumerate(zip(texts, starts, strict=True)):
+        assert len(text) == longest and text[: len(start)].tolist() == start
+        new = text[len(start) :]
+        before, segments = (
+            PACKED[name][row][MASK[row]]
+            for name in ("token_ids", "segment_ids")
+        )
+        logits = decoder(
+            {
+                "token_ids": np.append(before, new)[None],
+                "segment_ids": np.append(
+                    segments, np.full_like(new, segments[-1])
+                )[None],
+            }
+        )
+        best = np.argmax(logits[0, len(before) - 1 : -1], axis=-1)
+        np.testing.assert_array_equal(best, new)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["random", "top_p", "beam", "greedy"])
+def test_texts_of_packed_rows_are_those_of_separate_prompts(decoder, sampler):
+    options = {"max_length": 40, "sampler": sampler, "seed": 4}
+    texts = decoder.generate(PACKED, **options)
+    expected = decoder.generate(last_documents(), **options)
+    for text, other in zip(texts, expected, strict=True):
+        np.testing.assert_array_equal(text, other)
+    if sampler == "beam":
+        return
+    parts = zip(*decoder.stream(PACKED, **options), strict=True)
+    for start, part, text in zip(last_documents(), parts, texts, strict=True):
+        np.testing.assert_array_equal(np.concatenate([start, *part]), text)
 
 
 @pytest.mark.slow
@@ -259,13 +320,20 @@ def test_one_answer_a_row_is_of_one_document():
             model(x)
 
 
-def test_texts_go_on_from_one_document():
-    model = make_model(**tiny.SMALLEST)
-    x = {"token_ids": IDS, "segment_ids": SEGMENT_IDS}
-    with pytest.raises(ValueError, match="continued from one document"):
-        model.generate(x, max_length=39)
+def test_prompts_are_refused_as_rows_to_fit_are(decoder):
+    x = {"token_ids": IDS, "segment_ids": SEGMENT_IDS[:, ::-1]}
+    for method in (decoder.generate, decoder.stream):
+        with pytest.raises(ValueError, match="must not decrease along a row"):
+            method(x, max_length=39)
+    # Of a document alone, not of the row.
+    (start, _) = last_documents()
+    with pytest.raises(ValueError, match=rf"prompts\[0\]\)={len(start)}"):
+        decoder.generate(PACKED, max_length=len(start) - 1)
+
+
+def test_a_cache_goes_on_with_one_document(decoder):
     with pytest.raises(ValueError, match="rows of their own"):
-        model.backbone.prefill(x, None, 40)
+        decoder.backbone.prefill(PACKED, None, 40)
 
 
 def test_rings_of_chunks_take_none():

@@ -12,7 +12,7 @@ from keras_reformer.models import (
     ReformerMaskedLM,
     ReformerQuestionAnswering,
 )
-from tests.support import tiny
+from tests.support import tiny, tiny_pairs
 
 IDS = tiny.make_ids(5, 9)
 LABELS = tiny.make_ids(5, 9, seed=1)
@@ -132,6 +132,65 @@ def test_replicas_evaluate_and_predict_as_one_device(two):
         one.predict(MASKED, **options)[MASK],
         atol=1e-5,
     )
+
+
+PAIRS = {
+    "no masks": tiny_pairs.make_inputs(5, masks=False),
+    "one mask": {
+        name: x
+        for name, x in tiny_pairs.make_inputs(5).items()
+        if name != "decoder_padding_mask"
+    },
+    "masks": tiny_pairs.make_inputs(5),
+}
+
+
+def make_pair_model(strategy=None, **options):
+    with (strategy or tf.distribute.get_strategy()).scope():
+        model = tiny_pairs.make_model(**options)
+        model.compile(keras.optimizers.SGD(0.5), run_eagerly=True)
+    return model
+
+
+SOME_SLOW = [
+    "no masks",
+    *(pytest.param(x, marks=pytest.mark.slow) for x in ("one mask", "masks")),
+]
+
+
+@pytest.mark.parametrize("masks", SOME_SLOW)
+def test_replicas_train_encoder_decoders_as_one_device(masks, two):
+    """A last batch of one row leaves one replica without any."""
+    expected = fit(make_pair_model(), PAIRS[masks], batch_size=4)
+    found = fit(make_pair_model(two), PAIRS[masks], batch_size=4)
+    assert_same(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("masks", PAIRS)
+def test_replicas_run_encoder_decoders_as_one_device(masks, two):
+    inputs, options = PAIRS[masks], {"verbose": 0, "batch_size": 4}
+    one, model = make_pair_model(), make_pair_model(two)
+    np.testing.assert_allclose(
+        model.predict(inputs, **options),
+        one.predict(inputs, **options),
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(
+        model.evaluate(inputs, **options),
+        one.evaluate(inputs, **options),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.slow
+def test_replicas_center_hashes_of_encoder_decoders(two):
+    """The rows that fill up an odd batch have no tokens on either side."""
+    options = {"num_layers": 2, "attention_layers": ("local", "lsh")}
+    inputs = PAIRS["no masks"]
+    expected = fit(make_pair_model(**options), inputs, batch_size=4)
+    found = fit(make_pair_model(two, **options), inputs, batch_size=4)
+    assert_same(found, expected)
 
 
 def test_arrays_to_predict_stay_on_the_host(two, monkeypatch):

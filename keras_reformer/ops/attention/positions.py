@@ -12,6 +12,42 @@ from keras_reformer.ops.loops.shapes import (
     size,
     softmax_dtype,
 )
+from keras_reformer.ops.vocabulary import require
+
+
+def checked_start_index(start_index, length: Length, most: int) -> tf.Tensor:
+    """First positions of rows that end within the positions that there are.
+
+    Args:
+        start_index: First position, or one for each row `(batch,)`.
+        length: Number of positions.
+        most: Positions that there are.
+
+    Returns:
+        `start_index` as an int32 tensor. In a graph that does not know the
+        values it depends on an assertion.
+
+    Raises:
+        ValueError: eagerly, and while tracing where the values are known.
+    """
+    start = tf.cast(start_index, tf.int32)
+    message = (
+        "Rows must lie within the positions that there are. Expected "
+        f"start_index + length <= {most} and start_index >= 0."
+    )
+    first, count = tf.get_static_value(start), tf.get_static_value(length)
+    if first is None or count is None:
+        allowed = (start >= 0) & (start <= most - length)
+        refusal = require(allowed, "start_index", start, message)
+        with tf.control_dependencies(refusal):
+            return tf.identity(start)
+    outside = (first < 0) | (first > most - count)
+    if outside.any():
+        raise ValueError(
+            f"{message} Received: start_index={first[outside][:5].tolist()}, "
+            f"length={count}, max length {most}"
+        )
+    return start
 
 
 def axial_positions(
@@ -31,7 +67,9 @@ def axial_positions(
 
     Returns:
         Tensor of shape `(length, sum of dims)`, or `(batch, length, sum of
-        dims)`.
+        dims)`. Of positions beyond the tables that a graph does not know
+        while it is traced, TensorFlow's gather makes an error on a CPU, zeros
+        on a GPU, and XLA the last row of the first axis.
     """
     sizes = [table.shape[0] for table in tables]
     if positions is not None:
@@ -39,6 +77,8 @@ def axial_positions(
     if not isinstance(length, int):
         length = _within_tables(length, math.prod(sizes))
     if not (isinstance(start_index, int) and start_index == 0):
+        if tf.get_static_value(start_index) is not None:
+            checked_start_index(start_index, length, math.prod(sizes))
         return _gather(tables, sizes, _positions(start_index, length, 2))
     inner = math.prod(sizes[1:])
     rows = ceil_div(length, inner)
@@ -69,9 +109,11 @@ def _within_tables(length: tf.Tensor, most: int) -> tf.Tensor:
 
 def _gather(tables, sizes, positions) -> tf.Tensor:
     rows = []
-    for table, axis in zip(reversed(tables), reversed(sizes), strict=True):
+    for table, axis in zip(tables[:0:-1], sizes[:0:-1], strict=True):
         rows.append(tf.gather(table, positions % axis))
         positions = positions // axis
+    # Without a modulus: positions beyond the tables must not begin anew.
+    rows.append(tf.gather(tables[0], positions))
     return tf.concat(rows[::-1], axis=-1)
 
 
