@@ -40,7 +40,7 @@ from keras_reformer.models import (
     ReformerSeq2SeqBackbone as ReformerSeq2SeqBackbone,
 )
 from keras_reformer.models import from_preset as from_preset
-from keras_reformer.models.preset_folders import (
+from keras_reformer.models.preset_methods import (
     set_converter as _set_converter,
 )
 from keras_reformer.ops.loops.tiling import (

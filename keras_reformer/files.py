@@ -1,11 +1,23 @@
-"""Files that cannot be read, told in one way; files that belong together."""
+"""Files that cannot be read, files that belong together, presets' folders."""
 
 import contextlib
+import importlib
 import json
 import os
 import pathlib
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
+
+_HUB = "hf://"
+# What is looked for in a repository of the Hugging Face hub.
+_PATTERNS = (
+    "*.json",
+    "*.h5",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "assets/tokenizer/*",
+)
 
 
 @contextlib.contextmanager
@@ -73,3 +85,47 @@ def written_together(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
         yield pathlib.Path(new)
         for path in pathlib.Path(new).iterdir():
             path.replace(directory / path.name)
+
+
+def find_folder(preset, names: Iterable[str]) -> pathlib.Path:
+    """The folder of a preset, downloaded if it is on the Hugging Face hub.
+
+    Args:
+        preset: path of a folder, or `"hf://owner/name"`.
+        names: of configurations, to tell where there is no folder.
+
+    Raises:
+        ValueError: if there is no such folder.
+        ImportError: if `"hf://"` is asked for without `huggingface_hub`.
+    """
+    if isinstance(preset, str) and preset.startswith(_HUB):
+        return _downloaded(preset)
+    is_path = isinstance(preset, (str, os.PathLike))
+    if not is_path or not pathlib.Path(preset).is_dir():
+        raise ValueError(
+            f"There is no such preset. Expected one of {list(names)}, a "
+            "folder that `save_to_preset` wrote, or 'hf://owner/name'. "
+            f"Received: preset={preset!r}"
+        )
+    return pathlib.Path(preset)
+
+
+def _downloaded(preset: str) -> pathlib.Path:
+    if not re.fullmatch(r"hf://[\w.-]+/[\w.-]+", preset):
+        raise ValueError(
+            "A preset on the Hugging Face hub is named by its owner and its "
+            f"name. Expected 'hf://owner/name'. Received: preset={preset!r}"
+        )
+    try:
+        hub = importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise ImportError(
+            "A preset of the Hugging Face hub is downloaded by the package "
+            "huggingface_hub. Expected it to be installed: pip install "
+            f'"keras-reformer[hub]". Received: preset={preset!r}'
+        ) from error
+    return pathlib.Path(
+        hub.snapshot_download(
+            repo_id=preset.removeprefix(_HUB), allow_patterns=list(_PATTERNS)
+        )
+    )

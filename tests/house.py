@@ -131,7 +131,7 @@ def check_direction(tree: ast.Module, path: str) -> Iterator[str]:
         elif target in ONLY_FOR:
             allowed = part in ONLY_FOR[target]
         else:
-            allowed = target == part or (
+            allowed = target in (part, "files") or (
                 RANKS[target] < RANKS[part] and part != "data"
             )
         if not allowed:

@@ -1,9 +1,13 @@
 """Hugging Face's configuration of a Reformer, and a backbone's arguments."""
 
+import dataclasses
+import inspect
 import math
 import numbers
 
 from keras_reformer.layers import checks
+from keras_reformer.models import ReformerBackbone
+from keras_reformer.models.reformer_config import ReformerConfig
 
 # What a key means that a configuration leaves out (transformers 5.23).
 DEFAULTS = {
@@ -67,19 +71,19 @@ _SAME = {
     "epsilon": "layer_norm_eps",
 }
 
-# What the published model has no choice of.
-_KEPT = {
-    "merge": "concat",
-    "scope": "chunk",
-    "wrap": True,
-    "position_embedding": "axial",
-    "position_bias": None,
-    "normalization": "layer_norm",
-    "query_key_kernel_size": 1,
-    "center_hashes": False,
-    "duplicates": "count",
-    "num_global_tokens": 0,
-}
+# Of training or of memory, or of what is refused by another name
+# (`rotary_layers` by `position_embedding`). All other arguments are written
+# or have the one value that the published model has.
+_UNWRITTEN = (
+    "recompute",
+    "feed_forward_chunk_length",
+    "shared_dropout",
+    "stochastic_depth",
+    "kernel_initializer",
+    "kernel_regularizer",
+    "rotary_layers",
+    "seed",
+)
 
 
 def from_published(config):
@@ -113,30 +117,70 @@ def from_published(config):
 
 
 def to_published(arguments):
-    """The way back: a configuration for a backbone's arguments."""
-    kept = {**_KEPT, "num_key_value_heads": arguments["num_heads"]}
-    given = {name: arguments[name] for name in kept}
-    if given != kept:
-        raise ValueError(
-            "The published model has no such variant. Expected "
-            f"{kept}. Received: {given}"
-        )
+    """The way back: a configuration for a backbone's arguments.
+
+    Args:
+        arguments: dict of all of them, as `get_config` returns them.
+
+    Raises:
+        ValueError: if one of them would be another one on the way back.
+    """
+    arguments = _of_whole_depth(arguments)
     config = {theirs: arguments[ours] for ours, theirs in _SAME.items()}
-    for name in ("lsh_dropout", "local_dropout"):
-        if arguments[name] is None:
-            config[_SAME[name]] = arguments["dropout"]
-    kinds, depth = arguments["attention_layers"], arguments["num_layers"]
-    shape = arguments["axial_shape"]
-    return {
+    shape, dims = (
+        arguments[name] or [] for name in ("axial_shape", "axial_dims")
+    )
+    config |= {
         "model_type": "reformer",
-        **config,
-        "attn_layers": [kinds[i % len(kinds)] for i in range(depth)],
         "num_buckets": arguments["num_buckets"],
         "hidden_act": _published_activation(arguments["activation"]),
         "axial_pos_embds": len(shape) > 1,
         "axial_pos_shape": shape,
-        "axial_pos_embds_dim": arguments["axial_dims"],
+        "axial_pos_embds_dim": dims,
     }
+    _check_written(arguments, from_published(config))
+    return config
+
+
+def _of_whole_depth(arguments):
+    """Arguments with what they leave to be repeated or to follow."""
+    kinds, depth = arguments["attention_layers"], arguments["num_layers"]
+    rates = {
+        name: arguments["dropout"]
+        for name in ("lsh_dropout", "local_dropout")
+        if arguments[name] is None
+    }
+    kinds = [kinds[i % len(kinds)] for i in range(depth)]
+    return arguments | rates | {"attention_layers": kinds}
+
+
+def _check_written(arguments, read):
+    """Raises a `ValueError` if a file would not hold all arguments.
+
+    Args:
+        arguments: dict of a backbone's arguments.
+        read: dict of those that the file holds.
+    """
+    parameters = inspect.signature(ReformerBackbone).parameters
+    known = {
+        field.name: read.get(field.name, parameters[field.name].default)
+        for field in dataclasses.fields(ReformerConfig)
+    }
+    known = ReformerConfig(**known).resolve().as_dict()
+    others = [
+        name
+        for name, value in known.items()
+        if name not in _UNWRITTEN and value != arguments[name]
+    ]
+    if others:
+        raise ValueError(
+            "The published model has no such variant. Expected "
+            f"{_listed(known, others)}. Received: {_listed(arguments, others)}"
+        )
+
+
+def _listed(values, names):
+    return ", ".join(f"{name}={values[name]!r}" for name in names)
 
 
 def _check_types(config):

@@ -29,6 +29,7 @@ from keras_reformer.data.tfds_loaders import (
     load_wmt14_translate,
 )
 from keras_reformer.data.token_ids import check_token_ids
+from keras_reformer.data.tokenizer import Tokenizer
 from keras_reformer.data.windows import (
     Splits,
     evaluation_windows,
@@ -47,6 +48,7 @@ __all__ = [
     "LabelledTexts",
     "Splits",
     "SubwordTokenizer",
+    "Tokenizer",
     "associative_recall_batch",
     "bigram_bits_per_byte",
     "bucket_by_length",

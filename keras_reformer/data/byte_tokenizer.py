@@ -1,8 +1,10 @@
 """The byte vocabulary: every byte is a token, after two special tokens."""
 
+import keras
 import numpy as np
 
 from keras_reformer.data.token_ids import check_token_ids
+from keras_reformer.data.tokenizer import Tokenizer
 
 PADDING_ID = 0
 END_ID = 1
@@ -10,7 +12,8 @@ BYTE_OFFSET = 2
 VOCABULARY_SIZE = 256 + BYTE_OFFSET
 
 
-class ByteTokenizer:
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class ByteTokenizer(Tokenizer):
     """Turns text into token ids and back, one token a byte of UTF-8.
 
     A byte's id is its value plus 2. Id 0 is padding and id 1 the end of a

@@ -3,13 +3,16 @@
 import math
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 
 from keras_reformer.data.images import image_tokens
 from keras_reformer.data.token_ids import check_token_ids
+from keras_reformer.data.tokenizer import Tokenizer
 
 
-class ImageTokenizer:
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class ImageTokenizer(Tokenizer):
     """Turns images of one shape into token ids and back, one token a value.
 
     A `ReformerCausalLM` of `model_arguments()` is an image model: it reads
@@ -62,6 +65,9 @@ class ImageTokenizer:
             raise ValueError(
                 f"Expected from 2 to 256 levels. Received: levels={levels}"
             )
+
+    def get_config(self) -> dict:
+        return {"shape": list(self.shape), "levels": self.levels}
 
     @property
     def start_id(self) -> int:

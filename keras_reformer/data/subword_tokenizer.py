@@ -1,16 +1,20 @@
 """A vocabulary of subwords, by SentencePiece."""
 
+import base64
 import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_reformer.data.token_ids import check_token_ids
+from keras_reformer.data.tokenizer import Tokenizer
 
 
-class SubwordTokenizer:
+@keras.saving.register_keras_serializable(package="keras_reformer")
+class SubwordTokenizer(Tokenizer):
     """Turns text into ids of subwords and back, by a SentencePiece model.
 
     It reads the model files of published checkpoints (T5, mT5, ALBERT, and
@@ -35,6 +39,8 @@ class SubwordTokenizer:
     ```
     """
 
+    _files = {"model": "vocabulary.spm"}
+
     def __init__(self, model: str | os.PathLike | bytes):
         sentencepiece = _import_sentencepiece()
         self._model = model if isinstance(model, bytes) else _read(model)
@@ -47,6 +53,9 @@ class SubwordTokenizer:
                 "Expected a SentencePiece model. Received: model="
                 f"{received}, which fails with {error}"
             ) from error
+
+    def get_config(self) -> dict:
+        return {"model": base64.b64encode(self._model).decode("ascii")}
 
     @classmethod
     def train(

@@ -17,15 +17,17 @@ def from_preset(preset, load_weights=True, **kwargs):
             Face hub, for which `huggingface_hub` must be installed.
         load_weights: bool. Whether to load the weights of a folder, or to
             draw some. Defaults to `True`.
-        **kwargs: arguments of the model or of its backbone, such as `dtype`
-            or `num_hashes`, that replace those of the preset.
+        **kwargs: arguments of the model or of its backbone, such as `name`,
+            `dtype` or `num_hashes`, that replace those of the preset, on both
+            sides of an encoder-decoder. Those that followed from others stay:
+            windows that look back only, for example, with `causal=False`.
 
     Returns:
         A model: that of the task that was saved, or the backbone.
 
     Raises:
-        ValueError: if there is no such preset, or a file is missing, damaged
-            or half-written.
+        ValueError: if there is no such preset, a file is missing, damaged
+            or half-written, or its weights do not fit the arguments.
         ImportError: if `"hf://"` is asked for without `huggingface_hub`.
 
     Example:

@@ -20,7 +20,10 @@ class HasLora(ModelMixin):
     def enable_lora(self, rank, target_layer_names=None):
         """Freezes the backbone and gives some of its layers adapters.
 
-        A task's head goes on training. Compile the model after it.
+        A task's head goes on training. One with `tie_embeddings=True` has no
+        weights of its own and is frozen with the table, as in KerasHub;
+        `"token_embedding"` among the names gives the table an adapter, which
+        counts in both places. Compile the model after it.
 
         Args:
             rank: int. Rank of the adapters.

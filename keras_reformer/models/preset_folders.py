@@ -1,13 +1,10 @@
 """Folders of a model's configuration and weights: KerasHub's files."""
 
 import datetime
-import importlib
 import importlib.metadata
 import inspect
 import json
-import os
 import pathlib
-import re
 
 import keras
 
@@ -17,73 +14,17 @@ from keras_reformer.layers.static_state import sublayers_of
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _TASK, _TASK_WEIGHTS = "task.json", "task.weights.h5"
 _METADATA = "metadata.json"
-_HUB = "hf://"
-# What is looked for in a repository of the Hugging Face hub.
-_PATTERNS = ["*.json", "*.h5", "*.safetensors", "pytorch_model*.bin"]
-_converter = []
 
 
-def set_converter(get):
-    """Says what reads and writes the folders of transformers.
-
-    Args:
-        get: function that returns `keras_reformer.convert`, of which nothing
-            is imported before.
-    """
-    _converter[:] = [get]
-
-
-def get_converter():
-    """What `set_converter` was told."""
-    return _converter[0]()
-
-
-def find_folder(preset, names):
-    """The folder of a preset, downloaded if it is on the hub.
-
-    Args:
-        preset: path of a folder, or `"hf://owner/name"`.
-        names: list of str. Configurations to name where there is no folder.
-    """
-    if isinstance(preset, str) and preset.startswith(_HUB):
-        return _downloaded(preset)
-    is_path = isinstance(preset, (str, os.PathLike))
-    if not is_path or not pathlib.Path(preset).is_dir():
-        raise ValueError(
-            f"There is no such preset. Expected one of {names}, a folder that "
-            "`save_to_preset` wrote, or 'hf://owner/name'. Received: preset="
-            f"{preset!r}"
-        )
-    return pathlib.Path(preset)
-
-
-def _downloaded(preset):
-    if not re.fullmatch(r"hf://[\w.-]+/[\w.-]+", preset):
-        raise ValueError(
-            "A preset on the Hugging Face hub is named by its owner and its "
-            f"name. Expected 'hf://owner/name'. Received: preset={preset!r}"
-        )
-    try:
-        hub = importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise ImportError(
-            "A preset of the Hugging Face hub is downloaded by the package "
-            "huggingface_hub. Expected it to be installed: pip install "
-            f'"keras-reformer[hub]". Received: preset={preset!r}'
-        ) from error
-    repository = preset.removeprefix(_HUB)
-    return pathlib.Path(
-        hub.snapshot_download(repo_id=repository, allow_patterns=_PATTERNS)
-    )
-
-
-def read_folder(folder, load_weights, base):
+def read_folder(folder, load_weights, base, get_converter):
     """The model of a folder: that of its task, if it has one.
 
     Args:
         folder: `pathlib.Path`.
         load_weights: bool. Whether to load weights too.
         base: class of all models that may be made.
+        get_converter: function that returns `keras_reformer.convert`, which
+            reads the folders of transformers.
 
     Raises:
         ValueError: if files are missing, damaged or of another model.
@@ -111,7 +52,7 @@ def _read_keras(folder, load_weights, base):
         return model
     backbone = getattr(model, "backbone", model)
     _load(backbone, existing(folder, [_WEIGHTS]))
-    if _head_weights(model):
+    if head_weights(model):
         path = existing(folder, [_TASK_WEIGHTS])
         _load(model, path, objects_to_skip=sublayers_of(backbone))
     return model
@@ -142,7 +83,7 @@ def _load(model, path, **options):
         model.load_weights(path, **options)
 
 
-def _head_weights(model):
+def head_weights(model):
     """A task's weights that are not the backbone's."""
     backbone = getattr(model, "backbone", model)
     known = {id(weight) for weight in backbone.weights}
@@ -163,7 +104,7 @@ def write_folder(model, folder):
         _save(backbone, new / _WEIGHTS)
         if model is not backbone:
             _write_json(new / _TASK, _serialized(model))
-        if _head_weights(model):
+        if head_weights(model):
             _save(model, new / _TASK_WEIGHTS, sublayers_of(backbone))
         written = {path.name for path in new.iterdir()}
     for name in {_TASK, _TASK_WEIGHTS} - written:

@@ -1,12 +1,16 @@
 """KerasHub's verbs for presets, as methods of models."""
 
+from collections.abc import Callable
+from typing import Any
+
+from keras_reformer.files import find_folder
 from keras_reformer.layers.mixins import ModelMixin
-from keras_reformer.models.preset_folders import (
-    find_folder,
-    get_converter,
-    read_folder,
-    write_folder,
+from keras_reformer.models.preset_changes import (
+    backbone_of,
+    split_arguments,
+    with_changes,
 )
+from keras_reformer.models.preset_folders import read_folder, write_folder
 from keras_reformer.models.presets import PRESETS, presets_for, registered
 
 
@@ -21,13 +25,16 @@ class HasPresets(ModelMixin):
     """A model that is made from a preset, and saved to one."""
 
     presets = _PresetsOfClass()
+    # What `set_converter` was told.
+    _get_converter: Callable[[], Any]
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
         """Makes a model of this class; see `keras_reformer.from_preset`.
 
         A folder of another task, or of a backbone, gives the backbone. The
-        head is drawn then, as it is where one of its arguments is given.
+        head is drawn then, as it is where an argument, such as another
+        `num_classes`, changes its weights.
 
         Args:
             preset: name, path of a folder, or `"hf://owner/name"`.
@@ -35,10 +42,12 @@ class HasPresets(ModelMixin):
                 to `True`.
             **kwargs: arguments that replace those of the preset.
         """
-        if isinstance(preset, str) and preset in _names():
+        if isinstance(preset, str) and preset in PRESETS:
             return _make_named(cls, preset, kwargs)
-        folder = find_folder(preset, list(presets_for(cls)) or _names())
-        model = read_folder(folder, load_weights, HasPresets)
+        folder = find_folder(preset, list(presets_for(cls) or PRESETS))
+        model = read_folder(
+            folder, load_weights, HasPresets, cls._get_converter
+        )
         return _as_class(model, cls, kwargs, load_weights)
 
     def save_to_preset(self, preset_dir):
@@ -63,12 +72,17 @@ class HasPresets(ModelMixin):
         Args:
             path: path of a folder, which is made.
         """
-        get_converter().save_huggingface(self, path)
+        self._get_converter().save_huggingface(self, path)
 
 
-def _names():
-    """All names whose model there is."""
-    return [name for name, x in PRESETS.items() if registered(x.model)]
+def set_converter(get):
+    """Says what reads and writes the folders of transformers.
+
+    Args:
+        get: function that returns `keras_reformer.convert`, which is made of
+            models, so that they do not import it.
+    """
+    HasPresets._get_converter = staticmethod(get)
 
 
 def _make_named(cls, name, changes):
@@ -80,7 +94,7 @@ def _make_named(cls, name, changes):
     if not preset.is_for(cls):
         raise ValueError(
             "The preset is for models of another class. Expected one of "
-            f"{list(presets_for(cls)) or _names()}, or the class "
+            f"{list(presets_for(cls) or PRESETS)}, or the class "
             f"{preset.model}. Received: preset={name!r}, class={cls.__name__}"
         )
     return cls(**{**preset.arguments, **changes})
@@ -88,34 +102,17 @@ def _make_named(cls, name, changes):
 
 def _as_class(model, cls, changes, keep_weights):
     """A model that was read, or its backbone in a model of another class."""
-    heads = getattr(cls, "_head_defaults", {})
-    head = {name: x for name, x in changes.items() if name in heads}
-    others = {name: x for name, x in changes.items() if name not in heads}
-    if isinstance(model, cls) and not head:
-        return _changed(model, others, keep_weights)
-    backbone = getattr(model, "backbone", model)
+    if isinstance(model, cls):
+        return with_changes(model, changes, keep_weights)
+    backbone = backbone_of(model)
     taken = getattr(cls, "_backbone_class", cls)
     if not isinstance(backbone, taken):
         raise ValueError(
             "The preset's backbone is of another class. Expected "
             f"{taken.__name__}. Received: {type(backbone).__name__}"
         )
-    backbone = _changed(backbone, others, keep_weights)
-    return (
-        backbone
-        if isinstance(backbone, cls)
-        else cls(backbone=backbone, **head)
-    )
-
-
-def _changed(model, changes, keep_weights):
-    """The model with other arguments of its backbone."""
-    if not changes:
-        return model
-    config = model.get_config()
-    inner = config["backbone"]["config"] if "backbone" in config else config
-    inner.update(changes)
-    other = type(model).from_config(config)
-    if keep_weights:
-        other.set_weights(model.get_weights())
-    return other
+    if isinstance(backbone, cls):
+        return with_changes(backbone, changes, keep_weights)
+    own, others = split_arguments(cls, changes)
+    backbone = with_changes(backbone, others, keep_weights)
+    return cls(backbone=backbone, **own)

@@ -28,13 +28,12 @@ class Preset(NamedTuple):
 
     def is_for(self, cls) -> bool:
         """Whether a model class, or its backbone's, takes the arguments."""
-        made = registered(self.backbone)
         taken = getattr(cls, "_backbone_class", cls)
-        return made is not None and issubclass(taken, made)
+        return issubclass(taken, registered(self.backbone))
 
 
 def registered(name):
-    """The class of this package of a name, or None if there is none."""
+    """The class of this package that has a name."""
     return keras.saving.get_registered_object(f"keras_reformer>{name}")
 
 

@@ -2,7 +2,12 @@ import keras
 
 from keras_reformer import generation
 from keras_reformer.models.language_model import LanguageModel
-from keras_reformer.models.pair_inputs import PairInputs, side_of
+from keras_reformer.models.pair_inputs import (
+    NAMES,
+    SIDES,
+    PairInputs,
+    side_of,
+)
 from keras_reformer.models.reformer_seq2seq_backbone import (
     ReformerSeq2SeqBackbone,
 )
@@ -166,8 +171,7 @@ class ReformerSeq2Seq(PairInputs, DecodesTexts, LanguageModel):
         return [*encoder, *super().hashing_layers()]
 
     def _request(self, inputs, padding_id):
-        sides = [_rows_of(inputs, side) for side in ("decoder", "encoder")]
-        prompts, sources = sides
+        sources, prompts = (_rows_of(inputs, side) for side in SIDES)
         encoder = self.backbone.encoder
         source = generation.Source(
             sources,
@@ -180,10 +184,9 @@ class ReformerSeq2Seq(PairInputs, DecodesTexts, LanguageModel):
 
 def _rows_of(inputs, side):
     """One side's rows, as `ReformerCausalLM.generate` takes prompts."""
-    names = [f"{s}_token_ids" for s in ("encoder", "decoder")]
+    names = {f"{each}_token_ids" for each in SIDES}
     keys = set(inputs) if isinstance(inputs, dict) else set()
-    masks = {f"{s}_padding_mask" for s in ("encoder", "decoder")}
-    if not set(names) <= keys <= {*names, *masks}:
+    if not names <= keys <= set(NAMES):
         received = sorted(keys) if keys else type(inputs).__name__
         raise ValueError(
             "A text needs a source and a beginning. Expected a dict of "
