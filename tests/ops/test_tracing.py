@@ -57,9 +57,10 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_what_is_traced_for_a_tpu_computes_the_same(name, monkeypatch):
-    """Also in several tiles, the last one not full, where chunks have holes
-    and tokens are masked."""
+    """Also two rows at a time, in several tiles, the last one not full, where
+    chunks have holes and tokens are masked."""
     monkeypatch.setitem(tiling.TOKENS_IN_TILE, "tpu", 32)
+    monkeypatch.setattr(tiling, "TOKENS_IN_GROUP", 86)
     layer = LAYERS[name]()
     rng = np.random.default_rng(0)
     x = tf.constant(rng.normal(size=(2, 43, 16)), layer.compute_dtype)

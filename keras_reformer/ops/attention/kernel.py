@@ -140,40 +140,42 @@ def attend(
         log_sum_exp: `(..., num_queries)`, `log_of_zero` for a query that
             sees no key, whose output is zero.
     """
-    output, log_sum_exp = attend_wide(queries, keys, values, pairs, _sum_keys)
-    return output, log_sum_exp[..., 0]
+    weights, undropped, largest = softmax_weights(queries, keys, pairs)
+    total = tf.reduce_sum(undropped, axis=-1, keepdims=True)
+    output = tf.matmul(weights, values)
+    output *= tf.math.divide_no_nan(tf.ones_like(total), total)
+    return output, add_log(largest, total)[..., 0]
 
 
-def attend_wide(
+def softmax_weights(
     queries: tf.Tensor,
     keys: tf.Tensor,
-    values: tf.Tensor,
     pairs: PairMask,
-    sum_keys: Callable[[tf.Tensor, int], tf.Tensor],
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """`attend`, whose log-sum-exp keeps a last axis.
+    rounded: Callable[[tf.Tensor], tf.Tensor] | None = None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Weights of a softmax before its division by their sum.
 
     Args:
         queries: as for `attend`.
         keys: as for `attend`.
-        values: as for `attend`.
         pairs: as for `attend`.
-        sum_keys: function of weights and `value_dim` that sums the weights
-            over the last axis, which becomes 1 or `value_dim` equal numbers.
+        rounded: function that the largest scores pass before they are
+            subtracted.
+
+    Returns:
+        weights: `(..., num_queries, num_keys)`, after dropout.
+        undropped: the same before dropout, which the sum is of.
+        largest: `(..., num_queries, 1)`. The largest score; `log_of_zero`
+            for a query that sees no key.
     """
     products = tf.matmul(queries, keys, transpose_b=True)
     scores = pairs.mask(products)
     largest = tf.reduce_max(scores, axis=-1, keepdims=True)
-    largest = tf.where(~is_log_of_zero(largest), largest, 0.0)
-    weights = pairs.divide(tf.exp(scores - largest), products)
-    total = sum_keys(weights, values.shape[-1])
-    output = tf.matmul(pairs.drop(weights), values)
-    output *= tf.math.divide_no_nan(tf.ones_like(total), total)
-    return output, add_log(largest, total)
-
-
-def _sum_keys(weights: tf.Tensor, value_dim: int) -> tf.Tensor:
-    return tf.reduce_sum(weights, axis=-1, keepdims=True)
+    if rounded is not None:
+        largest = rounded(largest)
+    subtracted = tf.where(~is_log_of_zero(largest), largest, 0.0)
+    weights = pairs.divide(tf.exp(scores - subtracted), products)
+    return pairs.drop(weights), weights, largest
 
 
 def merge(

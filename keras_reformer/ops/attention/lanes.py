@@ -6,12 +6,14 @@ and what it gathers it moves by rows. So there the two vectors of a token share
 a row,
 
     row        query-key                     value
-    output     log-sum-exp, then anything    output
+    sums       largest score, sum of p...    sum of p * value
     gradient   lse, row sum, 1 / norm, 0...  do
 
-that is gathered once. Nothing is cut out of it: lanes that a product must not
-see are zeroed in one of its factors, which costs a matrix unit of 128 x 128
-nothing, and lanes of a result that mean nothing are overwritten later.
+that is gathered once (p = exp(score - largest score): one product makes both
+sums, and they are divided after the last round). Nothing is cut out of it:
+lanes that a product must not see are zeroed in one of its factors, which costs
+a matrix unit of 128 x 128 nothing, and lanes of a result that mean nothing are
+overwritten later.
 """
 
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_reformer.ops import tracing
+from keras_reformer.ops.attention import kernel
 from keras_reformer.ops.attention.kernel import OutputGradient
 from keras_reformer.ops.loops.shapes import size
 from keras_reformer.ops.loops.tiling import TPU_LANES
@@ -77,17 +80,47 @@ class Lanes(NamedTuple):
         along = spread_sum(d_keys * keys, keys.shape[-1])
         return (d_keys - keys * along) * inverse_norms
 
-    def output_rows(
-        self, output: tf.Tensor, log_sum_exp: tf.Tensor
+    def sums(
+        self,
+        weights: tf.Tensor,
+        undropped: tf.Tensor,
+        values: tf.Tensor,
+        largest: tf.Tensor,
     ) -> tf.Tensor:
-        """Rows of an output that lies in the lanes of values.
+        """Rows of sums over keys.
 
         Args:
-            output: Tensor `(..., key_dim + value_dim)`.
-            log_sum_exp: Tensor that broadcasts to it.
+            weights: from `kernel.softmax_weights`, rounded `to_bfloat16`.
+            undropped: the same tensor where there is no dropout.
+            values: rows.
+            largest: `(..., 1)`.
         """
-        first = tf.range(output.shape[-1]) == 0
-        return tf.where(first, log_sum_exp, output)
+        values = self.only_value(values)
+        ones = self.only_key(tf.ones_like(values))
+        if weights is undropped:
+            sums = tf.matmul(weights, values + ones)
+        else:
+            sums = tf.matmul(weights, values) + tf.matmul(undropped, ones)
+        return self._with_largest(sums, largest)
+
+    def no_sums(self, zeros: tf.Tensor) -> tf.Tensor:
+        """Sums over no keys, from zeros of their shape."""
+        return self._with_largest(zeros, kernel.log_of_zero(zeros.dtype))
+
+    def merge_sums(self, total: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
+        """Sums over the keys of both."""
+        of_total, of_part = self._spread_largest(total, part)
+        largest = tf.maximum(of_total, of_part)
+        merged = total * tf.exp(of_total - largest)
+        merged += part * tf.exp(of_part - largest)
+        return self._with_largest(merged, largest)
+
+    def softmax(self, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Output `(..., value_dim)` and log-sum-exp `(...)`."""
+        largest, total = sums[..., 0], sums[..., 1]
+        _, output = self.split(sums)
+        output *= tf.math.divide_no_nan(tf.ones_like(total), total)[..., None]
+        return output, kernel.add_log(largest, total)
 
     def gradient_rows(
         self, d_output: OutputGradient, rows: tf.Tensor
@@ -125,6 +158,19 @@ class Lanes(NamedTuple):
         which = tf.cast(_number_of_lane(d_rows) == 2, d_rows.dtype)
         inverse = _times(d_rows, tf.broadcast_to(which[:, None], [dim, dim]))
         return self.only_key(rows) * inverse, inverse
+
+    def _with_largest(self, sums: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+        """Sums with the largest score in its lane, finite in any case."""
+        least = to_bfloat16(kernel.log_of_zero(sums.dtype))
+        first = tf.range(sums.shape[-1]) == 0
+        return tf.where(first, tf.maximum(largest, least), sums)
+
+    def _spread_largest(self, *sums: tf.Tensor) -> list[tf.Tensor]:
+        """The largest score in each lane: exact, since bfloat16 holds it."""
+        dim = sums[0].shape[-1]
+        first = tf.cast(tf.range(dim)[:, None] == 0, sums[0].dtype)
+        first = tf.broadcast_to(first, [dim, dim])
+        return [_times(rows, first) for rows in sums]
 
     def _is_key(self, rows: tf.Tensor) -> tf.Tensor:
         return tf.range(rows.shape[-1]) < self.key_dim
@@ -184,3 +230,14 @@ def _bfloat16_parts(x: tf.Tensor) -> list[tf.Tensor]:
         parts.append(tf.bitcast(bits, tf.float32))
         x -= parts[-1]
     return [*parts, x]
+
+
+def to_bfloat16(x: tf.Tensor) -> tf.Tensor:
+    """The nearest numbers that bfloat16 holds, as float32.
+
+    What is subtracted from scores need not be their very maximum: it is off by
+    a 512th, and their exponentials stay finite and above zero up to scores of
+    40,000.
+    """
+    bits = tf.bitcast(x, tf.int32) + 2**15
+    return tf.bitcast(tf.bitwise.bitwise_and(bits, -(2**16)), tf.float32)

@@ -74,6 +74,10 @@ class Layout(Protocol):
     num_ranks: Length
     first_chunk: Length
 
+    def row_numbers(self, tile: Tile, x: tf.Tensor) -> tf.Tensor:
+        """`tile_rows` as masks count them: among all of the batch."""
+        ...
+
     def prepare(self, vectors: Any) -> Any:
         """Arranges a structure of `(g, t, ...)` once a pass, for `gather`."""
         ...
@@ -135,6 +139,9 @@ class PositionLayout:
         self.num_rows, self.length = size(positions, 0), size(positions, 1)
         self.num_chunks = ceil_div(self.length, self.chunk_length)
         self.num_ranks = self.num_chunks * self.chunk_length
+
+    def row_numbers(self, tile: Tile, x: tf.Tensor) -> tf.Tensor:
+        return tile_rows(tile, x)
 
     def prepare(self, vectors: Any) -> Any:
         """A TPU fills up rows of its memory to 128 lanes: there a chunk of
@@ -227,6 +234,8 @@ class HashLayout:
         needs_positions: bool. Whether masks or biases read positions.
         coordinates: int32 `(g, t, num_hashes)`. Every position's
             `duplicates.window_coordinate` in all rounds, or None.
+        first_row: Number of the rounds' first row among those of the batch,
+            as masks count them; None where they are all rows.
     """
 
     def __init__(
@@ -239,8 +248,10 @@ class HashLayout:
         wrap: bool,
         needs_positions: bool,
         coordinates: tf.Tensor | None,
+        first_row: tf.Tensor | None = None,
     ):
         self.rounds = rounds
+        self.first_row = first_row
         self.index = index
         self.window = window
         self.dtype = dtype
@@ -254,6 +265,10 @@ class HashLayout:
         self.ring = self.num_chunks * rounds.num_hashes
         self.num_ranks = self.ring * window.chunk_length
         self.first_chunk = index * self.num_chunks
+
+    def row_numbers(self, tile: Tile, x: tf.Tensor) -> tf.Tensor:
+        rows = tile_rows(tile, x)
+        return rows if self.first_row is None else rows + self.first_row
 
     def prepare(self, vectors: Any) -> Any:
         return vectors

@@ -8,7 +8,8 @@ Between the passes live `_Residuals`: a round adds its order and buckets, 8
 bytes a token and head, and no scores.
 
 A round is windowed attention (`windowed.py`) in the layout of its sorted
-order (`layouts.HashLayout`); `kernel.merge` joins it with the rounds before.
+order (`layouts.HashLayout`); `round_sums.py` joins it with the rounds before.
+On a TPU a pass takes a row or a few at a time, whose sums stay on the chip.
 """
 
 from collections.abc import Callable
@@ -34,13 +35,9 @@ from keras_reformer.ops.attention.global_tokens import (
     with_global_queries,
 )
 from keras_reformer.ops.attention.importance import Importance
-from keras_reformer.ops.attention.kernel import (
-    AttentionDropout,
-    OutputGradient,
-)
-from keras_reformer.ops.attention.lanes import Lanes, shared_lanes
+from keras_reformer.ops.attention.kernel import AttentionDropout
 from keras_reformer.ops.attention.layouts import HashLayout, HashRounds
-from keras_reformer.ops.attention.row_attention import RowAttention
+from keras_reformer.ops.attention.round_sums import RoundSums, round_sums
 from keras_reformer.ops.attention.segments import Segments
 from keras_reformer.ops.attention.tokens import (
     TokenInfo,
@@ -48,10 +45,12 @@ from keras_reformer.ops.attention.tokens import (
     token_positions,
 )
 from keras_reformer.ops.attention.window import Window
-from keras_reformer.ops.attention.windowed import Vectors, WindowedAttention
+from keras_reformer.ops.attention.windowed import WindowedAttention
 from keras_reformer.ops.custom_vjp import custom_vjp
 from keras_reformer.ops.loops.barrier import zeros_after
-from keras_reformer.ops.loops.shapes import size, softmax_dtype
+from keras_reformer.ops.loops.scan import ArraySpec
+from keras_reformer.ops.loops.shapes import size
+from keras_reformer.ops.loops.tiling import map_rows
 
 
 def lsh_attention(
@@ -173,28 +172,29 @@ class _Residuals(NamedTuple):
 
 
 def _forward(query_key, value, bias, rounds, options) -> tuple:
-    dtype = softmax_dtype(query_key.dtype)
-    lanes = shared_lanes(query_key.shape[-1], value.shape[-1], dtype)
-    engine, layout_of = _round_attention(rounds, options, bias, dtype, lanes)
-    vectors = _shared_vectors(query_key, value, dtype, lanes)
+    sums = round_sums(query_key, value)
+    engine = _engine(rounds, options, bias, sums)
 
-    def merge_round(index, *total):
-        part = engine.forward(layout_of(index), vectors)
-        return _merge(total, part, lanes)
+    def attend(first_row, vectors, rounds):
+        layout_of = _layouts(rounds, first_row, options, bias, sums)
 
-    output = zeros_after(value, _shape_like(vectors.value), dtype)
-    log_sum_exp = output[..., 0] + kernel.log_of_zero(dtype)
-    total = output, log_sum_exp
-    if lanes is not None:
-        total = (lanes.output_rows(output, log_sum_exp[..., None]),)
-    total = _fold(merge_round, total, rounds.num_hashes)
-    output, log_sum_exp = total if lanes is None else _split(total[0], lanes)
+        def merge_round(index, *total):
+            return sums.merge(total, engine.forward(layout_of(index), vectors))
+
+        total = _fold(merge_round, sums.no_keys(vectors), rounds.num_hashes)
+        return sums.softmax(total)
+
+    output, log_sum_exp = map_rows(
+        attend,
+        (sums.vectors(query_key, value), rounds),
+        results=[_row_of(value, sums), _row_of(rounds.positions, sums)],
+    )
     if options.window.num_global:
         tokens = _global_tokens(rounds, options, bias)
         output, log_sum_exp = tokens.merge_into(
             (output, log_sum_exp),
             query_key,
-            kernel.to_unit_length(tf.cast(tokens.first(query_key), dtype)),
+            kernel.to_unit_length(tf.cast(tokens.first(query_key), sums.dtype)),
             tokens.first(value),
         )
     filled = kernel.fill_fully_masked_rows(
@@ -205,56 +205,48 @@ def _forward(query_key, value, bias, rounds, options) -> tuple:
     )
 
 
-def _merge(total: tuple, part: tuple, lanes: Lanes | None) -> tuple:
-    """One softmax over the keys of both."""
-    if lanes is None:
-        return kernel.merge(total, part)
-    (rows,), (part_rows,) = total, part
-    output, log_sum_exp = kernel.merge(
-        (rows, rows[..., 0]), (part_rows, part_rows[..., 0])
-    )
-    return (lanes.output_rows(output, log_sum_exp[..., None]),)
-
-
-def _split(rows: tf.Tensor, lanes: Lanes) -> tuple[tf.Tensor, tf.Tensor]:
-    """Output and log-sum-exp."""
-    return lanes.split(rows)[1], rows[..., 0]
-
-
 def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
     query_key, value, bias, rounds, options, output, log_sum_exp = residuals
-    dtype = output.dtype
-    lanes = shared_lanes(query_key.shape[-1], value.shape[-1], dtype)
-    engine, layout_of = _round_attention(rounds, options, bias, dtype, lanes)
-    vectors = _shared_vectors(query_key, value, dtype, lanes)
-    d_output = d_whole = kernel.output_gradient(d_output, output, log_sum_exp)
-    after = d_output.output
-    d_query_key = zeros_after(after, _shape_like(query_key), dtype)
-    d_value = kernel.fully_masked_rows_gradient(
-        after, log_sum_exp, rounds.positions >= 0
-    )
-    d_bias = [zeros_after(after, *spec) for spec in gradient_specs(bias)]
-    totals = d_query_key, d_value
-    if lanes is not None:
-        totals = (lanes.rows(*totals),)
-        d_output = OutputGradient(
-            lanes.gradient_rows(d_output, vectors.query), None, None
+    sums = round_sums(query_key, value)
+    engine = _engine(rounds, options, bias, sums)
+    d_output = kernel.output_gradient(d_output, output, log_sum_exp)
+
+    def gradients(first_row, vectors, rounds, d_output, log_sum_exp):
+        layout_of = _layouts(rounds, first_row, options, bias, sums)
+        after = d_output.output
+        d_bias = [zeros_after(after, *spec) for spec in gradient_specs(bias)]
+        d_masked = kernel.fully_masked_rows_gradient(
+            after, log_sum_exp, rounds.positions >= 0
         )
+        d_output = sums.output_gradient(d_output, vectors)
 
-    def add_round(index, *totals):
-        parts = engine.backward(layout_of(index), vectors, d_output)
-        return tuple(a + b for a, b in zip(totals, parts, strict=True))
+        def add_round(index, *totals):
+            parts = engine.backward(layout_of(index), vectors, d_output)
+            return tuple(a + b for a, b in zip(totals, parts, strict=True))
 
-    totals = _fold(add_round, (*totals, *d_bias), rounds.num_hashes)
-    if lanes is not None:
-        totals = *lanes.split(totals[0]), *totals[1:]
-    d_query_key, d_value, *d_bias = totals
+        totals = sums.no_gradients(vectors, d_masked)
+        count = len(totals)
+        totals = _fold(add_round, (*totals, *d_bias), rounds.num_hashes)
+        return *sums.gradients(totals[:count], d_masked), *totals[count:]
+
+    d_query_key, d_value, *d_bias = map_rows(
+        gradients,
+        (sums.vectors(query_key, value), rounds, d_output, log_sum_exp),
+        results=[_row_of(x, sums) for x in (query_key, value)],
+        sums=gradient_specs(bias),
+    )
     if options.window.num_global:
         tokens = _global_tokens(rounds, options, bias)
         d_query_key, d_value, d_bias = _add_global_tokens(
-            tokens, query_key, value, d_whole, (d_query_key, d_value, d_bias)
+            tokens, query_key, value, d_output, (d_query_key, d_value, d_bias)
         )
     return d_query_key, d_value, as_gradient(bias, d_bias), None, None
+
+
+def _row_of(x: tf.Tensor, sums: RoundSums) -> ArraySpec:
+    """One of the rows of what is summed over rounds, by what it is like."""
+    shape = [size(x, axis) for axis in range(1, x.shape.rank)]
+    return ArraySpec(shape, sums.dtype)
 
 
 def _global_tokens(
@@ -281,33 +273,42 @@ def _add_global_tokens(
     )
 
 
-def _round_attention(
+def _engine(
     rounds: HashRounds,
     options: _Options,
     bias: PositionBias | None,
-    dtype: tf.DType,
-    lanes: Lanes | None,
-) -> tuple[WindowedAttention, Callable[[tf.Tensor], HashLayout]]:
-    """The engine of all rounds, and the layout of each by its number."""
+    sums: RoundSums,
+) -> WindowedAttention:
+    """The engine of all rounds."""
     window, wrap, discount, importance, dropout = options
     length = size(rounds.orders, 2)
 
     def count(query: TokenInfo, key: TokenInfo) -> tf.Tensor:
         return tf.maximum(count_duplicates(window, query, key, length, wrap), 1)
 
-    engine_class = WindowedAttention if lanes is None else RowAttention
-    engine = engine_class(
+    return sums.engine(
         window,
-        dtype,
+        sums.dtype,
         dropout,
         bias,
         count if discount else None,
-        importance and importance.by_rows(window, rounds.positions, dtype),
-        lanes,
+        importance and importance.by_rows(window, rounds.positions, sums.dtype),
+        sums.lanes,
     )
+
+
+def _layouts(
+    rounds: HashRounds,
+    first_row: tf.Tensor | None,
+    options: _Options,
+    bias: PositionBias | None,
+    sums: RoundSums,
+) -> Callable[[tf.Tensor], HashLayout]:
+    """The layout of each round by its number."""
+    window = options.window
     coordinates = (
         window_coordinates(window, rounds.orders, rounds.buckets)
-        if discount
+        if options.discount
         else None
     )
 
@@ -316,25 +317,14 @@ def _round_attention(
             rounds,
             index,
             window,
-            dtype,
-            wrap=wrap,
+            sums.dtype,
+            wrap=options.wrap,
             needs_positions=bias is not None or window.num_global > 0,
             coordinates=coordinates,
+            first_row=first_row,
         )
 
-    return engine, layout_of
-
-
-def _shared_vectors(query_key, value, dtype, lanes) -> Vectors:
-    if lanes is not None:
-        rows = lanes.rows(query_key, value)
-        return Vectors(rows, rows)
-    norms = kernel.norms_of(tf.cast(query_key, dtype))
-    return Vectors(query_key, value, norms=norms)
-
-
-def _shape_like(x: tf.Tensor) -> list:
-    return [size(x, axis) for axis in range(3)]
+    return layout_of
 
 
 def _fold(

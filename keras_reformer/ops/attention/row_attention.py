@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_reformer.ops.attention import kernel
 from keras_reformer.ops.attention.kernel import OutputGradient, PairMask
-from keras_reformer.ops.attention.lanes import spread_sum
+from keras_reformer.ops.attention.lanes import to_bfloat16
 from keras_reformer.ops.attention.layouts import Layout, Slots
 from keras_reformer.ops.attention.window import slice_chunk
 from keras_reformer.ops.attention.windowed import Vectors, WindowedAttention
@@ -36,8 +36,10 @@ class RowAttention(WindowedAttention):
         values: tf.Tensor,
         mask: PairMask,
     ) -> tuple[tf.Tensor, ...]:
-        attended = kernel.attend_wide(queries, keys, values, mask, spread_sum)
-        return (self.lanes.output_rows(*attended),)
+        weights, undropped, largest = kernel.softmax_weights(
+            queries, keys, mask, to_bfloat16
+        )
+        return (self.lanes.sums(weights, undropped, values, largest),)
 
     def _own_gradients(
         self,

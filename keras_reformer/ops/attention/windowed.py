@@ -31,7 +31,6 @@ from keras_reformer.ops.attention.layouts import (
     Chunks,
     Layout,
     Slots,
-    tile_rows,
 )
 from keras_reformer.ops.attention.tokens import TokenInfo
 from keras_reformer.ops.attention.window import (
@@ -118,7 +117,7 @@ class WindowedAttention(NamedTuple):
             by_query(window),
             crop_chunks(info, window.before, num_chunks).along(-2),
             windows(info, window).along(-1),
-            rows=tile_rows(tile, queries),
+            rows=layout.row_numbers(tile, queries),
             query_chunks=layout.first_chunk + tile.chunk + tf.range(num_chunks),
             num_ranks=layout.num_ranks,
             inverse_norms=self._inverse_norms(
@@ -175,7 +174,7 @@ class WindowedAttention(NamedTuple):
             by_key(window),
             query,
             key,
-            rows=tile_rows(tile, queries),
+            rows=layout.row_numbers(tile, queries),
             query_chunks=first + tf.range(num_chunks),
             num_ranks=layout.num_ranks,
             inverse_norms=self._inverse_norms(
@@ -192,7 +191,7 @@ class WindowedAttention(NamedTuple):
             window.before,
             num_chunks - window.reach,
         )
-        d_bias = self._bias_gradient(query, key, d_scores, tile)
+        d_bias = self._bias_gradient(layout, query, key, d_scores, tile)
         d_vectors = self._own_gradients(
             d_queries, d_keys, d_values, keys, norms
         )
@@ -360,7 +359,12 @@ class WindowedAttention(NamedTuple):
         return queries, d_outputs, *keys
 
     def _bias_gradient(
-        self, query: TokenInfo, key: TokenInfo, d_scores: tf.Tensor, tile: Tile
+        self,
+        layout: Layout,
+        query: TokenInfo,
+        key: TokenInfo,
+        d_scores: tf.Tensor,
+        tile: Tile,
     ) -> Sequence[tf.Tensor]:
         """A tile's share of the gradients with respect to the bias."""
         if self.bias is None:
@@ -368,7 +372,7 @@ class WindowedAttention(NamedTuple):
         # Chunks that fill up the last tile must not add to the sums.
         exists = tf.range(size(d_scores, 1)) < tile.count
         d_scores = tf.where(exists[:, None, None], d_scores, 0.0)
-        rows = tile_rows(tile, d_scores)
+        rows = layout.row_numbers(tile, d_scores)
         return self.bias.gradient(query, key, rows, d_scores)
 
 

@@ -25,11 +25,14 @@ from keras_reformer.ops.loops.shapes import (
 )
 
 # Tokens in a tile, over all of its rows, by where a trace will run. Scores and
-# vectors of 4,096 take a few MiB at the usual widths: a share of a CPU's
-# cache, or what a TPU holds on its chip. A GPU starts every operation of a
+# vectors of 4,096 take a few MiB at the usual widths, a share of a CPU's cache;
+# a TPU holds twice as many on its chip. A GPU starts every operation of a
 # tile anew, and wants few tiles.
-TOKENS_IN_TILE = {"cpu": 4096, "gpu": 2**18, "tpu": 4096}
+TOKENS_IN_TILE = {"cpu": 4096, "gpu": 2**18, "tpu": 8192}
 TPU_LANES = 128
+# Tokens in a group of rows, on a TPU: what they are attended to, what is summed
+# over hash rounds and what is added then fit on the chip, 8 MiB each.
+TOKENS_IN_GROUP = 2**14
 _chosen: list[int] = []
 
 
@@ -46,8 +49,8 @@ def set_tokens_in_tile(tokens: int | None) -> None:
 
     Args:
         tokens: int. Tokens in a tile, rounded to whole chunks. `None` means
-            the default of the platform: 4,096 on a CPU or TPU, 262,144 on a
-            GPU.
+            the default of the platform: 4,096 on a CPU, 8,192 on a TPU,
+            262,144 on a GPU.
 
     Raises:
         ValueError: if `tokens` is neither a positive int nor None.
@@ -234,6 +237,62 @@ def map_tiles(
         for x, (rest, _) in zip(stacked, results, strict=True)
     )
     return *joined, *totals
+
+
+def map_rows(
+    function: Callable[..., tuple],
+    arrays: tuple,
+    *,
+    results: Sequence[ArraySpec],
+    sums: Sequence[ArraySpec] = (),
+) -> tuple[tf.Tensor, ...]:
+    """Maps a function over groups of rows on a TPU, else over all at once.
+
+    Args:
+        function: takes the number of the first row, None for all rows at
+            once, and these rows of the arrays; returns a tuple of arrays by
+            rows, then of those that are summed.
+        arrays: structures of tensors `(rows, length, ...)`; the first one's
+            length counts.
+        results: shape, of a row, and dtype of each result.
+        sums: shape and dtype of each array that is summed over groups.
+
+    Returns:
+        The results of all rows, then the sums.
+    """
+    first = tf.nest.flatten(arrays)[0]
+    rows, group = size(first, 0), _rows_in_group(first)
+    if group is None:
+        return function(None, *arrays)
+
+    def step(index, *totals):
+        row = index * group
+        parts = map_tensors(
+            lambda x: _slice(x, (row, 0), (group, size(x, 1))), arrays
+        )
+        made = function(row, *parts)
+        by_row, added = made[: len(results)], made[len(results) :]
+        totals = (a + b for a, b in zip(totals, added, strict=True))
+        return *by_row, *totals
+
+    stacked, totals = scan(
+        step,
+        rows // group,
+        [ArraySpec([group, *shape], dtype) for shape, dtype in results],
+        first,
+        [zeros_after(first, *spec) for spec in sums],
+    )
+    joined = (tf.reshape(x, [rows, *x.shape[2:]]) for x in stacked)
+    return *joined, *totals
+
+
+def _rows_in_group(x: tf.Tensor) -> int | None:
+    """How many rows `(rows, length, ...)` a group has; None for all."""
+    rows, length = x.shape[:2]
+    if not (tracing.for_tpu() and rows and length):
+        return None
+    group = _largest_divisor(rows, TOKENS_IN_GROUP // length)
+    return group if group < rows else None
 
 
 def _in_chunk(spec: ArraySpec, chunk_length: Length) -> ArraySpec:

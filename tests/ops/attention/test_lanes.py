@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reformer.ops.attention.kernel import OutputGradient, norms_of
-from keras_reformer.ops.attention.lanes import Lanes, spread_sum
+from keras_reformer.ops.attention.kernel import (
+    OutputGradient,
+    PairMask,
+    attend,
+    norms_of,
+    softmax_weights,
+)
+from keras_reformer.ops.attention.lanes import (
+    Lanes,
+    spread_sum,
+    to_bfloat16,
+)
 
 KEY_DIM, VALUE_DIM, TOKENS = 11, 5, 7
 LANES = Lanes(KEY_DIM, VALUE_DIM)
@@ -57,3 +67,38 @@ def test_sums_are_spread(parts):
     assert found.shape == (2, 3, 4)
     expected = np.sum(x, axis=-1, keepdims=True)
     np.testing.assert_allclose(found, expected + np.zeros(4), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e4])
+@pytest.mark.parametrize("drop", [False, True])
+def test_sums_of_two_parts_are_one_softmax(scale, drop):
+    """A query may see no key of a part, or none at all."""
+    rng = np.random.default_rng(0)
+    queries, keys = normal(TOKENS, 3, seed=1) * scale, normal(12, 3, seed=2)
+    keys /= tf.norm(keys, axis=-1, keepdims=True)
+    rows = LANES.rows(normal(12, KEY_DIM, seed=3), normal(12, VALUE_DIM))
+    visible = rng.random((TOKENS, 12)) < 0.5
+    visible[0, 6:] = visible[1, :6] = visible[2] = False
+    keep_scale = tf.constant(rng.integers(0, 3, (TOKENS, 12)), tf.float32)
+
+    def mask(part):
+        kept = keep_scale[:, part] if drop else None
+        return PairMask(tf.constant(visible[:, part]), keep_scale=kept)
+
+    total = LANES.no_sums(tf.zeros([TOKENS, KEY_DIM + VALUE_DIM]))
+    for part in slice(6), slice(6, 12):
+        made = softmax_weights(queries, keys[part], mask(part), to_bfloat16)
+        weights, undropped, largest = made
+        sums = LANES.sums(weights, undropped, rows[part], largest)
+        total = LANES.merge_sums(total, sums)
+    _, values = LANES.split(rows)
+    expected = attend(queries, keys, values, mask(slice(12)))
+    for found, value in zip(LANES.softmax(total), expected, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_holds_the_nearest_number():
+    x = tf.concat([normal(50) * 1e3, [0.0, -np.inf]], axis=0)
+    expected = x.numpy().astype(ml_dtypes.bfloat16).astype("float32")
+    found = to_bfloat16(x).numpy()
+    np.testing.assert_array_equal(found, expected)
