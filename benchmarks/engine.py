@@ -4,8 +4,11 @@
 
 Adam's step on the next-token loss of the language model of `model.py`, one
 sequence, on one CPU device. Both are what `fit` calls for each batch, loss
-and accuracy included; weights stay where they are in between.
+and accuracy included; weights stay where they are in between. Processor time,
+that of all threads, is what holds on a machine that others use too.
 """
+
+import time
 
 import contenders
 import language_model
@@ -56,17 +59,30 @@ def cases(options):
 
 
 def work(case):
-    return contenders.work(CONTENDERS, case)
+    """A worker's answer, with the processor time of each step."""
+    step = CONTENDERS[case["contender"]].make(case)
+    processor = []
+
+    def clocked():
+        start = time.process_time()
+        step()
+        processor.append(time.process_time() - start)
+
+    found = measuring.measure(clocked, case["repeats"])
+    return found | {"processor": processor[1:]}
 
 
 def tables(records, options):
-    """A table for every shape, its title with the ratio."""
+    """A table for every shape, its title with the ratios."""
+    columns = {**contenders.STEP_COLUMNS, "processor, s": "{processor:.3f}"}
 
     def note(found):
-        times = (found[name]["seconds"] for name in CONTENDERS)
-        return f"; engine / TensorFlow: time {reporting.ratio(*times)}"
+        ratios = (
+            reporting.ratio(*(found[name].get(what) for name in CONTENDERS))
+            for what in ("seconds", "processor")
+        )
+        times = "; engine / TensorFlow: time {}, processor time {}"
+        return times.format(*ratios)
 
     title = "{length:,} tokens, {depth} blocks, {allocator} allocator"
-    return contenders.tables(
-        records, title, ENGINE, contenders.STEP_COLUMNS, note
-    )
+    return contenders.tables(records, title, ENGINE, columns, note)

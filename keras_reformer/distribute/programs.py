@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from keras_reformer.distribute.compiling import compiler_options
 from keras_reformer.distribute.devices import AXIS, Batch
 from keras_reformer.distribute.lowering import lower, shape_of, wide_integers
 from keras_reformer.distribute.steps import Rows
@@ -267,7 +268,11 @@ class Programs:
                 out_specs=(outputs, _EVERYWHERE),
                 check_vma=False,
             )
-        compiled = jax.jit(step, donate_argnums=0)
+        compiled = jax.jit(
+            step,
+            donate_argnums=0,
+            compiler_options=compiler_options(self._engine.platform),
+        )
 
         def run(state, batch):
             with wide_integers():
