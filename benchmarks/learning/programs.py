@@ -35,6 +35,7 @@ import tensorflow as tf
 from jax import export
 from jax.experimental import jax2tf
 
+from keras_reformer.distribute.lowering import wide_integers
 from keras_reformer.distribute.optimizers import FunctionalOptimizer
 from keras_reformer.ops import tracing
 
@@ -274,7 +275,7 @@ def export_for_gpu(function, arguments):
 @contextlib.contextmanager
 def _for_a_gpu():
     """Large tiles, and the 64 bits that seed generators have."""
-    with tracing.lowering_for("gpu"), jax.enable_x64(True):
+    with tracing.lowering_for("gpu"), wide_integers():
         yield
 
 

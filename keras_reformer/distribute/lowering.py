@@ -41,9 +41,11 @@ def lower(function, arguments, platform):
 
 def wide_integers():
     """A context in which jax has the 64 bits of seeds and counters."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    return importlib.import_module("jax.experimental").enable_x64(True)
+    # An old jax has it among its experiments alone.
+    enable_x64 = getattr(jax, "enable_x64", None)
+    if enable_x64 is None:
+        enable_x64 = importlib.import_module("jax.experimental").enable_x64
+    return enable_x64(True)
 
 
 def shape_of(x):

@@ -26,8 +26,15 @@ def check_not_rematerialized(layer, args, kwargs):
         kwargs: keyword arguments of its call.
     """
     call = layer.call
-    if layer.rematerialized_call(call, *args, **kwargs) is not call:
-        raise _error(layer)
+    try:
+        rematerialized = layer.rematerialized_call(call, *args, **kwargs)
+    except AttributeError as error:
+        # Keras 3.13 reads the mode of a scope where there is none.
+        if (error.obj, error.name) != (None, "mode"):
+            raise
+    else:
+        if rematerialized is not call:
+            raise _error(layer)
 
 
 def _error(layer):
