@@ -1,10 +1,10 @@
-"""What int8, int4 and float8 change in an encoder-decoder with hashes.
+"""What int8 and int4 change in an encoder-decoder with hashes.
 
     python benchmarks/quantization.py [--modes int8 int4] [--quick]
 
 A `ReformerSeq2Seq` of two blocks on each side, one of them with LSH
-attention, learns to reverse random strings and is quantized. Where rounding
-moves a token to another bucket it attends to other tokens, and logits there
+attention, learns to reverse random strings and is quantized. A token that
+rounding moves to another bucket attends to other tokens, and its logits may
 move far. The table has the changes of logits under teacher forcing, and the
 symbols of greedy generation that are right, and that stay as they were.
 """
