@@ -172,7 +172,7 @@ class _Residuals(NamedTuple):
 
 
 def _forward(query_key, value, bias, rounds, options) -> tuple:
-    sums = round_sums(query_key, value)
+    sums = round_sums(query_key, value, rounds.num_hashes)
     engine = _engine(rounds, options, bias, sums)
 
     def attend(first_row, vectors, rounds):
@@ -207,7 +207,7 @@ def _forward(query_key, value, bias, rounds, options) -> tuple:
 
 def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
     query_key, value, bias, rounds, options, output, log_sum_exp = residuals
-    sums = round_sums(query_key, value)
+    sums = round_sums(query_key, value, rounds.num_hashes)
     engine = _engine(rounds, options, bias, sums)
     d_output = kernel.output_gradient(d_output, output, log_sum_exp)
 

@@ -77,11 +77,17 @@ class RoundSums(Protocol):
         ...
 
 
-def round_sums(query_key: tf.Tensor, value: tf.Tensor) -> RoundSums:
+def round_sums(
+    query_key: tf.Tensor, value: tf.Tensor, num_hashes: int
+) -> RoundSums:
     """The sums for these vectors, where they are traced."""
     dtype = softmax_dtype(query_key.dtype)
     lanes = shared_lanes(query_key.shape[-1], value.shape[-1], dtype)
-    return VectorSums(dtype) if lanes is None else RowSums(dtype, lanes)
+    return (
+        VectorSums(dtype)
+        if lanes is None
+        else RowSums(dtype, lanes, num_hashes)
+    )
 
 
 class VectorSums(NamedTuple):
@@ -127,6 +133,7 @@ class RowSums(NamedTuple):
 
     dtype: tf.DType
     lanes: Lanes
+    num_hashes: int
 
     engine = RowAttention
 
@@ -138,6 +145,9 @@ class RowSums(NamedTuple):
         return (self.lanes.no_sums(self._zeros(vectors)),)
 
     def merge(self, total: tuple, part: tuple) -> tuple[tf.Tensor, ...]:
+        if self.num_hashes == 1:
+            # A TPU's compiler fails where it folds a product with constants.
+            return part
         return (self.lanes.merge_sums(*total, *part),)
 
     def softmax(self, total: tuple) -> tuple[tf.Tensor, tf.Tensor]:
