@@ -16,6 +16,7 @@ from keras_reformer.ops.attention.row_attention import RowAttention
 from keras_reformer.ops.attention.windowed import Vectors, WindowedAttention
 from keras_reformer.ops.loops.barrier import zeros_after
 from keras_reformer.ops.loops.shapes import size, softmax_dtype
+from keras_reformer.ops.loops.tiling import fits_in_group
 
 
 class RoundSums(Protocol):
@@ -171,9 +172,10 @@ class RowSums(NamedTuple):
         return d_query_key, d_attended + d_value
 
     def _zeros(self, vectors: Vectors) -> tf.Tensor:
-        # Without `zeros_after`: these are as large as a group of rows, within
-        # the loop over groups, and constants are filled on the chip.
-        return tf.zeros_like(vectors.query, self.dtype)
+        if fits_in_group(vectors.query):
+            # In the loop over groups: constants are filled on the chip.
+            return tf.zeros_like(vectors.query, self.dtype)
+        return _zeros_like(vectors.query, self.dtype)
 
 
 def _zeros_like(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

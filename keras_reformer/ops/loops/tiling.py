@@ -248,6 +248,8 @@ def map_rows(
 ) -> tuple[tf.Tensor, ...]:
     """Maps a function over groups of rows on a TPU, else over all at once.
 
+    There too where the chip does not hold what a row is.
+
     Args:
         function: takes the number of the first row, None for all rows at
             once, and these rows of the arrays; returns a tuple of arrays by
@@ -286,12 +288,20 @@ def map_rows(
     return *joined, *totals
 
 
+def fits_in_group(x: tf.Tensor) -> bool:
+    """Whether rows `(rows, length, ...)` are no more than a group's."""
+    rows, length = x.shape[:2]
+    return bool(rows and length) and rows * length <= TOKENS_IN_GROUP
+
+
 def _rows_in_group(x: tf.Tensor) -> int | None:
     """How many rows `(rows, length, ...)` a group has; None for all."""
     rows, length = x.shape[:2]
     if not (tracing.for_tpu() and rows and length):
         return None
-    group = _largest_divisor(rows, TOKENS_IN_GROUP // length)
+    most = TOKENS_IN_GROUP // length
+    # Of a row that the chip does not hold a slice is one more copy.
+    group = _largest_divisor(rows, most) if most else rows
     return group if group < rows else None
 
 

@@ -47,7 +47,8 @@ def test_tiles_that_cannot_be(tokens):
 
 @pytest.mark.parametrize(
     "platform, tokens, groups",
-    [("tpu", 5, 6), ("tpu", 23, 2), ("tpu", 30, 1), ("cpu", 5, 1)],
+    [("tpu", n, groups) for n, groups in ((4, 1), (5, 6), (23, 2), (30, 1))]
+    + [("cpu", 5, 1)],
 )
 def test_groups_of_rows(platform, tokens, groups, monkeypatch, execution):
     monkeypatch.setattr(tiling, "TOKENS_IN_GROUP", tokens)
