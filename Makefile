@@ -9,6 +9,7 @@ INSTALL = $(BIN)/python -m pip install --quiet \
 # Of every part a little: steps of training, decoding, files, exports, scans.
 SOME = tests/test_requirements.py tests/layers/test_reversible_sequence.py \
 	tests/layers/test_lsh_self_attention.py::test_layer_is_at_home_in_keras \
+	tests/layers/test_recompute.py::test_hashes_once \
 	tests/ops/reversible \
 	tests/models/test_training.py \
 	tests/models/test_checkpoints.py tests/export/test_saved_model.py
