@@ -56,6 +56,13 @@ def pytest_collection_finish():
     gc.set_threshold(50_000, 20, 20)
 
 
+@pytest.fixture(scope="session")
+def two_replicas():
+    """A strategy. One a process: two of the same devices number what they
+    reduce eagerly alike, which TensorFlow then takes for one reduction."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
 @pytest.fixture(autouse=True)
 def clean_keras():
     """Gives every test the same seed and no state of the test before it."""

@@ -6,7 +6,6 @@ import jax
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_reformer import models
 from keras_reformer.distribute import (
@@ -319,12 +318,12 @@ def test_no_devices_are_refused():
         JaxEngine([])
 
 
-def test_what_an_engine_cannot_train_is_refused(two):
+def test_what_an_engine_cannot_train_is_refused(two, two_replicas):
     with pytest.raises(ValueError, match="run_eagerly=False"):
         compiled(two, run_eagerly=True)
     with pytest.raises(ValueError, match="reduction=None"):
         compiled(two, loss=keras.losses.MeanSquaredError(reduction=None))
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_replicas.scope():
         model = engines.dense_model()
     with pytest.raises(ValueError, match="a strategy of 2 replicas"):
         compiled(two, model)

@@ -268,7 +268,7 @@ def test_the_published_model_does_not_center():
             scope="chunk", wrap=True, center_hashes=True
         )
     )
-    with pytest.raises(ValueError, match="'center_hashes': True"):
+    with pytest.raises(ValueError, match="center_hashes=True"):
         keras_reformer.convert.to_huggingface(model)
 
 

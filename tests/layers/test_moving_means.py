@@ -70,11 +70,6 @@ def centers(make, strategy=None, graph=False):
     return found
 
 
-@pytest.fixture(scope="module")
-def two():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
 CASES = {
     "a layer": (make_attention, False),
     "a reversible block": (make_sequence, False),
@@ -91,10 +86,10 @@ CASES = {
         for case in CASES
     ],
 )
-def test_replicas_move_a_center_as_one_device_does(case, two):
+def test_replicas_move_a_center_as_one_device_does(case, two_replicas):
     make, graph = CASES[case]
     expected = centers(make)
-    found = centers(make, two, graph)
+    found = centers(make, two_replicas, graph)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 

@@ -116,13 +116,9 @@ def test_checkpoints_hold_it(tmp_path):
 @pytest.mark.parametrize(
     "jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)]
 )
-def test_every_device_has_it(jit_compile):
-    devices = [
-        f"CPU:{i}" for i in range(len(tf.config.list_logical_devices("CPU")))
-    ]
-    strategy = tf.distribute.MirroredStrategy(devices)
+def test_every_device_has_it(jit_compile, two_replicas):
     plain = make_model()
-    with strategy.scope():
+    with two_replicas.scope():
         model = keras.Model.from_config(plain.get_config())
     model.set_weights(plain.get_weights())
     model.compile(jit_compile=jit_compile)

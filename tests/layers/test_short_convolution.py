@@ -175,7 +175,7 @@ def test_the_published_model_has_none():
             scope="chunk", wrap=True, query_key_kernel_size=2
         )
     )
-    with pytest.raises(ValueError, match="'query_key_kernel_size': 2"):
+    with pytest.raises(ValueError, match="query_key_kernel_size=2"):
         keras_reformer.convert.to_huggingface(model)
 
 

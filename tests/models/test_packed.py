@@ -254,13 +254,13 @@ def test_every_way_to_train(options, policy):
 
 
 @pytest.mark.slow
-def test_replicas_train_as_one_device_does():
+def test_replicas_train_as_one_device_does(two_replicas):
     x = {
         "token_ids": np.tile(IDS, (2, 1)),
         "segment_ids": np.tile(SEGMENT_IDS, (2, 1)),
     }
     expected = fit_loss(make_model(dtype="float32"), x)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_replicas.scope():
         model = make_model(dtype="float32")
     np.testing.assert_allclose(fit_loss(model, x), expected, rtol=1e-5)
 

@@ -22,11 +22,6 @@ ROW_WEIGHTS = np.array([1.0, 0.5, 2.0, 0.0, 3.0], "float32")
 CLASS_WEIGHT = {2: 0.0, 3: 5.0}
 
 
-@pytest.fixture(scope="module")
-def two():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
 def make_model(strategy=None, metrics=("accuracy",), **options):
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
@@ -91,22 +86,22 @@ CASES = {
         for case in CASES
     ],
 )
-def test_replicas_train_as_one_device(case, two):
+def test_replicas_train_as_one_device(case, two_replicas):
     data, options = CASES[case]
     expected = fit(make_model(), *data, **options)
-    assert_same(fit(make_model(two), *data, **options), expected)
+    assert_same(fit(make_model(two_replicas), *data, **options), expected)
 
 
 @pytest.mark.slow
-def test_replicas_in_a_graph(two):
+def test_replicas_in_a_graph(two_replicas):
     metrics = ["accuracy", BitsPerByte()]
     expected = fit(make_model(metrics=metrics), MASKED, batch_size=4)
-    model = make_model(two, metrics, run_eagerly=False)
+    model = make_model(two_replicas, metrics, run_eagerly=False)
     assert_same(fit(model, MASKED, batch_size=4), expected)
 
 
 @pytest.mark.slow
-def test_replicas_center_hashes_as_one_device(two):
+def test_replicas_center_hashes_as_one_device(two_replicas):
     """The rows that fill up an odd batch have no tokens."""
 
     def make(strategy=None):
@@ -116,11 +111,11 @@ def test_replicas_center_hashes_as_one_device(two):
         return model
 
     expected = fit(make(), IDS, batch_size=4)
-    assert_same(fit(make(two), IDS, batch_size=4), expected)
+    assert_same(fit(make(two_replicas), IDS, batch_size=4), expected)
 
 
-def test_replicas_evaluate_and_predict_as_one_device(two):
-    one, model = make_model(), make_model(two)
+def test_replicas_evaluate_and_predict_as_one_device(two_replicas):
+    one, model = make_model(), make_model(two_replicas)
     options = {"verbose": 0, "batch_size": 3}
     np.testing.assert_allclose(
         model.evaluate(MASKED, **options),
@@ -159,18 +154,18 @@ SOME_SLOW = [
 
 
 @pytest.mark.parametrize("masks", SOME_SLOW)
-def test_replicas_train_encoder_decoders_as_one_device(masks, two):
+def test_replicas_train_encoder_decoders_as_one_device(masks, two_replicas):
     """A last batch of one row leaves one replica without any."""
     expected = fit(make_pair_model(), PAIRS[masks], batch_size=4)
-    found = fit(make_pair_model(two), PAIRS[masks], batch_size=4)
+    found = fit(make_pair_model(two_replicas), PAIRS[masks], batch_size=4)
     assert_same(found, expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("masks", PAIRS)
-def test_replicas_run_encoder_decoders_as_one_device(masks, two):
+def test_replicas_run_encoder_decoders_as_one_device(masks, two_replicas):
     inputs, options = PAIRS[masks], {"verbose": 0, "batch_size": 4}
-    one, model = make_pair_model(), make_pair_model(two)
+    one, model = make_pair_model(), make_pair_model(two_replicas)
     np.testing.assert_allclose(
         model.predict(inputs, **options),
         one.predict(inputs, **options),
@@ -184,16 +179,16 @@ def test_replicas_run_encoder_decoders_as_one_device(masks, two):
 
 
 @pytest.mark.slow
-def test_replicas_center_hashes_of_encoder_decoders(two):
+def test_replicas_center_hashes_of_encoder_decoders(two_replicas):
     """The rows that fill up an odd batch have no tokens on either side."""
     options = {"num_layers": 2, "attention_layers": ("local", "lsh")}
     inputs = PAIRS["no masks"]
     expected = fit(make_pair_model(**options), inputs, batch_size=4)
-    found = fit(make_pair_model(two, **options), inputs, batch_size=4)
+    found = fit(make_pair_model(two_replicas, **options), inputs, batch_size=4)
     assert_same(found, expected)
 
 
-def test_arrays_to_predict_stay_on_the_host(two, monkeypatch):
+def test_arrays_to_predict_stay_on_the_host(two_replicas, monkeypatch):
     """As a tensor, all of them would lie on the default device."""
     fed = []
     plain_predict = keras.Model.predict
@@ -202,7 +197,7 @@ def test_arrays_to_predict_stay_on_the_host(two, monkeypatch):
         fed.extend(keras.tree.flatten(x))
         return plain_predict(model, x, **kwargs)
 
-    model = make_model(two)
+    model = make_model(two_replicas)
     monkeypatch.setattr(keras.Model, "predict", predict)
     model.predict(MASKED, verbose=0)
     assert [(type(x), x.dtype) for x in fed] == [
@@ -215,9 +210,13 @@ def test_arrays_to_predict_stay_on_the_host(two, monkeypatch):
 @pytest.mark.parametrize(
     "kind", ["one", pytest.param("two", marks=pytest.mark.slow)]
 )
-def test_metrics_that_need_logits_without_labels(kind, two):
+def test_metrics_that_need_logits_without_labels(kind, two_replicas):
     metrics = ["accuracy", "sparse_top_k_categorical_accuracy"]
-    strategy = two if kind == "two" else tf.distribute.OneDeviceStrategy("CPU")
+    strategy = (
+        two_replicas
+        if kind == "two"
+        else tf.distribute.OneDeviceStrategy("CPU")
+    )
     expected = fit(make_model(metrics=metrics), MASKED)
     # Eager replicas are threads, whose reductions may come in other orders.
     model = make_model(strategy, metrics, run_eagerly=kind == "one")
@@ -305,13 +304,13 @@ OTHERS = {
         for case in OTHERS
     ],
 )
-def test_other_models_train_as_on_one_device(case, two):
+def test_other_models_train_as_on_one_device(case, two_replicas):
     make, *data, batch_size = OTHERS[case]
     options = {"batch_size": batch_size}
     # Of no rows TensorFlow's eager steps have no gradients for positions.
     eager = case != "classes, an empty shard"
     expected = fit(compiled(make, None), *data, **options)
-    model = compiled(make, two, run_eagerly=eager)
+    model = compiled(make, two_replicas, run_eagerly=eager)
     assert_same(fit(model, *data, **options), expected)
 
 
@@ -319,9 +318,9 @@ def test_other_models_train_as_on_one_device(case, two):
     "reduction",
     [pytest.param(x, marks=pytest.mark.slow) for x in ("sum", "mean")],
 )
-def test_other_reductions_of_replicas(reduction, two):
+def test_other_reductions_of_replicas(reduction, two_replicas):
     found = []
-    for strategy in (None, two):
+    for strategy in (None, two_replicas):
         model = compiled(make_classifier, strategy)
         loss = keras.losses.SparseCategoricalCrossentropy(
             from_logits=True, reduction=reduction
@@ -334,15 +333,15 @@ def test_other_reductions_of_replicas(reduction, two):
 
 
 @pytest.mark.slow
-def test_a_mask_of_none_of_other_models(two):
-    model = compiled(make_classifier, two)
+def test_a_mask_of_none_of_other_models(two_replicas):
+    model = compiled(make_classifier, two_replicas)
     inputs = {"token_ids": IDS, "padding_mask": None}
     assert np.isfinite(fit(model, inputs, CLASSES)[0]["loss"])
 
 
 @pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
-def test_xla_of_several_replicas_is_refused(call, two):
-    model = make_model(two, run_eagerly=False, jit_compile=True)
+def test_xla_of_several_replicas_is_refused(call, two_replicas):
+    model = make_model(two_replicas, run_eagerly=False, jit_compile=True)
     with pytest.raises(ValueError, match="Received: jit_compile=True, num_rep"):
         getattr(model, call)(MASKED, verbose=0)
 
@@ -355,8 +354,8 @@ def test_xla_of_one_replica():
     assert_same(fit(model, MASKED, batch_size=5), expected)
 
 
-def test_unknown_tokens_are_refused(two):
-    model = make_model(two)
+def test_unknown_tokens_are_refused(two_replicas):
+    model = make_model(two_replicas)
     with pytest.raises(ValueError, match="vocabulary"):
         model.fit(IDS - 5)
     with pytest.raises(tf.errors.InvalidArgumentError, match="vocabulary"):
@@ -364,10 +363,10 @@ def test_unknown_tokens_are_refused(two):
 
 
 @pytest.mark.filterwarnings("ignore:A loss or metric other than")
-def test_a_users_loss_is_the_mean_of_replicas(two):
+def test_a_users_loss_is_the_mean_of_replicas(two_replicas):
     """Each replica's is its mean, whatever the weights of the others."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model = make_model(two, metrics=(), loss=loss)
+    model = make_model(two_replicas, metrics=(), loss=loss)
     model.head.kernel.regularizer = None
     found = model.evaluate(MASKED, LABELS, verbose=0)
     nats = tiny.numpy_nats(model.predict(MASKED, verbose=0), LABELS)

@@ -57,7 +57,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_what_is_traced_for_a_tpu_computes_the_same(name, monkeypatch):
-    """Also two rows at a time, in several tiles, the last one not full, where
+    """Also one row at a time, in several tiles, the last one not full, where
     chunks have holes and tokens are masked."""
     monkeypatch.setitem(tiling.TOKENS_IN_TILE, "tpu", 32)
     monkeypatch.setattr(tiling, "TOKENS_IN_GROUP", 86)

@@ -66,6 +66,10 @@ class RoundSums(Protocol):
         """
         ...
 
+    def gradients_like(self, vectors: Vectors) -> tuple[tf.Tensor, ...]:
+        """Tensors shaped as the rounds' gradients."""
+        ...
+
     def gradients(
         self, totals: tuple, d_value: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -123,6 +127,9 @@ class VectorSums(NamedTuple):
     ) -> tuple[tf.Tensor, ...]:
         return _zeros_like(vectors.query, self.dtype), d_value
 
+    def gradients_like(self, vectors: Vectors) -> tuple[tf.Tensor, ...]:
+        return vectors.query, vectors.value
+
     def gradients(
         self, totals: tuple, d_value: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -164,6 +171,9 @@ class RowSums(NamedTuple):
         self, vectors: Vectors, d_value: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         return (self._zeros(vectors),)
+
+    def gradients_like(self, vectors: Vectors) -> tuple[tf.Tensor, ...]:
+        return (vectors.query,)
 
     def gradients(
         self, totals: tuple, d_value: tf.Tensor

@@ -30,8 +30,9 @@ from keras_reformer.ops.loops.shapes import (
 # tile anew, and wants few tiles.
 TOKENS_IN_TILE = {"cpu": 4096, "gpu": 2**18, "tpu": 8192}
 TPU_LANES = 128
-# Tokens in a group of rows, on a TPU: what they are attended to, what is summed
-# over hash rounds and what is added then fit on the chip, 8 MiB each.
+# Most tokens in a group of rows, on a TPU: one row, or a tile of short ones.
+# What they are attended to, what is summed over hash rounds and what is added
+# then fit on the chip, 8 MiB each.
 TOKENS_IN_GROUP = 2**14
 _chosen: list[int] = []
 
@@ -299,9 +300,10 @@ def _rows_in_group(x: tf.Tensor) -> int | None:
     rows, length = x.shape[:2]
     if not (tracing.for_tpu() and rows and length):
         return None
-    most = TOKENS_IN_GROUP // length
-    # Of a row that the chip does not hold a slice is one more copy.
-    group = _largest_divisor(rows, most) if most else rows
+    if length > TOKENS_IN_GROUP:
+        # Of a row that the chip does not hold a slice is one more copy.
+        return None
+    group = _largest_divisor(rows, tokens_in_tile() // length)
     return group if group < rows else None
 
 

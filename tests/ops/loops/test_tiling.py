@@ -52,6 +52,7 @@ def test_tiles_that_cannot_be(tokens):
 )
 def test_groups_of_rows(platform, tokens, groups, monkeypatch, execution):
     monkeypatch.setattr(tiling, "TOKENS_IN_GROUP", tokens)
+    monkeypatch.setitem(tiling.TOKENS_IN_TILE, "tpu", tokens)
     x = np.arange(6.0 * 5 * 2).reshape(6, 5, 2)
     first_rows = []
 
