@@ -210,14 +210,14 @@ def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
     sums = round_sums(query_key, value, rounds.num_hashes)
     engine = _engine(rounds, options, bias, sums)
     d_output = kernel.output_gradient(d_output, output, log_sum_exp)
-    after = d_output.output
-    d_bias = [zeros_after(after, *spec) for spec in gradient_specs(bias)]
-    d_masked = kernel.fully_masked_rows_gradient(
-        after, log_sum_exp, rounds.positions >= 0
-    )
 
-    def gradients(first_row, vectors, rounds, d_output, d_masked):
+    def gradients(first_row, vectors, rounds, d_output, log_sum_exp):
         layout_of = _layouts(rounds, first_row, options, bias, sums)
+        after = d_output.output
+        d_bias = [zeros_after(after, *spec) for spec in gradient_specs(bias)]
+        d_masked = kernel.fully_masked_rows_gradient(
+            after, log_sum_exp, rounds.positions >= 0
+        )
         d_output = sums.output_gradient(d_output, vectors)
 
         def add_round(index, *totals):
@@ -225,18 +225,16 @@ def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
             return tuple(a + b for a, b in zip(totals, parts, strict=True))
 
         totals = sums.no_gradients(vectors, d_masked)
-        return _fold(add_round, (*totals, *d_bias), rounds.num_hashes)
+        count = len(totals)
+        totals = _fold(add_round, (*totals, *d_bias), rounds.num_hashes)
+        return *sums.gradients(totals[:count], d_masked), *totals[count:]
 
-    vectors = sums.vectors(query_key, value)
-    results = [_row_of(x, sums) for x in sums.gradients_like(vectors)]
-    totals = map_rows(
+    d_query_key, d_value, *d_bias = map_rows(
         gradients,
-        (vectors, rounds, d_output, d_masked),
-        results=results,
+        (sums.vectors(query_key, value), rounds, d_output, log_sum_exp),
+        results=[_row_of(x, sums) for x in (query_key, value)],
         sums=gradient_specs(bias),
     )
-    d_bias = totals[len(results) :]
-    d_query_key, d_value = sums.gradients(totals[: len(results)], d_masked)
     if options.window.num_global:
         tokens = _global_tokens(rounds, options, bias)
         d_query_key, d_value, d_bias = _add_global_tokens(

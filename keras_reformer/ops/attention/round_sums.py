@@ -66,10 +66,6 @@ class RoundSums(Protocol):
         """
         ...
 
-    def gradients_like(self, vectors: Vectors) -> tuple[tf.Tensor, ...]:
-        """Tensors shaped as the rounds' gradients."""
-        ...
-
     def gradients(
         self, totals: tuple, d_value: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -127,9 +123,6 @@ class VectorSums(NamedTuple):
     ) -> tuple[tf.Tensor, ...]:
         return _zeros_like(vectors.query, self.dtype), d_value
 
-    def gradients_like(self, vectors: Vectors) -> tuple[tf.Tensor, ...]:
-        return vectors.query, vectors.value
-
     def gradients(
         self, totals: tuple, d_value: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -171,9 +164,6 @@ class RowSums(NamedTuple):
         self, vectors: Vectors, d_value: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         return (self._zeros(vectors),)
-
-    def gradients_like(self, vectors: Vectors) -> tuple[tf.Tensor, ...]:
-        return (vectors.query,)
 
     def gradients(
         self, totals: tuple, d_value: tf.Tensor
