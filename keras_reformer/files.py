@@ -87,19 +87,23 @@ def written_together(directory: str | os.PathLike) -> Iterator[pathlib.Path]:
             path.replace(directory / path.name)
 
 
-def find_folder(preset, names: Iterable[str]) -> pathlib.Path:
+def find_folder(
+    preset, names: Iterable[str], patterns: Iterable[str] = _PATTERNS
+) -> pathlib.Path:
     """The folder of a preset, downloaded if it is on the Hugging Face hub.
 
     Args:
         preset: path of a folder, or `"hf://owner/name"`.
         names: of configurations, to tell where there is no folder.
+        patterns: of the files that are looked for on the hub. Defaults to
+            those of models and tokenizers.
 
     Raises:
         ValueError: if there is no such folder.
         ImportError: if `"hf://"` is asked for without `huggingface_hub`.
     """
     if isinstance(preset, str) and preset.startswith(_HUB):
-        return _downloaded(preset)
+        return _downloaded(preset, patterns)
     is_path = isinstance(preset, (str, os.PathLike))
     if not is_path or not pathlib.Path(preset).is_dir():
         raise ValueError(
@@ -110,7 +114,7 @@ def find_folder(preset, names: Iterable[str]) -> pathlib.Path:
     return pathlib.Path(preset)
 
 
-def _downloaded(preset: str) -> pathlib.Path:
+def _downloaded(preset: str, patterns: Iterable[str]) -> pathlib.Path:
     if not re.fullmatch(r"hf://[\w.-]+/[\w.-]+", preset):
         raise ValueError(
             "A preset on the Hugging Face hub is named by its owner and its "
@@ -126,6 +130,6 @@ def _downloaded(preset: str) -> pathlib.Path:
         ) from error
     return pathlib.Path(
         hub.snapshot_download(
-            repo_id=preset.removeprefix(_HUB), allow_patterns=list(_PATTERNS)
+            repo_id=preset.removeprefix(_HUB), allow_patterns=list(patterns)
         )
     )

@@ -64,16 +64,17 @@ class Tokenizer:
         if isinstance(preset, str) and preset in _OF_BYTES:
             name, config = "keras_reformer>ByteTokenizer", {}
             return cls._class_of(name, preset).from_config(config)
-        folder = find_folder(preset, _OF_BYTES)
+        folder = find_folder(preset, _OF_BYTES, (_CONFIG, f"{_ASSETS}/*"))
         path = existing(folder, [_CONFIG])
         content = read_json(path)
         found = cls._class_of(content.get("registered_name"), path)
         files = {
-            name: existing(folder / _ASSETS, [file]).read_bytes()
+            name: existing(folder / _ASSETS, [file])
             for name, file in found._files.items()
         }
-        with reading(path, f"a configuration of {found.__name__}"):
-            encoded = {k: _to_text(value) for k, value in files.items()}
+        encoded = {k: _to_text(file.read_bytes()) for k, file in files.items()}
+        read = " and ".join(str(each) for each in (path, *files.values()))
+        with reading(read, f"what {found.__name__} is made of"):
             return found.from_config({**content["config"], **encoded})
 
     def save_to_preset(self, preset_dir: str | os.PathLike) -> None:
@@ -84,9 +85,20 @@ class Tokenizer:
 
         Args:
             preset_dir: path of a folder, which is made.
+
+        Raises:
+            ValueError: if the class is not registered, so that nobody could
+                read it.
         """
         folder = pathlib.Path(preset_dir)
         content = keras.saving.serialize_keras_object(self)
+        name = content["registered_name"]
+        if keras.saving.get_registered_object(name) is not type(self):
+            raise ValueError(
+                "A tokenizer is read by its class's registered name. Expected "
+                "@keras.saving.register_keras_serializable() on the class. "
+                f"Received: {type(self).__name__}"
+            )
         files = {
             file: base64.b64decode(content["config"].pop(name))
             for name, file in self._files.items()
@@ -115,7 +127,9 @@ class Tokenizer:
     @classmethod
     def _class_of(cls, name, preset):
         """The class of a registered name, if it is this one or below it."""
-        found = keras.saving.get_registered_object(name)
+        found = None
+        if isinstance(name, str):
+            found = keras.saving.get_registered_object(name)
         if not inspect.isclass(found) or not issubclass(found, cls):
             raise ValueError(
                 "The preset's tokenizer is of another class. Expected "

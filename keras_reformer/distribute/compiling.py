@@ -30,12 +30,13 @@ def compiler_options(platform):
     Returns:
         Dict of options by name.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    given = {flag.partition("=")[0].lstrip("-") for flag in flags}
     options = _CPU if platform == "cpu" else {}
     return {
         name: value
         for name, value in options.items()
-        if f"--{name}" not in flags and _is_known(name, value)
+        if name not in given and _is_known(name, value)
     }
 
 

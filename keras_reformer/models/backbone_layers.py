@@ -218,8 +218,11 @@ def _block(config, index, policy, cross_key_value_heads):
     return ReversibleBlock(
         branch(make(config, seeds[0], policy), seeds[2], "attention"),
         branch(feed_forward, seeds[3], "feed_forward"),
-        cross_key_value_heads
-        and _cross_branch(config, index, policy, branch, cross_key_value_heads),
+        None
+        if cross_key_value_heads is None
+        else _cross_branch(
+            config, index, policy, branch, cross_key_value_heads
+        ),
         dtype=policy,
         name=f"block_{index}",
     )

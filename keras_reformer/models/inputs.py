@@ -172,9 +172,9 @@ def check_sizes(inputs, max_sequence_length, hidden_dim):
 
     Raises:
         ValueError: if there are no tokens, too many, embeddings of another
-            width, or rows that begin so late that their end lies beyond the
-            greatest length. Where a graph does not know the beginnings, this
-            last is an assertion.
+            width, or rows that begin so late that their end, padding
+            included, lies beyond the greatest length. Where a graph does not
+            know the beginnings, this last is an assertion.
     """
     shape = tokens_of(inputs).shape
     if shape[1] == 0:

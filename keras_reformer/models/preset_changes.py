@@ -1,9 +1,21 @@
 """Arguments that replace those of a model that was saved."""
 
+import dataclasses
+
 from keras_reformer.models.preset_folders import head_weights
+from keras_reformer.models.reformer_config import ReformerConfig
 
 # Of every model: of a task as well as of its backbone.
 _BASE = ("name", "trainable")
+# Arguments that may be left out, and what they follow from then. A config holds
+# their values.
+_FOLLOWING = {
+    "key_dim": ("hidden_dim", "num_heads"),
+    "num_key_value_heads": ("num_heads",),
+    "cross_num_key_value_heads": ("num_heads", "num_key_value_heads"),
+    "axial_shape": ("max_sequence_length",),
+    "axial_dims": ("hidden_dim", "axial_shape"),
+}
 
 
 def split_arguments(cls, arguments):
@@ -23,7 +35,8 @@ def with_changes(model, changes, keep_weights):
     """A model of the same class, with other arguments.
 
     Those of the backbone go to both sides of an encoder-decoder, as in its
-    constructor. A head whose weights they change is drawn.
+    constructor, and what followed from them follows from the new ones. A head
+    whose weights they change is drawn.
 
     Args:
         model: a backbone or a task.
@@ -78,7 +91,31 @@ def _change(config, changes):
             for path, value in config["sublayers"].items()
             if path.rpartition("/")[2] not in names
         }
-    config.update(changes)
+    config.update(_left_out(config, changes) | changes)
+
+
+def _left_out(config, changes):
+    """None for each argument that followed from one of those changed."""
+    return {
+        name: None
+        for name, others in _FOLLOWING.items()
+        if not {*others}.isdisjoint(changes) and _follows(config, name)
+    }
+
+
+def _follows(config, name):
+    """Whether an argument has the value that it gets where it is left out."""
+    if name == "cross_num_key_value_heads":
+        return config.get(name) == config["num_key_value_heads"]
+    fields = [field.name for field in dataclasses.fields(ReformerConfig)]
+    # A decoder's config does not say that it is causal.
+    values = {"causal": True, **config, name: None}
+    resolved = ReformerConfig(**{field: values[field] for field in fields})
+    try:
+        value = getattr(resolved.resolve(), name)
+    except ValueError:
+        return False
+    return _plain(value) == _plain(config[name])
 
 
 def _change_encoder(config, changes):

@@ -99,7 +99,8 @@ def test_names_of_bytes():
 def test_the_hub_of_hugging_face(folder, monkeypatch):
     def download(repo_id, allow_patterns):
         assert repo_id == "owner/name"
-        assert "assets/tokenizer/*" in allow_patterns
+        # And no weights.
+        assert allow_patterns == ["tokenizer.json", "assets/tokenizer/*"]
         return str(folder)
 
     hub = types.SimpleNamespace(snapshot_download=download)
@@ -117,10 +118,11 @@ def test_the_hub_of_hugging_face(folder, monkeypatch):
         (b"{", "damaged.*tokenizer.json"),
         (b'{"version": "1.0"}', "another class.*registered_name=None"),
         (b'{"registered_name": "keras>Adam"}', "another class.*'keras>Adam'"),
+        (b'{"registered_name": ["x"]}', "another class"),
         (
             b'{"registered_name": "keras_reformer>ImageTokenizer",'
             b' "config": {"shape": [3]}}',
-            r"configuration of ImageTokenizer.*shape=\[3\]",
+            r"what ImageTokenizer is made of.*shape=\[3\]",
         ),
         (
             b'{"registered_name": "keras_reformer>SubwordTokenizer",'
@@ -128,7 +130,7 @@ def test_the_hub_of_hugging_face(folder, monkeypatch):
             "lacks a file. Expected vocabulary.spm",
         ),
     ],
-    ids=["none", "cut", "other", "no tokenizer", "config", "vocabulary"],
+    ids=["none", "cut", "other", "no class", "list", "config", "vocabulary"],
 )
 def test_damaged_files(folder, content, message):
     if content is None:
@@ -142,10 +144,19 @@ def test_damaged_files(folder, content, message):
 def test_damaged_vocabularies(tmp_path, subwords):
     subwords.save_to_preset(tmp_path)
     (tmp_path / "assets" / "tokenizer" / "vocabulary.spm").write_bytes(b"no")
-    with pytest.raises(ValueError, match="SubwordTokenizer.*SentencePiece"):
+    message = r"SubwordTokenizer.*vocabulary\.spm.*SentencePiece"
+    with pytest.raises(ValueError, match=message):
         Tokenizer.from_preset(tmp_path)
 
 
 def test_another_class_than_asked_for(folder):
     with pytest.raises(ValueError, match="Expected ImageTokenizer.*Byte"):
         ImageTokenizer.from_preset(folder)
+
+
+def test_a_class_that_nobody_could_find(tmp_path):
+    class Mine(ByteTokenizer):
+        pass
+
+    with pytest.raises(ValueError, match="registered name.*Received: Mine"):
+        Mine().save_to_preset(tmp_path)

@@ -151,6 +151,16 @@ def test_a_mask_of_the_second_stream_counts():
             np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_a_mask_wins_over_that_of_queries():
+    """Which Keras fills in with what is attached."""
+    layer = MultiHeadAttention(num_heads=1, key_dim=4)
+    x = np.random.default_rng(0).normal(size=(1, 5, 4)).astype("float32")
+    mask, other = (np.arange(5)[None] < n for n in (3, 4))
+    np.testing.assert_array_equal(
+        layer(x, mask=mask, query_mask=other), layer(x, mask=mask)
+    )
+
+
 def test_sums_of_symbolic_tensors_keep_masks_only_as_a_layer():
     """`x + y` is Keras's, and drops them."""
     ids = keras.Input((None,), dtype="int32")

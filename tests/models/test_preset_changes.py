@@ -10,6 +10,7 @@ from keras_reformer.models import (
     ReformerSeq2SeqBackbone,
     from_preset,
 )
+from keras_reformer.models.preset_changes import with_changes
 from tests.support import tiny, tiny_pairs
 
 IDS = tiny.make_ids(2, 20)
@@ -130,6 +131,42 @@ def test_both_sides_change(pair, pairs):
     np.testing.assert_array_equal(found(inputs), pair(inputs))
 
 
+@pytest.mark.parametrize(
+    "changes, heads",
+    [
+        ({"num_heads": 4}, [4, 4, 4]),
+        ({"num_key_value_heads": 1}, [1, 1, 1]),
+        ({"num_heads": 4, "num_key_value_heads": 2}, [2, 2, 2]),
+        ({"num_heads": 4, "cross_num_key_value_heads": 1}, [4, 4, 1]),
+    ],
+    ids=["queries", "keys", "both", "cross"],
+)
+def test_heads_follow_as_in_the_constructor(pair, changes, heads):
+    (encoder, decoder), name = _changed(pair, changes), "num_key_value_heads"
+    found = [encoder[name], decoder[name], decoder[f"cross_{name}"]]
+    assert found == heads
+    for side in (encoder, decoder):
+        assert side["key_dim"] == 8 // side["num_heads"]
+
+
+def test_tables_follow_as_in_the_constructor(pair, model):
+    sizes = {"max_sequence_length": 96, "hidden_dim": 16}
+    _, found = _changed(pair, sizes)
+    _, expected = configs(tiny_pairs.make_model(**sizes))
+    for name in ("axial_shape", "axial_dims", "key_dim"):
+        assert found[name] == expected[name], name
+
+
+def test_what_was_set_does_not_follow():
+    pair = tiny_pairs.make_model(key_dim=6, num_key_value_heads=1)
+    for side in _changed(pair, {"num_heads": 4}):
+        assert (side["key_dim"], side["num_key_value_heads"]) == (6, 1)
+
+
+def _changed(model, changes):
+    return configs(with_changes(model, changes, keep_weights=False))
+
+
 @pytest.mark.slow
 def test_both_sides_of_a_backbone_change(pairs):
     found = ReformerSeq2SeqBackbone.from_preset(
@@ -158,7 +195,7 @@ def test_an_encoder_comes_with_the_folder(pair, pairs):
             "intermediate_dim=32",
             "intermediate_dim=8$",
         ),
-        # Neither goes alone.
+        # The second does not go alone.
         pytest.param(
             {"hidden_dim": 8, "axial_dims": (4, 4)},
             r"hidden_dim=16, axial_dims=\[4, 12\]",

@@ -90,10 +90,10 @@ class Lanes(NamedTuple):
         """Rows of sums over keys.
 
         Args:
-            weights: from `kernel.softmax_weights`, rounded `to_bfloat16`.
+            weights: from `kernel.softmax_weights` with `to_bfloat16`.
             undropped: the same tensor where there is no dropout.
             values: rows.
-            largest: `(..., 1)`.
+            largest: `(..., 1)`. The largest scores, rounded so.
         """
         values = self.only_value(values)
         ones = self.only_key(tf.ones_like(values))

@@ -32,7 +32,8 @@ def checked_start_index(start_index, length: Length, most: int) -> tf.Tensor:
     """
     start = tf.cast(start_index, tf.int32)
     message = (
-        "Rows must lie within the positions that there are. Expected "
+        "Rows, padding included, must lie within the positions that there "
+        "are. Expected "
         f"start_index + length <= {most} and start_index >= 0."
     )
     first, count = tf.get_static_value(start), tf.get_static_value(length)

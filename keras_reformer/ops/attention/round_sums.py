@@ -173,7 +173,7 @@ class RowSums(NamedTuple):
 
     def _zeros(self, vectors: Vectors) -> tf.Tensor:
         if fits_in_group(vectors.query):
-            # In the loop over groups: constants are filled on the chip.
+            # Constants of so few rows are filled on the chip.
             return tf.zeros_like(vectors.query, self.dtype)
         return _zeros_like(vectors.query, self.dtype)
 
