@@ -20,6 +20,7 @@ from keras_reformer.layers import checks
 from keras_reformer.layers.feed_forward import UNITS_IN_STEP
 from keras_reformer.models import ReformerBackbone
 from keras_reformer.models.reformer_config import ReformerConfig
+from keras_reformer.ops.loops.tiling import TOKENS_IN_GROUP
 from keras_reformer.ops.losses import LOGITS_IN_STEP
 from keras_reformer.planning import sizes
 from keras_reformer.planning.devices import Device, find_device
@@ -41,7 +42,8 @@ class Usage(NamedTuple):
         hashing: Times the numbers of hash rounds, `(batch, length, heads,
             rounds)`: buckets, orders and what follows from them.
         rounds: Times what a round results in, a row of a TPU's lanes for each
-            token and head, where that is more than the chip holds.
+            token and head, where that is more than the chip holds. Texts of
+            up to `TOKENS_IN_GROUP` tokens are taken one head at a time there.
         merging: Times the heads' vectors where a model has global tokens,
             whose part of the softmax is merged into the windows'.
         chunks: Times what wide functions hold at a time.
@@ -245,7 +247,9 @@ def tensor_sizes(step, device):
     is_hashed = "lsh" in sizes.kinds(config)
     row = 4 * heads * _padded(config.key_dim, device)
     merged = config.num_global_tokens > 0
-    is_large = device.platform == "tpu" and row > device.on_chip
+    # Shorter rows are attended to one by one, on the chip.
+    is_long = config.max_sequence_length > TOKENS_IN_GROUP
+    is_large = device.platform == "tpu" and is_long and row > device.on_chip
     return {
         "variables": variables,
         "optimizer": OPTIMIZERS[step.optimizer] * variables,

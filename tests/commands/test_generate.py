@@ -126,7 +126,7 @@ def test_special_tokens_have_no_bytes():
     [
         ("nowhere.keras", "", "no such file"),
         ("text.keras", "", "text.keras"),
-        ("damaged.keras", "", "damaged.keras', which fails with BadZipFile"),
+        ("damaged.keras", "", "damaged.keras', which fails with"),
         ("cut.keras", "", "cut.keras', which fails with"),
         ("backbone.keras", "", "Expected a ReformerCausalLM"),
         ("other.keras", "", "vocabulary_size=258"),
