@@ -64,7 +64,7 @@ class Usage(NamedTuple):
 
 
 USAGES = {
-    "tpu": Usage(0.0, 5.33, 8.38, 3.15, 2.83, 2.05, 3.18, -36.8, 0.0),
+    "tpu": Usage(0.15, 5.28, 10.04, 17.15, 2.51, 0.65, 2.09, -24.5, 0.0),
     "cpu": Usage(2.99, 6.07, 8.15, 49.6, 0.0, 8.0, 0.0, 1308.0, 51.9),
     # Nobody has measured one: a CPU's tensors, and what libraries take there.
     "gpu": Usage(2.99, 6.07, 8.15, 49.6, 0.0, 8.0, 1.0, 500.0, 0.0),
