@@ -1,6 +1,5 @@
 """KerasHub's verbs for presets, as methods of models."""
 
-from collections.abc import Callable
 from typing import Any
 
 from keras_reformer.files import find_folder
@@ -26,7 +25,7 @@ class HasPresets(ModelMixin):
 
     presets = _PresetsOfClass()
     # What `set_converter` was told.
-    _get_converter: Callable[[], Any]
+    _get_converter: Any
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):

@@ -20,17 +20,22 @@ from keras_reformer.ops.loops.tiling import fits_in_group
 
 
 class RoundSums(Protocol):
-    """What the two passes of LSH attention ask.
+    """What the two passes of LSH attention ask."""
 
-    Attributes:
-        dtype: of the sums.
-        lanes: of `RowAttention`, or None.
-        engine: class of the engine that attends.
-    """
+    @property
+    def dtype(self) -> tf.DType:
+        """Of the sums."""
+        ...
 
-    dtype: tf.DType
-    lanes: Lanes | None
-    engine: type[WindowedAttention]
+    @property
+    def lanes(self) -> Lanes | None:
+        """Of `RowAttention`, or None."""
+        ...
+
+    @property
+    def engine(self) -> type[WindowedAttention]:
+        """The class of the engine that attends."""
+        ...
 
     def vectors(self, query_key: tf.Tensor, value: tf.Tensor) -> Vectors:
         """What the engine attends to."""
