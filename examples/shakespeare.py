@@ -86,6 +86,7 @@ def main():
         dropout=0.1,
         learning_rate=4e-3,
         steps_per_epoch=min(250, options.steps),
+        warmup=min(100, options.steps // 2),
         overwrite=not options.resume,
     )
     metrics = train.run(config)
