@@ -57,20 +57,21 @@ def work(case):
 def layer_step(case, segment_ids):
     """Gradients of a layer of `attention`, of a row."""
     shape = 1, case["length"], contenders.WIDTH
-    layer = make_layer(case["kind"])
-    layer.build(shape)
+    layer = make_layer(case["kind"], shape)
     return steps.layer(layer, shape, True, segment_ids=segment_ids)
 
 
-def make_layer(kind):
+def make_layer(kind, shape):
     import keras_reformer
 
     if kind == "local layer":
-        return keras_reformer.LocalSelfAttention(
+        layer = keras_reformer.LocalSelfAttention(
             contenders.HEADS, contenders.HEAD_SIZE, causal=True
         )
+        layer.build(shape)
+        return layer
     scope = "chunk" if kind == "LSH layer, chunks" else "bucket"
-    return contenders.lsh_layer(scope=scope)
+    return contenders.make_layer(shape, scope=scope)
 
 
 def model_step(case, segment_ids):
