@@ -1,6 +1,5 @@
 """A vocabulary of subwords, by SentencePiece."""
 
-import base64
 import io
 import os
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_reformer.data.token_ids import check_token_ids
-from keras_reformer.data.tokenizer import Tokenizer
+from keras_reformer.data.tokenizer import Tokenizer, to_text
 
 
 @keras.saving.register_keras_serializable(package="keras_reformer")
@@ -55,7 +54,7 @@ class SubwordTokenizer(Tokenizer):
             ) from error
 
     def get_config(self) -> dict:
-        return {"model": base64.b64encode(self._model).decode("ascii")}
+        return {"model": to_text(self._model)}
 
     @classmethod
     def train(

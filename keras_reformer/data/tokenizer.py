@@ -72,7 +72,7 @@ class Tokenizer:
             name: existing(folder / _ASSETS, [file])
             for name, file in found._files.items()
         }
-        encoded = {k: _to_text(file.read_bytes()) for k, file in files.items()}
+        encoded = {k: to_text(file.read_bytes()) for k, file in files.items()}
         read = " and ".join(str(each) for each in (path, *files.values()))
         with reading(read, f"what {found.__name__} is made of"):
             return found.from_config({**content["config"], **encoded})
@@ -140,5 +140,6 @@ class Tokenizer:
         return found
 
 
-def _to_text(value: bytes) -> str:
+def to_text(value: bytes) -> str:
+    """A file's content, as a config holds it."""
     return base64.b64encode(value).decode("ascii")

@@ -159,8 +159,8 @@ def tokens_of(inputs):
     return inputs["token_embeddings"] if tokens is None else tokens
 
 
-def check_sizes(inputs, max_sequence_length, hidden_dim):
-    """Refuses complete inputs that a backbone of these sizes cannot take.
+def with_checked_sizes(inputs, max_sequence_length, hidden_dim):
+    """The inputs, if a backbone of these sizes can take them.
 
     Args:
         inputs: what `complete` returns.

@@ -3,7 +3,7 @@ import keras
 from keras_reformer.layers import LSHSelfAttention
 from keras_reformer.layers.sublayers import Sublayers
 from keras_reformer.models.backbone_layers import BackboneLayers, make_layers
-from keras_reformer.models.inputs import check_sizes, token_inputs
+from keras_reformer.models.inputs import token_inputs, with_checked_sizes
 from keras_reformer.models.reformer_config import (
     ReformerConfig,
     check_base_arguments,
@@ -312,7 +312,7 @@ class ReformerBackbone(SavesSeeds, ReformerModel):
     def complete_inputs(self, inputs, mask=None):
         inputs = super().complete_inputs(inputs, mask)
         width = self._config.hidden_dim
-        return check_sizes(inputs, self.max_sequence_length, width)
+        return with_checked_sizes(inputs, self.max_sequence_length, width)
 
     def embed(self, token_ids, start_index=0):
         """Token embeddings and, added to them, positions.

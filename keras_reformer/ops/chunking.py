@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_reformer.ops import tracing
 from keras_reformer.ops.custom_vjp import custom_vjp
 from keras_reformer.ops.loops.barrier import zeros_after
-from keras_reformer.ops.loops.scan import ArraySpec, scan
+from keras_reformer.ops.loops.scan import ArraySpec, add_each, scan
 from keras_reformer.ops.loops.shapes import (
     Length,
     at_least,
@@ -121,8 +121,7 @@ class _ChunkedFunction:
                 weights,
                 self._chunk(d_outputs, index),
             )
-            totals = (a + b for a, b in zip(totals, d_weights, strict=True))
-            return d_chunk, *totals
+            return d_chunk, *add_each(totals, d_weights)
 
         (d_inputs,), d_weights = scan(
             step,

@@ -25,7 +25,7 @@ from keras_reformer.ops.attention.tokens import (
 from keras_reformer.ops.attention.window import visible_by_position
 from keras_reformer.ops.custom_vjp import custom_vjp
 from keras_reformer.ops.loops.barrier import zeros_after
-from keras_reformer.ops.loops.scan import ArraySpec, scan
+from keras_reformer.ops.loops.scan import ArraySpec, add_each, scan
 from keras_reformer.ops.loops.shapes import (
     Length,
     ceil_div,
@@ -307,7 +307,7 @@ class _ExactAttention:
         if self.bias is None:
             return totals
         parts = self.bias.gradient(query, key, self._rows(), d_scores)
-        return [a + b for a, b in zip(totals, parts, strict=True)]
+        return add_each(totals, parts)
 
     def _token_chunks(self, tokens: TokenInfo) -> TokenInfo:
         return map_tensors(lambda x: self._chunks(x, -1), tokens)

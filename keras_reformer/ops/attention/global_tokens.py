@@ -11,7 +11,6 @@ of them, and global tokens see all tokens: their queries get exact attention
 (`with_global_queries`).
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -27,7 +26,7 @@ from keras_reformer.ops.attention.kernel import (
 from keras_reformer.ops.attention.tokens import TokenInfo
 from keras_reformer.ops.attention.window import Window, visible_by_position
 from keras_reformer.ops.loops.barrier import zeros_after
-from keras_reformer.ops.loops.scan import ArraySpec, scan
+from keras_reformer.ops.loops.scan import ArraySpec, add_each, scan
 from keras_reformer.ops.loops.shapes import (
     ceil_div,
     join_steps,
@@ -77,11 +76,9 @@ class GlobalTokens(NamedTuple):
         """
         value, dtype = tf.cast(value, key.dtype), key.dtype
 
-        def step(index, queries, *seen):
-            queries, mask = (
-                tf.cast(queries, dtype),
-                self._mask(index, -2, dtype),
-            )
+        def step(index, positions, queries, *seen):
+            queries = tf.cast(queries, dtype)
+            mask = self._mask(index, self._pairs(positions, -2), -2, dtype)
             return kernel.merge(seen, kernel.attend(queries, key, value, mask))
 
         merged, _ = self._map_chunks(
@@ -105,18 +102,18 @@ class GlobalTokens(NamedTuple):
         """
         value, dtype = tf.cast(value, key.dtype), key.dtype
 
-        def step(index, queries, *d_outputs):
+        def step(index, positions, queries, *d_outputs):
+            pairs = self._pairs(positions, -1)
             d_key, d_value, d_scores = kernel.attend_gradient(
                 tf.cast(queries, dtype),
                 key,
                 value,
                 OutputGradient(*d_outputs),
-                self._mask(index, -1, dtype),
+                self._mask(index, pairs, -1, dtype),
             )
             d_query = tf.matmul(d_scores, key, transpose_a=True)
             d_bias = []
             if self.bias is not None:
-                pairs = self._pairs(index, -1)
                 d_bias = self.bias.gradient(*pairs, self._rows(), d_scores)
             return d_query, d_key, d_value, *d_bias
 
@@ -133,23 +130,25 @@ class GlobalTokens(NamedTuple):
     def _map_chunks(
         self, function, of_queries, shapes, dtype, sums=()
     ) -> tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]:
-        """Maps `function(index, *chunks)` over chunks of all rows' queries.
+        """Maps over chunks of all rows' queries.
 
         Args:
-            function: returns an array for each of `shapes`, then the sums'.
+            function: takes a chunk's index, positions and part of each of
+                `of_queries`; returns an array for each of `shapes`, then the
+                sums'.
             of_queries: tensors `(g, t, ...)`.
             shapes: of what a query results in, in `dtype`.
             sums: `ArraySpec` of each array that is summed over chunks.
         """
         length, chunk = size(self.positions, 1), self._chunk_length()
-        chunks = [split_into_chunks(x, chunk) for x in of_queries]
+        chunks = [split_into_chunks(self.positions, chunk, -1)]
+        chunks += [split_into_chunks(x, chunk) for x in of_queries]
         after = of_queries[-1]
 
         def step(index, *totals):
             arrays = function(index, *(x[:, index] for x in chunks))
             parts = arrays[len(shapes) :]
-            totals = (a + b for a, b in zip(totals, parts, strict=True))
-            return *arrays[: len(shapes)], *totals
+            return *arrays[: len(shapes)], *add_each(totals, parts)
 
         rows = size(self.positions, 0)
         stacked, totals = scan(
@@ -169,15 +168,22 @@ class GlobalTokens(NamedTuple):
         most = max(tokens_in_tile() // rows, 1)
         return min(length, most) if isinstance(length, int) else most
 
-    def _pairs(self, index, axis: int) -> tuple[TokenInfo, TokenInfo]:
+    def _pairs(
+        self, positions: tf.Tensor, axis: int
+    ) -> tuple[TokenInfo, TokenInfo]:
         """A chunk of queries along an axis of the scores, and all keys along
         the other."""
-        chunks = split_into_chunks(self.positions, self._chunk_length(), -1)
-        query = TokenInfo(chunks[:, index]).along(axis)
+        query = TokenInfo(positions).along(axis)
         return query, TokenInfo(self.first(self.positions)).along(-3 - axis)
 
-    def _mask(self, index, axis: int, dtype: tf.DType) -> PairMask:
-        query, key = self._pairs(index, axis)
+    def _mask(
+        self,
+        index,
+        pairs: tuple[TokenInfo, TokenInfo],
+        axis: int,
+        dtype: tf.DType,
+    ) -> PairMask:
+        query, key = pairs
         window, bias, keep_scale = self.window, None, None
         visible = visible_by_position(
             window.causal, window.sees_itself, query, key
@@ -212,13 +218,6 @@ def add_to_first(total: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
     """Adds a gradient of the first tokens to that of all, `(g, t, ...)`."""
     rest = size(total, 1) - size(part, 1)
     return total + pad_axis(part, 1, 0, rest)
-
-
-def add_each(
-    totals: Sequence[tf.Tensor], parts: Sequence[tf.Tensor]
-) -> list[tf.Tensor]:
-    """Sums of gradients."""
-    return [a + b for a, b in zip(totals, parts, strict=True)]
 
 
 def with_global_queries(

@@ -8,7 +8,6 @@ from keras_reformer.ops.attention.bias import PositionBias, as_gradient
 from keras_reformer.ops.attention.exact import exact_attention
 from keras_reformer.ops.attention.global_tokens import (
     GlobalTokens,
-    add_each,
     add_to_first,
     with_global_queries,
 )
@@ -25,6 +24,7 @@ from keras_reformer.ops.attention.tokens import (
 from keras_reformer.ops.attention.window import Window
 from keras_reformer.ops.attention.windowed import Vectors, WindowedAttention
 from keras_reformer.ops.custom_vjp import custom_vjp
+from keras_reformer.ops.loops.scan import add_each
 from keras_reformer.ops.loops.shapes import size, softmax_dtype
 
 

@@ -30,7 +30,6 @@ from keras_reformer.ops.attention.duplicates import (
 from keras_reformer.ops.attention.exact import exact_shared_attention
 from keras_reformer.ops.attention.global_tokens import (
     GlobalTokens,
-    add_each,
     add_to_first,
     with_global_queries,
 )
@@ -48,7 +47,7 @@ from keras_reformer.ops.attention.window import Window
 from keras_reformer.ops.attention.windowed import WindowedAttention
 from keras_reformer.ops.custom_vjp import custom_vjp
 from keras_reformer.ops.loops.barrier import zeros_after
-from keras_reformer.ops.loops.scan import ArraySpec
+from keras_reformer.ops.loops.scan import ArraySpec, add_each
 from keras_reformer.ops.loops.shapes import size
 from keras_reformer.ops.loops.tiling import map_rows
 
@@ -222,7 +221,7 @@ def _backward(residuals: _Residuals, d_output: tf.Tensor) -> tuple:
 
         def add_round(index, *totals):
             parts = engine.backward(layout_of(index), vectors, d_output)
-            return tuple(a + b for a, b in zip(totals, parts, strict=True))
+            return tuple(add_each(totals, parts))
 
         totals = sums.no_gradients(vectors, d_masked)
         count = len(totals)

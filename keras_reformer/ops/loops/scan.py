@@ -66,5 +66,12 @@ def scan(
     return tuple(stack.stack() for stack in stacks), tuple(totals)
 
 
+def add_each(
+    totals: Sequence[tf.Tensor], parts: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    """Totals with what a step adds to each."""
+    return [a + b for a, b in zip(totals, parts, strict=True)]
+
+
 def _static(shape: Sequence[Length]) -> tf.TensorShape:
     return tf.TensorShape([n if isinstance(n, int) else None for n in shape])

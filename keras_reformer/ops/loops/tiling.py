@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_reformer.ops import tracing
 from keras_reformer.ops.loops.barrier import zeros_after
-from keras_reformer.ops.loops.scan import ArraySpec, scan
+from keras_reformer.ops.loops.scan import ArraySpec, add_each, scan
 from keras_reformer.ops.loops.shapes import (
     Length,
     at_least,
@@ -221,8 +221,7 @@ def map_tiles(
             tf.reshape(x, [*plan.tile, *shape])
             for x, (shape, _) in zip(by_chunk, chunk_specs, strict=True)
         )
-        totals = (a + b for a, b in zip(totals, parts, strict=True))
-        return *by_chunk, *totals
+        return *by_chunk, *add_each(totals, parts)
 
     chunk_length = size(tf.nest.flatten(chunks)[0], 2)
     chunk_specs = [_in_chunk(spec, chunk_length) for spec in results]
@@ -275,8 +274,7 @@ def map_rows(
         )
         made = function(row, *parts)
         by_row, added = made[: len(results)], made[len(results) :]
-        totals = (a + b for a, b in zip(totals, added, strict=True))
-        return *by_row, *totals
+        return *by_row, *add_each(totals, added)
 
     stacked, totals = scan(
         step,
